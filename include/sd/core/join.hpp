@@ -1,0 +1,42 @@
+// What the residual join and its two backends share.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+#include <span>
+
+SD_NAMESPACE_BEGIN
+
+/// Gradients of the residual join by its two inputs.
+template <class T, class Device = Cpu>
+struct ResidualJoinGradient {
+    Tensor<T, Device> dshortcut;  ///< the shape of the output
+    Tensor<T, Device> dbranch;    ///< as many samples as the branch has
+};
+
+/// For each sample of a batch, the sample of the branch that joins it, or -1 for none. An empty span stands for the
+/// identity: sample n joins sample n.
+using BranchSamples = std::span<const Index>;
+
+/// The branch's sample for sample n.
+[[nodiscard]] inline Index branch_sample_of(BranchSamples branch_sample, Index n) {
+    return branch_sample.empty() ? n : branch_sample[static_cast<std::size_t>(n)];
+}
+
+/// Refuses a selection that does not have one entry a sample, or names a sample that the branch does not have.
+inline void expect_branch_samples(const char* where, BranchSamples branch_sample, Index samples, Index branch_samples) {
+    if (branch_sample.empty()) {
+        if (samples != branch_samples) refuse(where, "samples of the branch", branch_samples, samples);
+        return;
+    }
+    if (static_cast<Index>(branch_sample.size()) != samples) {
+        refuse(where, "entries of branch_sample", branch_sample.size(), text(samples, ", one a sample"));
+    }
+    for (const Index sample : branch_sample) {
+        if (sample < -1 || sample >= branch_samples) {
+            refuse(where, "branch_sample", sample, text("-1 to ", branch_samples - 1));
+        }
+    }
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,43 @@
+// Per-channel sums: count, mean and squared deviations on the way forward, batch norm's two sums on the way back.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+SD_NAMESPACE_BEGIN
+
+/// Statistics of each channel over `count` values:
+///
+///     mean(c) = sum x / count,    m2(c) = sum (x - mean(c))^2
+///
+/// so the biased variance is m2 / count. Never E[x^2] - E[x]^2, which cancels.
+template <class A, class Device = Cpu>
+struct Moments {
+    Index count = 0;
+    Tensor<A, Device> mean;  ///< (C)
+    Tensor<A, Device> m2;    ///< (C)
+};
+
+/// What batch norm's backward gathers from all values of a channel, with g the gradient by its output and zhat the
+/// normalised input:
+///
+///     dbias(c) = sum g,    dweight(c) = sum g zhat
+template <class A, class Device = Cpu>
+struct BatchNormSums {
+    Tensor<A, Device> dweight;  ///< (C)
+    Tensor<A, Device> dbias;    ///< (C)
+};
+
+/// Merges the moments (count_b, mean_b, m2_b) of one channel into (count_a, mean_a, m2_a).
+/// T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+///
+///     delta = mean_b - mean_a,  mean = mean_a + delta count_b / count,  m2 = m2_a + m2_b + delta^2 count_a count_b / count
+template <class A>
+SD_HOST_DEVICE void merge_moments(Index count_a, A& mean_a, A& m2_a, Index count_b, const A& mean_b, const A& m2_b) {
+    if (count_b == 0) return;
+    const A count = A(static_cast<double>(count_a + count_b));
+    const A delta = mean_b - mean_a;
+    mean_a = mean_a + delta * (A(static_cast<double>(count_b)) / count);
+    m2_a = m2_a + m2_b + delta * delta * (A(static_cast<double>(count_a)) * A(static_cast<double>(count_b)) / count);
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,70 @@
+// The only file that knows of OpenMP. Without it everything runs on the calling thread, with the same results.
+#pragma once
+
+#include "sd/core/shape.hpp"
+
+#include <exception>
+#include <limits>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+/// Sets how many threads parallel_for may use; at least 1. Results do not depend on it.
+inline void set_num_threads(int count) {
+    if (count < 1) refuse("set_num_threads", "number of threads", count, "1 or more");
+#if defined(_OPENMP)
+    omp_set_num_threads(count);
+#endif
+}
+
+/// How many threads parallel_for may use.
+[[nodiscard]] inline int num_threads() {
+#if defined(_OPENMP)
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each other.
+/// If calls throw, the exception of the lowest i is rethrown after all have ended.
+template <class Body>
+void parallel_for(Index count, const Body& body) {
+#if defined(_OPENMP)
+    if (count > 1 && num_threads() > 1 && !omp_in_parallel()) {
+        std::exception_ptr error;
+        Index error_index = std::numeric_limits<Index>::max();
+#pragma omp parallel for schedule(dynamic, 1)
+        for (Index i = 0; i < count; ++i) {
+            try {
+                body(i);
+            } catch (...) {
+#pragma omp critical(sd_parallel_for_error)
+                if (i < error_index) {
+                    error_index = i;
+                    error = std::current_exception();
+                }
+            }
+        }
+        if (error) std::rethrow_exception(error);
+        return;
+    }
+#endif
+    for (Index i = 0; i < count; ++i) body(i);
+}
+
+/// Cuts [0, size) into ranges of `grain` and calls body(first, last) for each, as parallel_for does. The cuts depend on
+/// the problem alone, never on the number of threads, so sums taken a range at a time are the same for any number.
+template <class Body>
+void parallel_ranges(Index size, Index grain, const Body& body) {
+    const Index ranges = (size + grain - 1) / grain;
+    parallel_for(ranges, [&](Index range) {
+        const Index first = range * grain;
+        body(first, std::min(first + grain, size));
+    });
+}
+
+SD_NAMESPACE_END

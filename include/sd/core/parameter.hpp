@@ -1,0 +1,48 @@
+// What an optimizer trains.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
+/// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
+/// it, weight decay and momentum included.
+template <class T, class Device = Cpu>
+struct Parameter {
+    explicit Parameter(Tensor<T, Device> initial) : value(std::move(initial)) {}
+
+    std::string name;            ///< full name in the model, such as "layer1.0.conv1.weight"
+    Tensor<T, Device> value;
+    Tensor<T, Device> grad;      ///< meaningful only if has_grad
+    bool has_grad = false;
+
+    /// Forgets the gradient.
+    void zero_grad() { has_grad = false; }
+
+    /// grad += dvalue. Throws std::invalid_argument if the shapes differ.
+    void add_grad(const Tensor<T, Device>& dvalue) {
+        expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
+        if (has_grad) {
+            T* sum = grad.data();
+            const T* term = dvalue.data();
+            for (Index i = 0; i < dvalue.size(); ++i) sum[i] = sum[i] + term[i];
+        } else {
+            grad = dvalue.clone();
+            has_grad = true;
+        }
+    }
+};
+
+/// Parameters live on the heap and keep their address when a model moves; an optimizer shares them.
+template <class T, class Device = Cpu>
+using ParameterPtr = std::shared_ptr<Parameter<T, Device>>;
+
+template <class T, class Device = Cpu>
+using ParameterList = std::vector<ParameterPtr<T, Device>>;
+
+SD_NAMESPACE_END

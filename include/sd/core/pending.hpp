@@ -1,0 +1,55 @@
+// A tensor whose last per-channel scale, shift and ReLU have not been applied yet.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// Stands for
+///
+///     value(..., c) = act(scale(c) * raw(..., c) + shift(c)),    act(v) = relu ? max(v, 0) : v
+///
+/// and is what goes from a convolution through its batch norm to the next convolution: only `raw` is stored, whoever
+/// loads an element applies the rest. Zero padding comes after it: padded elements are 0, not act(shift).
+/// An undefined scale means scale 1 and shift 0, so a plain tensor converts to a pending one.
+template <class T, class Device = Cpu>
+struct Pending {
+    Tensor<T, Device> raw;
+    Tensor<accumulate_t<T>, Device> scale;  ///< (C) or undefined
+    Tensor<accumulate_t<T>, Device> shift;  ///< (C), defined exactly if scale is
+    bool relu = false;
+
+    Pending() = default;
+    Pending(Tensor<T, Device> plain) : raw(std::move(plain)) {}  // NOLINT(google-explicit-constructor)
+    Pending(Tensor<T, Device> raw_values, Tensor<accumulate_t<T>, Device> channel_scale,
+            Tensor<accumulate_t<T>, Device> channel_shift, bool apply_relu)
+        : raw(std::move(raw_values)),
+          scale(std::move(channel_scale)),
+          shift(std::move(channel_shift)),
+          relu(apply_relu) {
+        const Shape channels{raw.extent(raw.rank() - 1)};
+        expect_shape("Pending", "scale", scale.shape(), channels);
+        expect_shape("Pending", "shift", shift.shape(), channels);
+    }
+
+    [[nodiscard]] const Shape& shape() const { return raw.shape(); }
+    [[nodiscard]] Index channels() const { return raw.extent(raw.rank() - 1); }
+
+    /// True if the raw values are the values.
+    [[nodiscard]] bool is_plain() const { return !scale && !relu; }
+
+    /// The value of channel c whose raw value is v.
+    [[nodiscard]] T apply(const T& v, Index c) const {
+        T result = v;
+        if (scale) result = T(scale.data()[c] * result + shift.data()[c]);
+        return relu && !(result > T(0)) ? zero_or_nan(result) : result;
+    }
+
+private:
+    // NaN passes a ReLU, as it does elsewhere.
+    static T zero_or_nan(const T& v) { return v != v ? v : T(0); }
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,163 @@
+// Reference-counted, 64-byte aligned memory that is reused, never returned, between the steps of a training run.
+//
+//     block:  | header (64 bytes): references, capacity, next free block | elements ...
+//             ^ 64-byte aligned                                          ^ 64-byte aligned
+#pragma once
+
+#include "sd/core/shape.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// The processor that this program runs on. Another device is another tag type with its own Storage and kernels.
+struct Cpu {};
+
+namespace detail {
+
+inline constexpr std::size_t alignment = 64;
+
+struct alignas(alignment) Block {
+    std::atomic<std::int64_t> references{1};
+    std::size_t capacity = 0;
+    Block* next_free = nullptr;
+
+    [[nodiscard]] void* elements() { return this + 1; }
+};
+static_assert(sizeof(Block) == alignment);
+
+/// Free blocks by capacity. A step of a training run asks for the same sizes again and again, so after the first one
+/// every request is served from here.
+class Pool {
+public:
+    /// The pool of this process. It is never destroyed: a tensor with static storage may outlive any other object.
+    static Pool& instance() {
+        static Pool* pool = new Pool;
+        return *pool;
+    }
+
+    [[nodiscard]] Block* acquire(std::size_t bytes) {
+        const std::size_t capacity = round_up(bytes);
+        {
+            const std::lock_guard lock(mutex_);
+            const auto found = free_.find(capacity);
+            if (found != free_.end() && found->second != nullptr) {
+                Block* block = found->second;
+                found->second = block->next_free;
+                block->references.store(1, std::memory_order_relaxed);
+                return block;
+            }
+        }
+        void* memory = ::operator new(sizeof(Block) + capacity, std::align_val_t{alignment});
+        Block* block = new (memory) Block;
+        block->capacity = capacity;
+        allocations_.fetch_add(1, std::memory_order_relaxed);
+        return block;
+    }
+
+    void release(Block* block) noexcept {
+        try {
+            const std::lock_guard lock(mutex_);
+            Block*& head = free_[block->capacity];
+            block->next_free = head;
+            head = block;
+        } catch (...) {  // no memory for the table's entry: give the block back instead of keeping it
+            destroy(block);
+        }
+    }
+
+    /// Returns every free block to the system.
+    void trim() {
+        const std::lock_guard lock(mutex_);
+        for (auto& [capacity, head] : free_) {
+            while (head != nullptr) destroy(std::exchange(head, head->next_free));
+        }
+    }
+
+    /// How many blocks were taken from the system so far.
+    [[nodiscard]] std::int64_t allocations() const { return allocations_.load(std::memory_order_relaxed); }
+
+private:
+    // Eight sizes an octave: at most an eighth is wasted, and nearby sizes share blocks.
+    static std::size_t round_up(std::size_t bytes) {
+        std::size_t step = alignment;
+        while (step * 8 < bytes) step *= 2;
+        return (bytes + step - 1) / step * step;
+    }
+
+    static void destroy(Block* block) noexcept {
+        block->~Block();
+        ::operator delete(block, std::align_val_t{alignment});
+    }
+
+    std::mutex mutex_;
+    std::map<std::size_t, Block*> free_;
+    std::atomic<std::int64_t> allocations_{0};
+};
+
+}  // namespace detail
+
+/// Gives the memory that freed tensors left in the pool back to the system.
+inline void trim_pool() { detail::Pool::instance().trim(); }
+
+/// How many buffers the pool has taken from the system so far; constant while every request is served by reuse.
+[[nodiscard]] inline std::int64_t pool_allocations() { return detail::Pool::instance().allocations(); }
+
+/// A counted reference to `count` elements of type T on a device. Copies refer to the same elements.
+template <class T, class Device>
+class Storage;
+
+template <class T>
+class Storage<T, Cpu> {
+    static_assert(alignof(T) <= detail::alignment);
+
+public:
+    Storage() = default;
+
+    /// Elements of a class type are value-initialised; plain numbers are left as they are.
+    explicit Storage(Index count) : count_(count) {
+        if (count == 0) return;
+        block_ = detail::Pool::instance().acquire(static_cast<std::size_t>(count) * sizeof(T));
+        if constexpr (!std::is_trivially_default_constructible_v<T>) {
+            try {
+                std::uninitialized_value_construct_n(data(), count);
+            } catch (...) {
+                detail::Pool::instance().release(block_);
+                throw;
+            }
+        }
+    }
+
+    Storage(const Storage& other) noexcept : block_(other.block_), count_(other.count_) {
+        if (block_ != nullptr) block_->references.fetch_add(1, std::memory_order_relaxed);
+    }
+    Storage(Storage&& other) noexcept
+        : block_(std::exchange(other.block_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+    Storage& operator=(Storage other) noexcept {
+        std::swap(block_, other.block_);
+        std::swap(count_, other.count_);
+        return *this;
+    }
+
+    ~Storage() {
+        if (block_ == nullptr || block_->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+        if constexpr (!std::is_trivially_destructible_v<T>) std::destroy_n(data(), count_);
+        detail::Pool::instance().release(block_);
+    }
+
+    [[nodiscard]] T* data() const { return block_ == nullptr ? nullptr : static_cast<T*>(block_->elements()); }
+
+private:
+    detail::Block* block_ = nullptr;
+    Index count_ = 0;
+};
+
+SD_NAMESPACE_END

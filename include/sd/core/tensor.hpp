@@ -1,0 +1,166 @@
+// A contiguous tensor as a handle on shared storage.
+//
+// Images are stored NHWC, channels contiguous:
+//
+//     offset(n, h, w, c) = ((n * H + h) * W + w) * C + c
+//
+// so a pixel is a row of C channels, a sample is one slab of H * W * C elements, and a 1x1 convolution is the product
+// of an (N*H*W, C) matrix with the weights.
+#pragma once
+
+#include "sd/core/storage.hpp"
+
+#include <Eigen/Core>
+#include <unsupported/Eigen/CXX11/Tensor>
+
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+#include <type_traits>
+
+SD_NAMESPACE_BEGIN
+
+/// The type in which parameters, statistics and sums of T are kept.
+template <class T>
+struct Accumulate {
+    using type = T;
+};
+template <class T>
+using accumulate_t = typename Accumulate<T>::type;
+
+/// A contiguous tensor of at most four dimensions. Copies are handles on the same elements; clone() copies the elements.
+/// A default-constructed tensor is undefined: it has no elements and converts to false.
+/// T: float, double or any default-constructible type with the arithmetic of a number.
+template <class T, class Device = Cpu>
+class Tensor {
+public:
+    using value_type = T;
+    using device_type = Device;
+    using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+    Tensor() = default;
+
+    /// A tensor of zeros.
+    explicit Tensor(const Shape& shape) : Tensor(empty(shape)) { fill(T(0)); }
+
+    /// A tensor that holds a copy of the values, row-major. Throws if their number is not shape.size().
+    Tensor(const Shape& shape, std::initializer_list<T> values) : Tensor(empty(shape)) {
+        if (static_cast<Index>(values.size()) != size()) {
+            refuse("Tensor", "number of values", values.size(), text(size(), " for shape ", shape));
+        }
+        std::copy(values.begin(), values.end(), data());
+    }
+
+    /// A tensor whose elements are not set; whoever asks for it writes every one.
+    [[nodiscard]] static Tensor empty(const Shape& shape) {
+        Tensor tensor;
+        tensor.storage_ = Storage<T, Device>(shape.size());
+        tensor.shape_ = shape;
+        tensor.defined_ = true;
+        return tensor;
+    }
+
+    [[nodiscard]] static Tensor full(const Shape& shape, const T& value) {
+        Tensor tensor = empty(shape);
+        tensor.fill(value);
+        return tensor;
+    }
+
+    [[nodiscard]] explicit operator bool() const { return defined_; }
+    [[nodiscard]] const Shape& shape() const { return shape_; }
+    [[nodiscard]] Index rank() const { return shape_.rank(); }
+    [[nodiscard]] Index extent(Index dimension) const { return shape_[dimension]; }
+    [[nodiscard]] Index size() const { return defined_ ? shape_.size() : 0; }
+
+    [[nodiscard]] T* data() { return storage_.data(); }
+    [[nodiscard]] const T* data() const { return storage_.data(); }
+    [[nodiscard]] T* begin() { return data(); }
+    [[nodiscard]] T* end() { return data() + size(); }
+    [[nodiscard]] const T* begin() const { return data(); }
+    [[nodiscard]] const T* end() const { return data() + size(); }
+
+    /// Element by its indices, one a dimension. Checked in debug builds: throws std::out_of_range.
+    template <class... I>
+    [[nodiscard]] T& operator()(I... indices) {
+        return data()[offset(indices...)];
+    }
+    template <class... I>
+    [[nodiscard]] const T& operator()(I... indices) const {
+        return data()[offset(indices...)];
+    }
+
+    /// A tensor of its own with the same elements.
+    [[nodiscard]] Tensor clone() const {
+        if (!defined_) return {};
+        Tensor copy = empty(shape_);
+        std::copy(begin(), end(), copy.begin());
+        return copy;
+    }
+
+    /// The same elements under another shape of the same size.
+    [[nodiscard]] Tensor reshape(const Shape& shape) const {
+        if (shape.size() != size()) refuse("Tensor::reshape", "shape", shape, text(size(), " elements"));
+        Tensor view = *this;
+        view.shape_ = shape;
+        return view;
+    }
+
+    void fill(const T& value) { std::fill(begin(), end(), value); }
+
+    /// True if both are handles on the same elements.
+    [[nodiscard]] bool shares_storage_with(const Tensor& other) const { return data() == other.data(); }
+
+    /// The elements as a row-major Eigen matrix: the last dimension gives the columns.
+    [[nodiscard]] Eigen::Map<Matrix> matrix() { return {data(), rows(), columns()}; }
+    [[nodiscard]] Eigen::Map<const Matrix> matrix() const { return {data(), rows(), columns()}; }
+
+    /// The elements as a row-major Eigen tensor of the given rank, which must be this tensor's.
+    template <int Rank>
+    [[nodiscard]] Eigen::TensorMap<Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() {
+        return {data(), dimensions<Rank>()};
+    }
+    template <int Rank>
+    [[nodiscard]] Eigen::TensorMap<const Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() const {
+        return {data(), dimensions<Rank>()};
+    }
+
+private:
+    [[nodiscard]] Index columns() const { return rank() == 0 ? 1 : shape_[rank() - 1]; }
+    [[nodiscard]] Index rows() const { return columns() == 0 ? 0 : size() / columns(); }
+
+    template <int Rank>
+    [[nodiscard]] std::array<Index, Rank> dimensions() const {
+        expect_rank("Tensor::eigen_tensor", "the tensor", shape_, Rank);
+        std::array<Index, Rank> extents{};
+        std::copy(shape_.begin(), shape_.end(), extents.begin());
+        return extents;
+    }
+
+    template <class... I>
+    [[nodiscard]] Index offset(I... indices) const {
+        static_assert(sizeof...(I) <= static_cast<std::size_t>(Shape::max_rank));
+        const std::array<Index, sizeof...(I)> at{static_cast<Index>(indices)...};
+#if SD_CHECK_BOUNDS
+        check_bounds(at.data(), static_cast<Index>(at.size()));
+#endif
+        Index result = 0;
+        const Index* extent = shape_.begin();
+        for (const Index i : at) result = result * *extent++ + i;
+        return result;
+    }
+
+    void check_bounds(const Index* at, Index count) const {
+        bool inside = defined_ && count == rank();
+        for (Index i = 0; inside && i < count; ++i) inside = at[i] >= 0 && at[i] < shape_[i];
+        if (inside) return;
+        std::string indices;
+        for (Index i = 0; i < count; ++i) indices += text(i ? ", " : "", at[i]);
+        throw std::out_of_range(text("Tensor: index: got (", indices, "), expected inside ", shape_));
+    }
+
+    Storage<T, Device> storage_;
+    Shape shape_;
+    bool defined_ = false;
+};
+
+SD_NAMESPACE_END

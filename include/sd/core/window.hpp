@@ -1,0 +1,93 @@
+// Sliding windows: the settings of convolutions and pooling, and the shapes that follow from them.
+#pragma once
+
+#include "sd/core/shape.hpp"
+
+#include <initializer_list>
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of a two-dimensional convolution, the same in both directions.
+struct Conv2dOptions {
+    Index stride = 1;    ///< 1 or more
+    Index padding = 0;   ///< zeros on each side, 0 or more
+    Index dilation = 1;  ///< distance between the taps, 1 or more
+    Index groups = 1;    ///< divides the channels of input and output; 1 or more
+};
+
+/// Settings of a two-dimensional pooling window, the same in both directions.
+struct Pool2dOptions {
+    Index kernel = 2;   ///< 1 or more
+    Index stride = 2;   ///< 1 or more
+    Index padding = 0;  ///< on each side, at most kernel / 2
+};
+
+/// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
+/// Throws std::invalid_argument if not even one window fits.
+inline Index window_count(const char* where, Index extent, Index kernel, Index stride, Index padding, Index dilation) {
+    const Index span = dilation * (kernel - 1) + 1;
+    if (extent + 2 * padding < span) {
+        refuse(where, "input extent with padding", extent + 2 * padding, text("at least the window's span ", span));
+    }
+    return (extent + 2 * padding - span) / stride + 1;
+}
+
+/// All extents of one convolution, checked against each other.
+///
+///     x (batch, in_height, in_width, in_channels)         NHWC
+///     weight (out_channels, group_in, kernel_height, kernel_width)    OIHW
+///     y (batch, out_height, out_width, out_channels)      NHWC
+///
+///     y(n, oh, ow, o) = sum over i, kh, kw of weight(o, i, kh, kw)
+///                       * x(n, oh * stride - padding + kh * dilation, ow * stride - padding + kw * dilation, g * group_in + i)
+///     with g = o / group_out, and x = 0 outside its extents
+struct Conv2dGeometry {
+    Index batch = 0, in_height = 0, in_width = 0, in_channels = 0;
+    Index out_height = 0, out_width = 0, out_channels = 0;
+    Index kernel_height = 0, kernel_width = 0;
+    Index group_in = 0, group_out = 0;  ///< channels of one group
+    Conv2dOptions options;
+
+    /// Throws std::invalid_argument, naming setting or shape, if anything does not fit.
+    Conv2dGeometry(const Shape& x, const Shape& weight, const Conv2dOptions& settings) : options(settings) {
+        expect_rank("conv2d", "x", x, 4);
+        expect_rank("conv2d", "weight", weight, 4);
+        if (options.stride < 1) refuse("conv2d", "stride", options.stride, "1 or more");
+        if (options.padding < 0) refuse("conv2d", "padding", options.padding, "0 or more");
+        if (options.dilation < 1) refuse("conv2d", "dilation", options.dilation, "1 or more");
+        if (options.groups < 1) refuse("conv2d", "groups", options.groups, "1 or more");
+        for (const Index extent : weight) {
+            if (extent < 1) refuse("conv2d", "shape of weight", weight, "extents of 1 or more");
+        }
+        batch = x[0], in_height = x[1], in_width = x[2], in_channels = x[3];
+        out_channels = weight[0], group_in = weight[1], kernel_height = weight[2], kernel_width = weight[3];
+        if (in_channels != group_in * options.groups) {
+            refuse("conv2d", "channels of x", in_channels,
+                   text(group_in * options.groups, " for weight ", weight, " in ", options.groups, " groups"));
+        }
+        if (out_channels % options.groups != 0) {
+            refuse("conv2d", "output channels", out_channels, text("a multiple of the groups, ", options.groups));
+        }
+        group_out = out_channels / options.groups;
+        out_height = window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
+        out_width = window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
+    }
+
+    [[nodiscard]] Shape input_shape() const { return {batch, in_height, in_width, in_channels}; }
+    [[nodiscard]] Shape weight_shape() const { return {out_channels, group_in, kernel_height, kernel_width}; }
+    [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
+};
+
+/// The output shape (N, OH, OW, C) of a pooling over x (N, H, W, C). Throws std::invalid_argument if it does not fit.
+inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
+    expect_rank(where, "x", x, 4);
+    if (options.kernel < 1) refuse(where, "kernel", options.kernel, "1 or more");
+    if (options.stride < 1) refuse(where, "stride", options.stride, "1 or more");
+    if (options.padding < 0 || options.padding > options.kernel / 2) {
+        refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
+    }
+    return {x[0], window_count(where, x[1], options.kernel, options.stride, options.padding, 1),
+            window_count(where, x[2], options.kernel, options.stride, options.padding, 1), x[3]};
+}
+
+SD_NAMESPACE_END
