@@ -44,12 +44,8 @@ struct Pending {
     [[nodiscard]] T apply(const T& v, Index c) const {
         T result = v;
         if (scale) result = T(scale.data()[c] * result + shift.data()[c]);
-        return relu && !(result > T(0)) ? zero_or_nan(result) : result;
+        return relu && result < T(0) ? T(0) : result;  // NaN passes
     }
-
-private:
-    // NaN passes a ReLU, as it does elsewhere.
-    static T zero_or_nan(const T& v) { return v != v ? v : T(0); }
 };
 
 SD_NAMESPACE_END

@@ -74,6 +74,14 @@ private:
     Index capacity_ = 1;
 };
 
+/// The shape with another first extent: as many samples of the same kind.
+[[nodiscard]] inline Shape with_samples(const Shape& shape, Index samples) {
+    std::array<Index, static_cast<std::size_t>(Shape::max_rank)> extents{samples};
+    if (shape.rank() == 0) refuse("with_samples", "shape", shape, "at least one dimension");
+    std::copy(shape.begin() + 1, shape.end(), extents.begin() + 1);
+    return {extents.begin(), extents.begin() + shape.rank()};
+}
+
 /// Refuses a shape that is not the expected one.
 inline void expect_shape(const char* where, const char* what, const Shape& got, const Shape& expected) {
     if (!(got == expected)) refuse(where, text("shape of ", what), got, expected);

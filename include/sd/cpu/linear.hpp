@@ -1,0 +1,70 @@
+// The fully connected layer: a 1x1 convolution of images of one pixel, so the convolution's kernels serve.
+#pragma once
+
+#include "sd/cpu/conv2d.hpp"
+#include "sd/reference/linear.hpp"
+
+SD_NAMESPACE_BEGIN
+
+using reference::linear_by_bias;
+using reference::linear_by_input;
+using reference::linear_by_weight;
+using reference::linear_forward;
+
+namespace cpu {
+
+/// (rows, columns) as `rows` images of one pixel with `columns` channels.
+template <class T>
+[[nodiscard]] Tensor<T> as_pixels(const Tensor<T>& matrix, const char* where, const char* what) {
+    expect_rank(where, what, matrix.shape(), 2);
+    return matrix.reshape({matrix.extent(0), 1, 1, matrix.extent(1)});
+}
+
+}  // namespace cpu
+
+/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O).
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                       const Tensor<accumulate_t<T>>& bias) {
+    expect_rank("linear_forward", "weight", weight.shape(), 2);
+    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
+    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
+    Tensor<T> y = conv2d_forward(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
+                                 weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {})
+                      .reshape({x.extent(0), weight.extent(0)});
+    for (Index n = 0; n < y.extent(0); ++n) {
+        for (Index o = 0; o < y.extent(1); ++o) y(n, o) += bias(o);
+    }
+    return y;
+}
+
+/// dx = dy weight.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
+    expect_rank("linear_by_input", "weight", weight.shape(), 2);
+    const Index inputs = weight.extent(1);
+    return conv2d_by_input(cpu::as_pixels(dy, "linear_by_input", "dy"), weight.reshape({weight.extent(0), inputs, 1, 1}),
+                           {}, {dy.extent(0), 1, 1, inputs})
+        .reshape({dy.extent(0), inputs});
+}
+
+/// dweight = dy^T x.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
+    return conv2d_by_weight(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
+                            cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
+        .reshape({dy.extent(1), x.extent(1)});
+}
+
+/// dbias = sum of the rows of dy.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<accumulate_t<T>> linear_by_bias(const Tensor<T>& dy) {
+    expect_rank("linear_by_bias", "dy", dy.shape(), 2);
+    Tensor<T> dbias(Shape{dy.extent(1)});
+    for (Index n = 0; n < dy.extent(0); ++n) {
+        for (Index o = 0; o < dy.extent(1); ++o) dbias(o) += dy(n, o);
+    }
+    return dbias;
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,61 @@
+// Pending tensors, applied on load.
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/core/pending.hpp"
+#include "sd/cpu/simd.hpp"
+#include "sd/reference/pending.hpp"
+
+#include <algorithm>
+
+SD_NAMESPACE_BEGIN
+
+using reference::materialize;
+
+namespace cpu {
+
+/// Elements that one thread takes at a time in sweeps over memory: enough to hide the cost of handing them out.
+inline constexpr Index sweep_elements = 16384;
+
+/// Rows of `columns` elements that make about sweep_elements.
+[[nodiscard]] inline Index sweep_rows(Index columns) {
+    return std::max<Index>(1, sweep_elements / std::max<Index>(1, columns));
+}
+
+/// values[0..count) = the values of channels [channel, channel + count) whose raw values start at `raw`.
+template <class T>
+void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
+    if (!x.scale) {
+        for (Index c = 0; c < count; ++c) values[c] = x.relu && raw[c] < T(0) ? T(0) : raw[c];
+        return;
+    }
+    const T* scale = x.scale.data() + channel;
+    const T* shift = x.shift.data() + channel;
+    if (x.relu) {
+        for (Index c = 0; c < count; ++c) {
+            const T value = scale[c] * raw[c] + shift[c];
+            values[c] = value < T(0) ? T(0) : value;
+        }
+    } else {
+        for (Index c = 0; c < count; ++c) values[c] = scale[c] * raw[c] + shift[c];
+    }
+}
+
+}  // namespace cpu
+
+/// The values of a pending tensor; the tensor itself if it is plain.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> materialize(const Pending<T>& x) {
+    if (x.is_plain()) return x.raw;
+    Tensor<T> y = Tensor<T>::empty(x.shape());
+    const Index channels = x.channels();
+    if (y.size() == 0) return y;
+    parallel_ranges(y.size() / channels, cpu::sweep_rows(channels), [&](Index first, Index last) {
+        for (Index row = first; row < last; ++row) {
+            cpu::load_pending(x, x.raw.data() + row * channels, 0, channels, y.data() + row * channels);
+        }
+    });
+    return y;
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,213 @@
+// The residual join, y = act(S + select(mask, scale F)), and the moves of whole samples around it.
+//
+// A batch is N slabs of H * W * C elements. Work is cut into (slab, range of pixels); a dropped sample's branch is never
+// read, so what it holds, NaN included, cannot reach the output.
+#pragma once
+
+#include "sd/core/join.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/core/pending.hpp"
+#include "sd/cpu/pending.hpp"
+#include "sd/reference/residual_join.hpp"
+
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+using reference::residual_join_forward;
+using reference::residual_join_backward;
+using reference::gather_samples;
+using reference::add_selected;
+
+namespace cpu {
+
+/// The extents of a batch of samples with channels last.
+struct Slabs {
+    Index samples, pixels, channels;
+
+    explicit Slabs(const Shape& shape)
+        : samples(shape[0]),
+          pixels(1),
+          channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
+        for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
+    }
+
+    [[nodiscard]] Index size() const { return pixels * channels; }
+
+    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel.
+    template <class Body>
+    void for_each_piece(const Body& body) const {
+        if (pixels == 0) return;
+        const Index grain = sweep_rows(channels);
+        const Index pieces = (pixels + grain - 1) / grain;
+        parallel_for(samples * pieces, [&](Index piece) {
+            const Index first = piece % pieces * grain;
+            body(piece / pieces, first, std::min(first + grain, pixels));
+        });
+    }
+};
+
+/// Refuses samples of another shape; their number is free.
+inline void expect_same_slab(const char* where, const char* what, const Shape& got, const Shape& expected) {
+    const bool same = got.rank() == expected.rank() && got.rank() > 0 &&
+                      std::equal(got.begin() + 1, got.end(), expected.begin() + 1, expected.end());
+    if (!same) refuse(where, text("sample shape of ", what), got, text("samples like those of ", expected));
+}
+
+}  // namespace cpu
+
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or nothing.
+/// Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass.
+/// The branch may have fewer samples than the shortcut; throws std::invalid_argument if shapes or indices do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
+                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
+                                              bool relu) {
+    constexpr const char* where = "residual_join_forward";
+    cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
+    expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    const cpu::Slabs slabs(shortcut.shape());
+    const Index channels = slabs.channels;
+
+    // scale (a z + b) = (scale a) z + scale b: the pass then knows one factor and one term a channel
+    Tensor<T> factor = Tensor<T>::full(Shape{channels}, branch_scale);
+    Tensor<T> term(Shape{channels});
+    if (branch.scale) {
+        for (Index c = 0; c < channels; ++c) {
+            factor.data()[c] *= branch.scale.data()[c];
+            term.data()[c] = branch_scale * branch.shift.data()[c];
+        }
+    }
+    const bool plain_shortcut = shortcut.is_plain();
+    const bool fused_branch = !branch.relu;  // a ReLU inside the branch's last layer does not commute with its scale
+
+    Tensor<T> y = Tensor<T>::empty(shortcut.shape());
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        std::vector<T> branch_row(fused_branch ? 0 : static_cast<std::size_t>(channels));
+        for (Index pixel = first; pixel < last; ++pixel) {
+            const Index row = (n * slabs.pixels + pixel) * channels;
+            T* target = y.data() + row;
+            const T* s = shortcut.raw.data() + row;
+            if (!plain_shortcut) {
+                cpu::load_pending(shortcut, s, 0, channels, target);
+                s = target;
+            }
+            if (sample < 0) {
+                for (Index c = 0; c < channels; ++c) target[c] = relu && s[c] < T(0) ? T(0) : s[c];
+                continue;
+            }
+            const T* z = branch.raw.data() + (sample * slabs.pixels + pixel) * channels;
+            if (fused_branch) {
+                const T* a = factor.data();
+                const T* b = term.data();
+                for (Index c = 0; c < channels; ++c) {
+                    const T value = s[c] + (a[c] * z[c] + b[c]);
+                    target[c] = relu && value < T(0) ? T(0) : value;
+                }
+            } else {
+                cpu::load_pending(branch, z, 0, channels, branch_row.data());
+                for (Index c = 0; c < channels; ++c) {
+                    const T value = s[c] + branch_scale * branch_row[static_cast<std::size_t>(c)];
+                    target[c] = relu && value < T(0) ? T(0) : value;
+                }
+            }
+        }
+    });
+    return y;
+}
+
+/// The gradients of residual_join_forward by the values of its inputs:
+///
+///     g = dy where no ReLU was applied or y > 0, else 0
+///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
+///
+/// A sample of the branch that joined nothing gets zeros. The branch has branch_samples samples.
+template <cpu::Vectorized T>
+[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
+                                                             BranchSamples branch_sample, Index branch_samples,
+                                                             const accumulate_t<T>& branch_scale, bool relu) {
+    constexpr const char* where = "residual_join_backward";
+    expect_shape(where, "dy", dy.shape(), y.shape());
+    expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
+    const cpu::Slabs slabs(y.shape());
+    ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy,
+                                     Tensor<T>::empty(with_samples(y.shape(), branch_samples))};
+
+    std::vector<char> joined(static_cast<std::size_t>(branch_samples), 0);
+    for (Index n = 0; n < slabs.samples; ++n) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
+    }
+    for (Index sample = 0; sample < branch_samples; ++sample) {
+        if (joined[static_cast<std::size_t>(sample)]) continue;
+        T* slab = gradient.dbranch.data() + sample * slabs.size();
+        std::fill(slab, slab + slabs.size(), T(0));
+    }
+
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        const Index count = (last - first) * slabs.channels;
+        const Index from = n * slabs.size() + first * slabs.channels;
+        const T* upstream = dy.data() + from;
+        const T* output = y.data() + from;
+        T* dshortcut = gradient.dshortcut.data() + from;
+        if (sample < 0) {
+            if (!relu) return;
+            for (Index i = 0; i < count; ++i) dshortcut[i] = output[i] > T(0) ? upstream[i] : T(0);
+            return;
+        }
+        T* dbranch = gradient.dbranch.data() + sample * slabs.size() + first * slabs.channels;
+        if (!relu) {
+            for (Index i = 0; i < count; ++i) dbranch[i] = branch_scale * upstream[i];
+            return;
+        }
+        for (Index i = 0; i < count; ++i) {
+            const T g = output[i] > T(0) ? upstream[i] : T(0);
+            dshortcut[i] = g;
+            dbranch[i] = branch_scale * g;
+        }
+    });
+    return gradient;
+}
+
+/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    for (const Index sample : samples) {
+        if (sample < 0 || sample >= x.extent(0)) refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
+    }
+    Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
+    const Index slab = cpu::Slabs(x.shape()).size();
+    parallel_for(y.extent(0), [&](Index n) {
+        const T* source = x.data() + samples[static_cast<std::size_t>(n)] * slab;
+        std::copy(source, source + slab, y.data() + n * slab);
+    });
+    return y;
+}
+
+/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1: adds the gradient by a branch's input to the shortcut's.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    constexpr const char* where = "add_selected";
+    cpu::expect_same_slab(where, "b", b.shape(), a.shape());
+    expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
+    Tensor<T> y = Tensor<T>::empty(a.shape());
+    const cpu::Slabs slabs(a.shape());
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = branch_sample_of(b_sample, n);
+        const Index from = n * slabs.size() + first * slabs.channels;
+        const Index count = (last - first) * slabs.channels;
+        const T* left = a.data() + from;
+        T* target = y.data() + from;
+        if (sample < 0) {
+            std::copy(left, left + count, target);
+            return;
+        }
+        const T* right = b.data() + sample * slabs.size() + first * slabs.channels;
+        for (Index i = 0; i < count; ++i) target[i] = left[i] + right[i];
+    });
+    return y;
+}
+
+SD_NAMESPACE_END

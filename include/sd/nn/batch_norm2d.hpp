@@ -1,0 +1,135 @@
+// The batch normalisation layer.
+#pragma once
+
+#include "sd/core/parameter.hpp"
+#include "sd/cpu/batch_norm.hpp"
+#include "sd/nn/cache.hpp"
+#include "sd/nn/visit.hpp"
+
+#include <cmath>
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of batch normalisation.
+struct BatchNormOptions {
+    double eps = 1e-5;      ///< added to the variance; positive
+    double momentum = 0.1;  ///< share of the batch in the running statistics, 0 to 1
+};
+
+/// y = weight (z - mean) / sqrt(variance + eps) + bias, a channel (the last dimension) at a time.
+///
+/// In training mean and variance are the batch's (variance m2 / count), and the running statistics move towards them:
+///
+///     running_mean = (1 - momentum) running_mean + momentum mean
+///     running_var  = (1 - momentum) running_var  + momentum m2 / (count - 1)
+///
+/// With one value a channel, y is bias and running_var stays. In evaluation the running statistics are used.
+/// S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015; details as in PyTorch's BatchNorm2d.
+template <class T, class Device = Cpu>
+class BatchNorm2d {
+    using A = accumulate_t<T>;
+
+public:
+    using value_type = T;
+    using device_type = Device;
+
+    explicit BatchNorm2d(Index channels, const BatchNormOptions& options = {})
+        : options_(options), running_mean_(Shape{channels}), running_var_(Tensor<A, Device>::full({channels}, A(1))) {
+        if (channels < 1) refuse("BatchNorm2d", "channels", channels, "1 or more");
+        if (!(options.eps > 0) || !std::isfinite(options.eps)) refuse("BatchNorm2d", "eps", options.eps, "a positive number");
+        if (!(options.momentum >= 0 && options.momentum <= 1)) {
+            refuse("BatchNorm2d", "momentum", options.momentum, "0 to 1");
+        }
+        weight_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>::full({channels}, A(1)));
+        bias_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>(Shape{channels}));
+    }
+    BatchNorm2d(const BatchNorm2d&) = delete;
+    BatchNorm2d(BatchNorm2d&&) = default;
+    BatchNorm2d& operator=(BatchNorm2d&&) = default;
+    ~BatchNorm2d() = default;
+
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& z, const Context& context) {
+        Moments<A, Device> moments;
+        if (context.training()) moments = batch_moments(z);
+        return materialize(pending(z, moments, false, context));
+    }
+
+    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `moments` are z's statistics, needed in training.
+    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& moments, bool relu,
+                                             const Context& context) {
+        using std::sqrt;
+        const Index channels = running_mean_.size();
+        expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
+        auto mean = Tensor<A, Device>::empty({channels});
+        auto inverse_std = Tensor<A, Device>::empty({channels});
+        auto scale = Tensor<A, Device>::empty({channels});
+        auto shift = Tensor<A, Device>::empty({channels});
+        const A count(static_cast<double>(std::max<Index>(moments.count, 1)));
+        for (Index c = 0; c < channels; ++c) {
+            mean(c) = context.training() ? moments.mean(c) : running_mean_(c);
+            const A variance = context.training() ? A(moments.m2(c) / count) : running_var_(c);
+            inverse_std(c) = A(1) / sqrt(A(variance + A(options_.eps)));
+            scale(c) = weight_->value(c) * inverse_std(c);
+            shift(c) = bias_->value(c) - mean(c) * scale(c);
+        }
+        if (context.training()) update_running_statistics(moments);
+        Pending<T, Device> y(z, scale, shift, relu);
+        forward_.keep(context, {y, mean, inverse_std, context.training()});
+        return y;
+    }
+
+    /// Adds the gradients of weight and bias and returns the gradient by z.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        const Forward& forward = forward_.get("BatchNorm2d");
+        const BatchNormSums<A, Device> sums = batch_norm_sums(dy, forward.y, forward.mean, forward.inverse_std);
+        weight_->add_grad(sums.dweight);
+        bias_->add_grad(sums.dbias);
+        return batch_norm_by_input(dy, forward.y, forward.mean, forward.inverse_std,
+                                   forward.batch_statistics ? &sums : nullptr);
+    }
+
+    [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
+    [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
+    [[nodiscard]] const Tensor<A, Device>& running_mean() const { return running_mean_; }
+    [[nodiscard]] const Tensor<A, Device>& running_var() const { return running_var_; }
+    [[nodiscard]] std::int64_t num_batches_tracked() const { return num_batches_tracked_; }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visitor("weight", weight_);
+        visitor("bias", bias_);
+        visitor("running_mean", running_mean_);
+        visitor("running_var", running_var_);
+        visitor("num_batches_tracked", num_batches_tracked_);
+    }
+
+private:
+    struct Forward {
+        Pending<T, Device> y;
+        Tensor<A, Device> mean, inverse_std;
+        bool batch_statistics;
+    };
+
+    void update_running_statistics(const Moments<A, Device>& moments) {
+        ++num_batches_tracked_;
+        if (moments.count == 0) return;
+        const A keep(1 - options_.momentum);
+        const A take(options_.momentum);
+        for (Index c = 0; c < running_mean_.size(); ++c) {
+            running_mean_(c) = keep * running_mean_(c) + take * moments.mean(c);
+            if (moments.count < 2) continue;  // one value has no unbiased variance
+            const A unbiased = moments.m2(c) / A(static_cast<double>(moments.count - 1));
+            running_var_(c) = keep * running_var_(c) + take * unbiased;
+        }
+    }
+
+    BatchNormOptions options_;
+    ParameterPtr<A, Device> weight_;
+    ParameterPtr<A, Device> bias_;
+    Tensor<A, Device> running_mean_;
+    Tensor<A, Device> running_var_;
+    std::int64_t num_batches_tracked_ = 0;
+    Cache<Forward> forward_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,65 @@
+// The convolution layer.
+#pragma once
+
+#include "sd/core/parameter.hpp"
+#include "sd/cpu/conv2d.hpp"
+#include "sd/nn/cache.hpp"
+#include "sd/nn/initializer.hpp"
+#include "sd/nn/visit.hpp"
+
+SD_NAMESPACE_BEGIN
+
+/// y = x * weight without bias, as convolutions before a batch norm have it. x (N, H, W, C) NHWC, plain or pending;
+/// weight (O, C / groups, kernel, kernel), from N(0, 2 / fan_out).
+template <class T, class Device = Cpu>
+class Conv2d {
+public:
+    using value_type = T;
+    using device_type = Device;
+
+    Conv2d(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, Initializer& initializer)
+        : options_(options) {
+        if (in_channels < 1) refuse("Conv2d", "in_channels", in_channels, "1 or more");
+        if (out_channels < 1) refuse("Conv2d", "out_channels", out_channels, "1 or more");
+        if (kernel < 1) refuse("Conv2d", "kernel", kernel, "1 or more");
+        if (options.groups < 1 || in_channels % options.groups != 0 || out_channels % options.groups != 0) {
+            refuse("Conv2d", "groups", options.groups, text("a divisor of ", in_channels, " and ", out_channels, " channels"));
+        }
+        weight_ = std::make_shared<Parameter<accumulate_t<T>, Device>>(initializer.he_normal_fan_out<accumulate_t<T>>(
+            {out_channels, in_channels / options.groups, kernel, kernel}));
+    }
+    Conv2d(const Conv2d&) = delete;
+    Conv2d(Conv2d&&) = default;
+    Conv2d& operator=(Conv2d&&) = default;
+    ~Conv2d() = default;
+
+    /// If `moments` is given it receives the statistics of y's channels.
+    [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context,
+                                            Moments<accumulate_t<T>, Device>* moments = nullptr) {
+        Tensor<T, Device> y = conv2d_forward<T>(x, weight_->value, options_, moments);
+        input_.keep(context, x);
+        return y;
+    }
+
+    /// Adds the gradient by the weights to the parameter and returns the gradient by the value of x.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        const Pending<T, Device>& x = input_.get("Conv2d");
+        weight_->add_grad(conv2d_by_weight<T>(x, dy, options_, weight_->value.shape()));
+        return conv2d_by_input<T>(dy, weight_->value, options_, x.shape());
+    }
+
+    [[nodiscard]] const Conv2dOptions& options() const { return options_; }
+    [[nodiscard]] const ParameterPtr<accumulate_t<T>, Device>& weight() const { return weight_; }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visitor("weight", weight_);
+    }
+
+private:
+    Conv2dOptions options_;
+    ParameterPtr<accumulate_t<T>, Device> weight_;
+    Cache<Pending<T, Device>> input_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,63 @@
+// The fully connected layer.
+#pragma once
+
+#include "sd/core/parameter.hpp"
+#include "sd/cpu/linear.hpp"
+#include "sd/nn/cache.hpp"
+#include "sd/nn/initializer.hpp"
+#include "sd/nn/visit.hpp"
+
+#include <cmath>
+
+SD_NAMESPACE_BEGIN
+
+/// y = x weight^T + bias with x (N, in_features), y (N, out_features); start values from U(±1 / sqrt(in_features)).
+template <class T, class Device = Cpu>
+class Linear {
+    using A = accumulate_t<T>;
+
+public:
+    using value_type = T;
+    using device_type = Device;
+
+    Linear(Index in_features, Index out_features, Initializer& initializer) {
+        if (in_features < 1) refuse("Linear", "in_features", in_features, "1 or more");
+        if (out_features < 1) refuse("Linear", "out_features", out_features, "1 or more");
+        const double bound = 1 / std::sqrt(static_cast<double>(in_features));
+        weight_ = std::make_shared<Parameter<A, Device>>(initializer.uniform<A>({out_features, in_features}, bound));
+        bias_ = std::make_shared<Parameter<A, Device>>(initializer.uniform<A>({out_features}, bound));
+    }
+    Linear(const Linear&) = delete;
+    Linear(Linear&&) = default;
+    Linear& operator=(Linear&&) = default;
+    ~Linear() = default;
+
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value);
+        input_.keep(context, x);
+        return y;
+    }
+
+    /// Adds the gradients of weight and bias and returns dx.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        weight_->add_grad(linear_by_weight(dy, input_.get("Linear")));
+        bias_->add_grad(linear_by_bias(dy));
+        return linear_by_input(dy, weight_->value);
+    }
+
+    [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
+    [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visitor("weight", weight_);
+        visitor("bias", bias_);
+    }
+
+private:
+    ParameterPtr<A, Device> weight_;
+    ParameterPtr<A, Device> bias_;
+    Cache<Tensor<T, Device>> input_;
+};
+
+SD_NAMESPACE_END

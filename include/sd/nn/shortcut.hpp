@@ -1,0 +1,125 @@
+// The shortcuts S of a residual block: identity, 1x1 projection, or pooling with zero channels.
+#pragma once
+
+#include "sd/nn/conv_bn.hpp"
+#include "sd/nn/pooling.hpp"
+
+#include <algorithm>
+#include <variant>
+
+SD_NAMESPACE_BEGIN
+
+/// S(x) = x.
+struct IdentityShortcut {};
+
+/// S(x) = bn(conv(x)) with a strided 1x1 convolution: torchvision's `downsample`.
+template <class T, class Device = Cpu>
+class ProjectionShortcut {
+public:
+    ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
+        : unit_(in_channels, out_channels, 1, {.stride = stride}, false, initializer) {}
+
+    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return unit_.forward(x, context);
+    }
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return unit_.backward(dy); }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visitor("0", unit_.conv());
+        visitor("1", unit_.bn());
+    }
+
+private:
+    ConvBn<T, Device> unit_;
+};
+
+/// S(x) = 2x2 average pooling with stride 2, and zeros in the channels that x lacks: no parameters.
+/// The shortcut of G. Huang et al., "Deep networks with stochastic depth", ECCV 2016, in their code for CIFAR.
+template <class T, class Device = Cpu>
+class PadShortcut {
+public:
+    PadShortcut(Index in_channels, Index out_channels)
+        : in_channels_(in_channels), out_channels_(out_channels), pool_({.kernel = 2, .stride = 2}) {
+        if (out_channels < in_channels) {
+            refuse("PadShortcut", "out_channels", out_channels, text("at least in_channels, ", in_channels));
+        }
+    }
+
+    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        expect_shape("PadShortcut", "input", x.shape(), {x.extent(0), x.extent(1), x.extent(2), in_channels_});
+        return with_channels(pool_.forward(x, context), out_channels_);
+    }
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        return pool_.backward(with_channels(dy, in_channels_));
+    }
+
+    template <class Visitor>
+    void visit(Visitor&&) {}
+
+private:
+    // Keeps the channels that both have; zeros in the others.
+    static Tensor<T, Device> with_channels(const Tensor<T, Device>& x, Index channels) {
+        Tensor<T, Device> y(Shape{x.extent(0), x.extent(1), x.extent(2), channels});
+        const Index common = std::min(x.extent(3), channels);
+        for (Index pixel = 0; pixel < x.extent(0) * x.extent(1) * x.extent(2); ++pixel) {
+            const T* source = x.data() + pixel * x.extent(3);
+            std::copy(source, source + common, y.data() + pixel * channels);
+        }
+        return y;
+    }
+
+    Index in_channels_;
+    Index out_channels_;
+    AvgPool2d<T, Device> pool_;
+};
+
+/// One of the three.
+template <class T, class Device = Cpu>
+class Shortcut {
+public:
+    Shortcut() = default;
+    Shortcut(ProjectionShortcut<T, Device> projection) : kind_(std::move(projection)) {}  // NOLINT(google-explicit-constructor)
+    Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}                       // NOLINT(google-explicit-constructor)
+
+    [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut>(kind_); }
+
+    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return std::visit(
+            [&]<class Kind>(Kind& kind) -> Pending<T, Device> {
+                if constexpr (std::is_same_v<Kind, IdentityShortcut>) {
+                    return x;
+                } else {
+                    return kind.forward(x, context);
+                }
+            },
+            kind_);
+    }
+
+    /// The gradient by x.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        return std::visit(
+            [&]<class Kind>(Kind& kind) -> Tensor<T, Device> {
+                if constexpr (std::is_same_v<Kind, IdentityShortcut>) {
+                    return dy;
+                } else {
+                    return kind.backward(dy);
+                }
+            },
+            kind_);
+    }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        std::visit(
+            [&]<class Kind>(Kind& kind) {
+                if constexpr (!std::is_same_v<Kind, IdentityShortcut>) visitor("downsample", kind);
+            },
+            kind_);
+    }
+
+private:
+    std::variant<IdentityShortcut, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
+};
+
+SD_NAMESPACE_END

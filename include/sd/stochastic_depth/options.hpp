@@ -1,0 +1,129 @@
+// The settings of stochastic depth, and their names as text.
+#pragma once
+
+#include "sd/core/error.hpp"
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// What is dropped at random in training.
+enum class StochasticMethod {
+    block,  ///< a block for the whole batch: its branch is not computed
+    sample  ///< a block for single samples
+};
+
+/// How the drop rates grow with depth.
+enum class DropDistribution {
+    uniform,      ///< r everywhere
+    linear,       ///< from 0 at the first block to r at the last
+    linear_huang  ///< r (i + 1) / L, of the 2016 paper
+};
+
+/// What the branch of a sample-wise block computes.
+enum class Compute {
+    all,       ///< every sample; batch statistics are those of the plain network
+    survivors  ///< kept samples only; dropped ones cost nothing, and batch statistics come from the kept ones
+};
+
+/// Where survival is made up for.
+enum class Scaling {
+    inference,  ///< the branch times 1 - p in evaluation
+    train       ///< kept branches times 1 / (1 - p) in training
+};
+
+/// What the parameters of a branch that did not run receive.
+enum class SkippedGradient {
+    none,  ///< no gradient: optimizers skip them, weight decay and momentum included
+    zero   ///< a gradient of zeros
+};
+
+namespace detail {
+
+template <class Enum>
+struct EnumNames;
+
+template <>
+struct EnumNames<StochasticMethod> {
+    static constexpr std::string_view setting = "stochastic_method";
+    static constexpr std::array names{std::pair{StochasticMethod::block, "block"}, std::pair{StochasticMethod::sample, "sample"}};
+};
+template <>
+struct EnumNames<DropDistribution> {
+    static constexpr std::string_view setting = "drop_distribution";
+    static constexpr std::array names{std::pair{DropDistribution::uniform, "uniform"},
+                                      std::pair{DropDistribution::linear, "linear"},
+                                      std::pair{DropDistribution::linear_huang, "linear_huang"}};
+};
+template <>
+struct EnumNames<Compute> {
+    static constexpr std::string_view setting = "compute";
+    static constexpr std::array names{std::pair{Compute::all, "all"}, std::pair{Compute::survivors, "survivors"}};
+};
+template <>
+struct EnumNames<Scaling> {
+    static constexpr std::string_view setting = "scaling";
+    static constexpr std::array names{std::pair{Scaling::inference, "inference"}, std::pair{Scaling::train, "train"}};
+};
+template <>
+struct EnumNames<SkippedGradient> {
+    static constexpr std::string_view setting = "skipped_gradient";
+    static constexpr std::array names{std::pair{SkippedGradient::none, "none"}, std::pair{SkippedGradient::zero, "zero"}};
+};
+
+}  // namespace detail
+
+/// The names that a setting can have, as "a, b or c".
+template <class Enum>
+[[nodiscard]] std::string allowed_names() {
+    constexpr auto& names = detail::EnumNames<Enum>::names;
+    std::string all;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        all += text(i == 0 ? "" : i + 1 == names.size() ? " or " : ", ", names[i].second);
+    }
+    return all;
+}
+
+/// The name of a value. Throws std::invalid_argument for a value outside the enumeration.
+template <class Enum>
+[[nodiscard]] std::string to_string(Enum value)
+    requires requires { detail::EnumNames<Enum>::setting; }
+{
+    for (const auto& [known, name] : detail::EnumNames<Enum>::names) {
+        if (known == value) return name;
+    }
+    refuse("to_string", std::string(detail::EnumNames<Enum>::setting), static_cast<int>(value), allowed_names<Enum>());
+}
+
+/// The value of a name. Throws std::invalid_argument, naming what is allowed, for any other text.
+template <class Enum>
+[[nodiscard]] Enum parse(std::string_view name) {
+    for (const auto& [value, known] : detail::EnumNames<Enum>::names) {
+        if (known == name) return value;
+    }
+    refuse("parse", std::string(detail::EnumNames<Enum>::setting), text('"', name, '"'), allowed_names<Enum>());
+}
+
+/// Refuses a rate outside [0, 1]; NaN is outside.
+inline void expect_rate(const char* where, const char* setting, double rate) {
+    if (!(rate >= 0 && rate <= 1)) refuse(where, setting, rate, "a number from 0 to 1");
+}
+
+/// What apply_stochastic_depth does to a network.
+struct StochasticDepthOptions {
+    std::string target_layer_name = "ResNetBottleneck";  ///< which blocks become stochastic
+    StochasticMethod stochastic_method = StochasticMethod::block;
+    double drop_rate = 0.2;  ///< 0 to 1
+    DropDistribution drop_distribution = DropDistribution::linear;
+    bool use_same_gpu_seed = true;  ///< `block`: all ranks drop the same blocks; without effect for `sample`
+    Compute compute = Compute::all;  ///< of `sample`
+    Scaling scaling = Scaling::inference;
+    SkippedGradient skipped_gradient = SkippedGradient::none;
+};
+
+SD_NAMESPACE_END

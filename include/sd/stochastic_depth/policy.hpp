@@ -1,0 +1,146 @@
+// Which samples keep the branch, and by what the branch is scaled: one policy for each way to train a block.
+//
+// A policy is a set of settings. It answers the questions of a residual block:
+//
+//     draw(context, block, samples)   which samples keep the branch in a training pass
+//     branch_scale(training)          what the branch's value is multiplied by
+//     runs(mask)                      which samples the branch computes: all, the kept ones, or none
+//     skips_whole_block()             if the branch does not run, is the activation after an identity left out too?
+//     zero_gradient_if_skipped()      do the parameters of a branch that did not run get a gradient of zeros?
+#pragma once
+
+#include "sd/core/shape.hpp"
+#include "sd/nn/context.hpp"
+#include "sd/stochastic_depth/mask.hpp"
+#include "sd/stochastic_depth/options.hpp"
+
+#include <algorithm>
+#include <variant>
+
+SD_NAMESPACE_BEGIN
+
+/// What a branch computes in a training pass.
+enum class BranchRun { all_samples, kept_samples, nothing };
+
+namespace detail {
+
+inline bool any_kept(const Mask& mask) { return std::find(mask.begin(), mask.end(), 1) != mask.end(); }
+inline bool all_kept(const Mask& mask) { return std::find(mask.begin(), mask.end(), 0) == mask.end(); }
+
+// 1 - p in evaluation, or 1 / (1 - p) in training. At p = 1 nothing is ever kept, so any finite factor will do.
+inline double survival_scale(double drop_rate, Scaling scaling, bool training) {
+    if (scaling == Scaling::inference) return training ? 1.0 : 1.0 - drop_rate;
+    return training && drop_rate < 1 ? 1.0 / (1.0 - drop_rate) : 1.0;
+}
+
+}  // namespace detail
+
+/// The plain residual block: act(S(x) + F(x)).
+struct KeepAllPolicy {
+    static constexpr double drop_rate = 0;
+
+    void validate() const {}
+    [[nodiscard]] Mask draw(const Context&, std::uint32_t, Index samples) const {
+        return Mask(static_cast<std::size_t>(samples), 1);
+    }
+    [[nodiscard]] double branch_scale(bool) const { return 1; }
+    [[nodiscard]] BranchRun runs(const Mask&) const { return BranchRun::all_samples; }
+    [[nodiscard]] bool skips_whole_block() const { return false; }
+    [[nodiscard]] bool zero_gradient_if_skipped() const { return false; }
+};
+
+/// Drops the branch for the whole batch with probability p. A dropped block with an identity shortcut returns its input.
+/// G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+struct BlockPolicy {
+    double drop_rate = 0.2;  ///< p, 0 to 1
+    Scaling scaling = Scaling::inference;
+    bool use_same_gpu_seed = true;  ///< ranks drop together; otherwise each rank draws for itself
+    SkippedGradient skipped_gradient = SkippedGradient::none;
+
+    void validate() const { expect_rate("BlockPolicy", "drop_rate", drop_rate); }
+    [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
+        const std::uint32_t index = use_same_gpu_seed ? 0 : context.rank();
+        const bool keep = keeps_branch(drop_rate, context.seed(), context.step(), block, index);
+        return Mask(static_cast<std::size_t>(samples), keep ? 1 : 0);
+    }
+    [[nodiscard]] double branch_scale(bool training) const { return detail::survival_scale(drop_rate, scaling, training); }
+    [[nodiscard]] BranchRun runs(const Mask& mask) const {
+        return detail::any_kept(mask) ? BranchRun::all_samples : BranchRun::nothing;
+    }
+    [[nodiscard]] bool skips_whole_block() const { return true; }
+    [[nodiscard]] bool zero_gradient_if_skipped() const { return skipped_gradient == SkippedGradient::zero; }
+};
+
+/// Drops the branch for each sample with probability p.
+/// MosaicML Composer's sample-wise stochastic depth; "drop path" and "row" mode elsewhere.
+struct SamplePolicy {
+    double drop_rate = 0.2;  ///< p, 0 to 1
+    Compute compute = Compute::all;
+    Scaling scaling = Scaling::inference;
+    SkippedGradient skipped_gradient = SkippedGradient::none;
+
+    void validate() const { expect_rate("SamplePolicy", "drop_rate", drop_rate); }
+    [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
+        Mask mask(static_cast<std::size_t>(samples));
+        for (std::size_t n = 0; n < mask.size(); ++n) {
+            const auto index = static_cast<std::uint32_t>(context.sample_offset() + n);
+            mask[n] = keeps_branch(drop_rate, context.seed(), context.step(), block, index) ? 1 : 0;
+        }
+        return mask;
+    }
+    [[nodiscard]] double branch_scale(bool training) const { return detail::survival_scale(drop_rate, scaling, training); }
+    [[nodiscard]] BranchRun runs(const Mask& mask) const {
+        if (compute == Compute::all) return BranchRun::all_samples;
+        return detail::any_kept(mask) ? BranchRun::kept_samples : BranchRun::nothing;
+    }
+    [[nodiscard]] bool skips_whole_block() const { return false; }
+    [[nodiscard]] bool zero_gradient_if_skipped() const { return skipped_gradient == SkippedGradient::zero; }
+};
+
+/// One of the three, chosen at run time: what surgery assigns to the blocks of a network.
+class AnyPolicy {
+public:
+    AnyPolicy() = default;
+    AnyPolicy(KeepAllPolicy policy) : policy_(policy) {}  // NOLINT(google-explicit-constructor)
+    AnyPolicy(BlockPolicy policy) : policy_(policy) {}    // NOLINT(google-explicit-constructor)
+    AnyPolicy(SamplePolicy policy) : policy_(policy) {}   // NOLINT(google-explicit-constructor)
+
+    /// The policy if it is of that type, else nullptr.
+    template <class Policy>
+    [[nodiscard]] const Policy* get_if() const {
+        return std::get_if<Policy>(&policy_);
+    }
+    [[nodiscard]] bool is_stochastic() const { return !std::holds_alternative<KeepAllPolicy>(policy_); }
+    [[nodiscard]] double drop_rate() const {
+        return visit([](const auto& policy) { return policy.drop_rate; });
+    }
+
+    void validate() const {
+        visit([](const auto& policy) { policy.validate(); });
+    }
+    [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
+        return visit([&](const auto& policy) { return policy.draw(context, block, samples); });
+    }
+    [[nodiscard]] double branch_scale(bool training) const {
+        return visit([&](const auto& policy) { return policy.branch_scale(training); });
+    }
+    [[nodiscard]] BranchRun runs(const Mask& mask) const {
+        return visit([&](const auto& policy) { return policy.runs(mask); });
+    }
+    [[nodiscard]] bool skips_whole_block() const {
+        return visit([](const auto& policy) { return policy.skips_whole_block(); });
+    }
+    [[nodiscard]] bool zero_gradient_if_skipped() const {
+        return visit([](const auto& policy) { return policy.zero_gradient_if_skipped(); });
+    }
+
+private:
+    template <class Question>
+    auto visit(const Question& question) const {
+        return std::visit(question, policy_);
+    }
+
+    std::variant<KeepAllPolicy, BlockPolicy, SamplePolicy> policy_;
+};
+
+SD_NAMESPACE_END

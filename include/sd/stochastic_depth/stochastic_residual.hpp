@@ -1,0 +1,197 @@
+// The residual block with stochastic depth: y = act(S(x) + mask F(x)).
+//
+// Training, with m_n = 1 where sample n keeps the branch (drawn by the policy), c = the policy's scale:
+//
+//     sample            y_n = act(S(x)_n + m_n c F(x)_n), a selection: a dropped sample's F is not looked at
+//     block, kept       y = act(S(x) + c F(x))
+//     block, dropped    y = x itself for an identity shortcut, act(S(x)) for any other; F is not computed
+//
+// Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1
+//
+// Backward, with g = dy act'(..):   dx = S'(g) + F'(m c g), and what did not run has no part in it.
+#pragma once
+
+#include "sd/cpu/residual_join.hpp"
+#include "sd/nn/cache.hpp"
+#include "sd/nn/shortcut.hpp"
+#include "sd/nn/visit.hpp"
+#include "sd/stochastic_depth/activation.hpp"
+#include "sd/stochastic_depth/branch.hpp"
+#include "sd/stochastic_depth/policy.hpp"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// A residual block of a branch F, a shortcut S, a policy that says when F is left out, and an activation.
+/// Branch: the library's BasicBlock or Bottleneck, or a user's type with forward, backward and visit (ResidualBranch).
+/// Policy: KeepAllPolicy, BlockPolicy, SamplePolicy, or AnyPolicy to choose at run time.
+template <ResidualBranch BranchType, class PolicyType = AnyPolicy, class Activation = ReluActivation>
+    requires ResidualActivation<Activation, branch_value_t<BranchType>, branch_device_t<BranchType>>
+class StochasticResidual {
+public:
+    using Branch = BranchType;
+    using Policy = PolicyType;
+    using value_type = branch_value_t<Branch>;
+    using device_type = branch_device_t<Branch>;
+    using T = value_type;
+    using Device = device_type;
+
+    /// Throws std::invalid_argument if a setting of the policy is outside its range.
+    explicit StochasticResidual(Branch branch, Policy policy = {}, Shortcut<T, Device> shortcut = {},
+                                Activation activation = {})
+        : branch_(std::move(branch)), shortcut_(std::move(shortcut)), activation_(std::move(activation)) {
+        set_policy(std::move(policy));
+        name_parameters(*this);
+    }
+
+    /// y of the shape of S(x); x (N, H, W, C).
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        const Index samples = x.extent(0);
+        mask_ = context.training() ? next_mask(context, samples) : Mask(static_cast<std::size_t>(samples), 1);
+        const BranchRun run = context.training() ? policy_.runs(mask_) : BranchRun::all_samples;
+        if (run == BranchRun::nothing && policy_.skips_whole_block() && shortcut_.is_identity()) {
+            pass_.keep(context, Pass{.untouched = true});
+            return x;
+        }
+
+        const Pending<T, Device> shortcut = shortcut_.forward(x, context);
+        Pass pass{.run = run, .branch_sample = select(run)};
+        pass.scale = accumulate_t<T>(policy_.branch_scale(context.training()));
+        const Pending<T, Device> branch = run_branch(x, run, pass.branch_sample, shortcut.shape(), context);
+        pass.branch_samples = branch.shape()[0];
+        pass.y = residual_join_forward<T>(shortcut, branch, pass.branch_sample, pass.scale, fuses_relu);
+        const Tensor<T, Device> joined = pass.y;
+        pass_.keep(context, std::move(pass));
+        if constexpr (fuses_activation) {
+            return joined;
+        } else {
+            return activation_.forward(joined, context);
+        }
+    }
+
+    /// Adds the gradients of all parameters that took part and returns dx.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        const Pass& pass = pass_.get("StochasticResidual");
+        if (pass.untouched) {
+            skip_gradients();
+            return dy;
+        }
+        Tensor<T, Device> dsum = dy;
+        if constexpr (!fuses_activation) dsum = activation_.backward(dy);
+        const ResidualJoinGradient<T, Device> join = residual_join_backward<T>(
+            dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu);
+        const Tensor<T, Device> dshortcut = shortcut_.backward(join.dshortcut);
+        if (pass.run == BranchRun::nothing) {
+            skip_gradients();
+            return dshortcut;
+        }
+        const Tensor<T, Device> dbranch = branch_.backward(join.dbranch);
+        // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
+        return add_selected<T>(dshortcut, dbranch,
+                               pass.run == BranchRun::kept_samples ? BranchSamples(pass.branch_sample) : BranchSamples());
+    }
+
+    /// Which samples of the last pass kept the branch.
+    [[nodiscard]] const Mask& mask() const { return mask_; }
+
+    /// Uses this mask in training passes from now on, or draws masks again if there is none. The mask has one entry a
+    /// sample, 0 or 1; for a block-wise policy all are equal. Throws std::invalid_argument otherwise.
+    void set_mask(std::optional<Mask> mask) {
+        if (mask) {
+            for (const std::uint8_t kept : *mask) {
+                if (kept > 1) refuse("StochasticResidual", "mask entry", static_cast<int>(kept), "0 or 1");
+                if (policy_.skips_whole_block() && kept != mask->front()) {
+                    refuse("StochasticResidual", "mask of a block-wise policy", "kept and dropped samples", "all equal");
+                }
+            }
+        }
+        given_mask_ = std::move(mask);
+    }
+
+    [[nodiscard]] const Policy& policy() const { return policy_; }
+
+    /// Changes how the block trains; parameters stay where they are.
+    void set_policy(Policy policy) {
+        policy.validate();
+        policy_ = std::move(policy);
+        given_mask_.reset();
+    }
+
+    /// The block's place among the stochastic blocks of its network: it decides which random numbers the block draws.
+    [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
+    void set_block_index(std::uint32_t index) { block_index_ = index; }
+
+    [[nodiscard]] Branch& branch() { return branch_; }
+
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        branch_.visit(visitor);
+        shortcut_.visit(visitor);
+    }
+
+private:
+    static constexpr bool fuses_relu = std::is_same_v<Activation, ReluActivation>;
+    static constexpr bool fuses_activation = fuses_relu || std::is_same_v<Activation, NoActivation>;
+
+    struct Pass {
+        bool untouched = false;
+        BranchRun run = BranchRun::nothing;
+        std::vector<Index> branch_sample = {};  ///< for each sample the branch's, -1 for none; empty: the same
+        Index branch_samples = 0;
+        accumulate_t<T> scale = accumulate_t<T>(1);
+        Tensor<T, Device> y = {};
+    };
+
+    Mask next_mask(const Context& context, Index samples) const {
+        if (!given_mask_) return policy_.draw(context, block_index_, samples);
+        if (static_cast<Index>(given_mask_->size()) != samples) {
+            refuse("StochasticResidual", "entries of the given mask", given_mask_->size(), text(samples, ", one a sample"));
+        }
+        return *given_mask_;
+    }
+
+    // branch_sample of the join, from the mask of this pass.
+    std::vector<Index> select(BranchRun run) const {
+        if (detail::all_kept(mask_)) return {};
+        std::vector<Index> branch_sample;
+        Index kept = 0;
+        for (std::size_t n = 0; n < mask_.size(); ++n) {
+            const Index sample = run == BranchRun::kept_samples ? kept : static_cast<Index>(n);
+            branch_sample.push_back(mask_[n] ? sample : -1);
+            kept += mask_[n];
+        }
+        return branch_sample;
+    }
+
+    Pending<T, Device> run_branch(const Tensor<T, Device>& x, BranchRun run, const std::vector<Index>& branch_sample,
+                                  const Shape& sum_shape, const Context& context) {
+        if (run == BranchRun::nothing) return Tensor<T, Device>::empty(with_samples(sum_shape, 0));
+        if (run == BranchRun::all_samples || branch_sample.empty()) return branch_.forward(x, context);
+        std::vector<Index> kept;
+        for (std::size_t n = 0; n < branch_sample.size(); ++n) {
+            if (branch_sample[n] >= 0) kept.push_back(static_cast<Index>(n));
+        }
+        return branch_.forward(gather_samples(x, kept), context);
+    }
+
+    void skip_gradients() {
+        if (!policy_.zero_gradient_if_skipped()) return;
+        for_each_parameter(branch_, [](const std::string&, auto& parameter) {
+            parameter->add_grad(decltype(parameter->value)(parameter->value.shape()));
+        });
+    }
+
+    Branch branch_;
+    Policy policy_;
+    Shortcut<T, Device> shortcut_;
+    [[no_unique_address]] Activation activation_;
+    std::uint32_t block_index_ = 0;
+    Mask mask_;
+    std::optional<Mask> given_mask_;
+    Cache<Pass> pass_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,110 @@
+// Stochastic gradient descent with momentum.
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/core/parameter.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of SGD.
+struct SgdOptions {
+    double learning_rate = 0.1;  ///< 0 or more
+    double momentum = 0;         ///< 0 or more
+    double dampening = 0;        ///< of the gradient that enters the momentum
+    double weight_decay = 0;     ///< 0 or more
+    bool nesterov = false;       ///< needs momentum and no dampening
+};
+
+/// For every parameter w that received a gradient, in PyTorch's order of operations:
+///
+///     g = dw + weight_decay w
+///     v = momentum v + (1 - dampening) g       (v = g at the parameter's first step)
+///     w = w - learning_rate (nesterov ? g + momentum v : v)        (g for v without momentum)
+///
+/// A parameter that received no gradient is left alone, its momentum included.
+/// I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+template <class T, class Device = Cpu>
+class Sgd {
+public:
+    /// Throws std::invalid_argument for settings outside their ranges or an undefined parameter.
+    explicit Sgd(ParameterList<T, Device> parameters, const SgdOptions& options = {})
+        : parameters_(std::move(parameters)), velocity_(parameters_.size()) {
+        for (const auto& parameter : parameters_) {
+            if (!parameter) refuse("Sgd", "parameters", "an empty pointer", "parameters of a model");
+        }
+        set_options(options);
+    }
+
+    /// One update of all parameters that have a gradient.
+    void step() {
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            if (parameters_[i]->has_grad) update(*parameters_[i], velocity_[i]);
+        }
+    }
+
+    /// Forgets all gradients.
+    void zero_grad() {
+        for (const auto& parameter : parameters_) parameter->zero_grad();
+    }
+
+    /// True if the optimizer trains this parameter.
+    [[nodiscard]] bool holds(const Parameter<T, Device>& parameter) const {
+        return std::any_of(parameters_.begin(), parameters_.end(), [&](const auto& own) { return own.get() == &parameter; });
+    }
+
+    [[nodiscard]] const SgdOptions& options() const { return options_; }
+    void set_options(const SgdOptions& options) {
+        const auto expect_not_negative = [](const char* setting, double value) {
+            if (!(value >= 0) || !std::isfinite(value)) refuse("Sgd", setting, value, "a finite number of 0 or more");
+        };
+        expect_not_negative("learning_rate", options.learning_rate);
+        expect_not_negative("momentum", options.momentum);
+        expect_not_negative("weight_decay", options.weight_decay);
+        if (!std::isfinite(options.dampening)) refuse("Sgd", "dampening", options.dampening, "a finite number");
+        if (options.nesterov && (options.momentum == 0 || options.dampening != 0)) {
+            refuse("Sgd", "nesterov", text("momentum ", options.momentum, " and dampening ", options.dampening),
+                   "a momentum above 0 and no dampening");
+        }
+        options_ = options;
+    }
+    void set_learning_rate(double learning_rate) {
+        SgdOptions options = options_;
+        options.learning_rate = learning_rate;
+        set_options(options);
+    }
+
+private:
+    void update(Parameter<T, Device>& parameter, Tensor<T, Device>& velocity) {
+        const T learning_rate(options_.learning_rate);
+        const T momentum(options_.momentum);
+        const T weight_decay(options_.weight_decay);
+        const bool first = !velocity;
+        const bool has_momentum = options_.momentum != 0;
+        if (has_momentum && first) velocity = Tensor<T, Device>(parameter.value.shape());
+        const T share(first ? 1.0 : 1 - options_.dampening);
+        T* w = parameter.value.data();
+        T* v = velocity.data();
+        const T* dw = parameter.grad.data();
+        parallel_ranges(parameter.value.size(), 16384, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) {
+                const T g = dw[i] + weight_decay * w[i];
+                T direction = g;
+                if (has_momentum) {
+                    v[i] = momentum * v[i] + share * g;
+                    direction = options_.nesterov ? T(g + momentum * v[i]) : v[i];
+                }
+                w[i] = w[i] - learning_rate * direction;
+            }
+        });
+    }
+
+    ParameterList<T, Device> parameters_;
+    std::vector<Tensor<T, Device>> velocity_;  ///< undefined before a parameter's first step
+    SgdOptions options_;
+};
+
+SD_NAMESPACE_END
