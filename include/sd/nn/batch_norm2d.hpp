@@ -64,7 +64,7 @@ public:
         auto inverse_std = Tensor<A, Device>::empty({channels});
         auto scale = Tensor<A, Device>::empty({channels});
         auto shift = Tensor<A, Device>::empty({channels});
-        const A count(static_cast<double>(std::max<Index>(moments.count, 1)));
+        const A count = static_cast<A>(static_cast<double>(std::max<Index>(moments.count, 1)));
         for (Index c = 0; c < channels; ++c) {
             mean(c) = context.training() ? moments.mean(c) : running_mean_(c);
             const A variance = context.training() ? A(moments.m2(c) / count) : running_var_(c);
@@ -113,8 +113,8 @@ private:
     void update_running_statistics(const Moments<A, Device>& moments) {
         ++num_batches_tracked_;
         if (moments.count == 0) return;
-        const A keep(1 - options_.momentum);
-        const A take(options_.momentum);
+        const A keep = static_cast<A>(1 - options_.momentum);
+        const A take = static_cast<A>(options_.momentum);
         for (Index c = 0; c < running_mean_.size(); ++c) {
             running_mean_(c) = keep * running_mean_(c) + take * moments.mean(c);
             if (moments.count < 2) continue;  // one value has no unbiased variance

@@ -112,34 +112,29 @@ public:
     }
     [[nodiscard]] bool is_stochastic() const { return !std::holds_alternative<KeepAllPolicy>(policy_); }
     [[nodiscard]] double drop_rate() const {
-        return visit([](const auto& policy) { return policy.drop_rate; });
+        return std::visit([](const auto& policy) { return policy.drop_rate; }, policy_);
     }
 
     void validate() const {
-        visit([](const auto& policy) { policy.validate(); });
+        std::visit([](const auto& policy) { policy.validate(); }, policy_);
     }
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
-        return visit([&](const auto& policy) { return policy.draw(context, block, samples); });
+        return std::visit([&](const auto& policy) { return policy.draw(context, block, samples); }, policy_);
     }
     [[nodiscard]] double branch_scale(bool training) const {
-        return visit([&](const auto& policy) { return policy.branch_scale(training); });
+        return std::visit([&](const auto& policy) { return policy.branch_scale(training); }, policy_);
     }
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
-        return visit([&](const auto& policy) { return policy.runs(mask); });
+        return std::visit([&](const auto& policy) { return policy.runs(mask); }, policy_);
     }
     [[nodiscard]] bool skips_whole_block() const {
-        return visit([](const auto& policy) { return policy.skips_whole_block(); });
+        return std::visit([](const auto& policy) { return policy.skips_whole_block(); }, policy_);
     }
     [[nodiscard]] bool zero_gradient_if_skipped() const {
-        return visit([](const auto& policy) { return policy.zero_gradient_if_skipped(); });
+        return std::visit([](const auto& policy) { return policy.zero_gradient_if_skipped(); }, policy_);
     }
 
 private:
-    template <class Question>
-    auto visit(const Question& question) const {
-        return std::visit(question, policy_);
-    }
-
     std::variant<KeepAllPolicy, BlockPolicy, SamplePolicy> policy_;
 };
 

@@ -79,13 +79,13 @@ public:
 
 private:
     void update(Parameter<T, Device>& parameter, Tensor<T, Device>& velocity) {
-        const T learning_rate(options_.learning_rate);
-        const T momentum(options_.momentum);
-        const T weight_decay(options_.weight_decay);
+        const T learning_rate = static_cast<T>(options_.learning_rate);
+        const T momentum = static_cast<T>(options_.momentum);
+        const T weight_decay = static_cast<T>(options_.weight_decay);
         const bool first = !velocity;
         const bool has_momentum = options_.momentum != 0;
         if (has_momentum && first) velocity = Tensor<T, Device>(parameter.value.shape());
-        const T share(first ? 1.0 : 1 - options_.dampening);
+        const T share = static_cast<T>(first ? 1.0 : 1 - options_.dampening);
         T* w = parameter.value.data();
         T* v = velocity.data();
         const T* dw = parameter.grad.data();

@@ -1,0 +1,80 @@
+// Two-dimensional convolution as its definition says it; shapes and formula in Conv2dGeometry.
+#pragma once
+
+#include "sd/core/window.hpp"
+#include "sd/reference/batch_norm.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+/// Calls term(n, oh, ow, o, h, w, channel of x, channel in the group i, kh, kw) for every product that a convolution sums,
+/// leaving out those with padding.
+template <class Term>
+void for_each_product(const Conv2dGeometry& g, const Term& term) {
+    for (Index n = 0; n < g.batch; ++n) {
+        for (Index oh = 0; oh < g.out_height; ++oh) {
+            for (Index ow = 0; ow < g.out_width; ++ow) {
+                for (Index o = 0; o < g.out_channels; ++o) {
+                    for (Index kh = 0; kh < g.kernel_height; ++kh) {
+                        for (Index kw = 0; kw < g.kernel_width; ++kw) {
+                            const Index h = oh * g.options.stride - g.options.padding + kh * g.options.dilation;
+                            const Index w = ow * g.options.stride - g.options.padding + kw * g.options.dilation;
+                            if (h < 0 || h >= g.in_height || w < 0 || w >= g.in_width) continue;
+                            for (Index i = 0; i < g.group_in; ++i) {
+                                term(n, oh, ow, o, h, w, o / g.group_out * g.group_in + i, i, kh, kw);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// y += weight x over all products. If `moments` is given it receives the statistics of y's channels.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                       const Conv2dOptions& options, Moments<accumulate_t<T>>* moments = nullptr) {
+    const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    Tensor<T> y(geometry.output_shape());
+    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
+                                   Index kw) {
+        y(n, oh, ow, o) = T(y(n, oh, ow, o) + weight(o, i, kh, kw) * x.apply(x.raw(n, h, w, c), c));
+    });
+    if (moments != nullptr) *moments = reference::batch_moments(y);
+    return y;
+}
+
+/// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and ReLU.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                        const Conv2dOptions& options, const Shape& x_shape) {
+    const Conv2dGeometry geometry(x_shape, weight.shape(), options);
+    expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
+    Tensor<T> dx(x_shape);
+    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
+                                   Index kw) {
+        dx(n, h, w, c) = T(dx(n, h, w, c) + weight(o, i, kh, kw) * dy(n, oh, ow, o));
+    });
+    return dx;
+}
+
+/// dweight += dy x over all products.
+template <class T>
+[[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const Tensor<T>& dy,
+                                                       const Conv2dOptions& options, const Shape& weight_shape) {
+    using A = accumulate_t<T>;
+    const Conv2dGeometry geometry(x.shape(), weight_shape, options);
+    expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
+    Tensor<A> dweight(weight_shape);
+    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
+                                   Index kw) {
+        dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(dy(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
+    });
+    return dweight;
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END

@@ -1,0 +1,143 @@
+// Softmax cross-entropy with label smoothing, for class labels and for probabilities ("soft targets").
+//
+// With C classes, smoothing s and target probabilities t (1 at the label, or given), q = (1 - s) t + s / C:
+//
+//     loss = mean over n of  - sum over c of q(n, c) log softmax(logits)(n, c)
+//     dlogits(n, c) = (softmax(n, c) sum over k of q(n, k) - q(n, c)) / N
+//
+// C. Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7; as PyTorch's cross_entropy.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+#include <cmath>
+#include <span>
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+namespace detail {
+
+template <class T>
+void expect_logits(const char* where, const Tensor<T>& logits, double label_smoothing) {
+    expect_rank(where, "logits", logits.shape(), 2);
+    if (logits.size() == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample and one class");
+    if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
+    }
+}
+
+// The target probability of class c for sample n, before smoothing.
+template <class T>
+class TargetProbability {
+public:
+    TargetProbability(const char* where, const Tensor<T>& logits, std::span<const Index> classes) : classes_(classes) {
+        const auto labels = static_cast<Index>(classes.size());
+        if (labels != logits.extent(0)) refuse(where, "number of labels", labels, logits.extent(0));
+        for (const Index label : classes) {
+            if (label < 0 || label >= logits.extent(1)) refuse(where, "label", label, text("0 to ", logits.extent(1) - 1));
+        }
+    }
+    TargetProbability(const char* where, const Tensor<T>& logits, const Tensor<T>& probabilities)
+        : probabilities_(probabilities) {
+        expect_shape(where, "target", probabilities.shape(), logits.shape());
+    }
+    [[nodiscard]] T operator()(Index n, Index c) const {
+        if (probabilities_) return probabilities_(n, c);
+        return classes_[static_cast<std::size_t>(n)] == c ? T(1) : T(0);
+    }
+
+private:
+    std::span<const Index> classes_;
+    Tensor<T> probabilities_;
+};
+
+// log(sum over c of exp(logits(n, c))), the largest taken out so that nothing overflows.
+template <class T>
+[[nodiscard]] T log_sum_exp(const Tensor<T>& logits, Index n) {
+    using std::exp;
+    using std::log;
+    T largest = logits(n, 0);
+    for (Index c = 1; c < logits.extent(1); ++c) {
+        if (logits(n, c) > largest) largest = logits(n, c);
+    }
+    T sum(0);
+    for (Index c = 0; c < logits.extent(1); ++c) sum = T(sum + exp(T(logits(n, c) - largest)));
+    return T(largest + log(sum));
+}
+
+template <class T, class Target>
+[[nodiscard]] accumulate_t<T> cross_entropy(const Tensor<T>& logits, const Target& target, double label_smoothing) {
+    using A = accumulate_t<T>;
+    expect_logits("cross_entropy_forward", logits, label_smoothing);
+    const TargetProbability<T> probability("cross_entropy_forward", logits, target);
+    const A keep = static_cast<A>(1 - label_smoothing);
+    const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
+    A loss(0);
+    for (Index n = 0; n < logits.extent(0); ++n) {
+        const T normaliser = log_sum_exp(logits, n);
+        for (Index c = 0; c < logits.extent(1); ++c) {
+            const A q = keep * A(probability(n, c)) + share;
+            loss = loss - q * A(logits(n, c) - normaliser);
+        }
+    }
+    return loss / static_cast<A>(static_cast<double>(logits.extent(0)));
+}
+
+template <class T, class Target>
+[[nodiscard]] Tensor<T> cross_entropy_gradient(const Tensor<T>& logits, const Target& target, double label_smoothing) {
+    using A = accumulate_t<T>;
+    using std::exp;
+    expect_logits("cross_entropy_by_input", logits, label_smoothing);
+    const TargetProbability<T> probability("cross_entropy_by_input", logits, target);
+    const A keep = static_cast<A>(1 - label_smoothing);
+    const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
+    const A samples = static_cast<A>(static_cast<double>(logits.extent(0)));
+    Tensor<T> dlogits(logits.shape());
+    for (Index n = 0; n < logits.extent(0); ++n) {
+        const T normaliser = log_sum_exp(logits, n);
+        A total(0);
+        for (Index c = 0; c < logits.extent(1); ++c) total = total + (keep * A(probability(n, c)) + share);
+        for (Index c = 0; c < logits.extent(1); ++c) {
+            const A q = keep * A(probability(n, c)) + share;
+            const A softmax = A(exp(T(logits(n, c) - normaliser)));
+            dlogits(n, c) = T((softmax * total - q) / samples);
+        }
+    }
+    return dlogits;
+}
+
+}  // namespace detail
+
+/// The loss for class labels. Throws std::invalid_argument for a label outside the classes, another number of labels than
+/// samples, no samples, or smoothing outside [0, 1].
+template <class T>
+[[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T>& logits, std::span<const Index> classes,
+                                                    double label_smoothing) {
+    return detail::cross_entropy(logits, classes, label_smoothing);
+}
+
+/// dlogits for class labels.
+template <class T>
+[[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, std::span<const Index> classes,
+                                               double label_smoothing) {
+    return detail::cross_entropy_gradient(logits, classes, label_smoothing);
+}
+
+/// The loss for target probabilities (N, C).
+template <class T>
+[[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T>& logits, const Tensor<T>& target,
+                                                    double label_smoothing) {
+    return detail::cross_entropy(logits, target, label_smoothing);
+}
+
+/// dlogits for target probabilities (N, C).
+template <class T>
+[[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, const Tensor<T>& target, double label_smoothing) {
+    return detail::cross_entropy_gradient(logits, target, label_smoothing);
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END

@@ -1,0 +1,22 @@
+// Pending tensors made plain.
+#pragma once
+
+#include "sd/core/pending.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+/// The values of a pending tensor; the tensor itself if it is plain.
+template <class T>
+[[nodiscard]] Tensor<T> materialize(const Pending<T>& x) {
+    if (x.is_plain()) return x.raw;
+    Tensor<T> y(x.shape());
+    const Index channels = x.channels();
+    for (Index i = 0; i < y.size(); ++i) y.data()[i] = x.apply(x.raw.data()[i], i % channels);
+    return y;
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END

@@ -1,0 +1,94 @@
+// The residual join, sample after sample, and the moves of samples around it.
+#pragma once
+
+#include "sd/core/join.hpp"
+#include "sd/core/pending.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1: a selection, not a
+/// product, so what F holds for a dropped sample does not matter. act is ReLU or nothing.
+template <class T>
+[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
+                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
+                                              bool relu) {
+    constexpr const char* where = "residual_join_forward";
+    const Index samples = shortcut.shape()[0];
+    expect_shape(where, "the branch's samples", with_samples(branch.shape(), samples), shortcut.shape());
+    expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
+    Tensor<T> y(shortcut.shape());
+    const Index slab = samples == 0 ? 0 : y.size() / samples;
+    const Index channels = shortcut.channels();
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        for (Index i = 0; i < slab; ++i) {
+            T value = shortcut.apply(shortcut.raw.data()[n * slab + i], i % channels);
+            if (sample >= 0) {
+                value = T(value + branch_scale * branch.apply(branch.raw.data()[sample * slab + i], i % channels));
+            }
+            y.data()[n * slab + i] = relu && value < T(0) ? T(0) : value;
+        }
+    }
+    return y;
+}
+
+/// With g = dy where no ReLU was applied or y > 0, else 0:
+///
+///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n,    zeros for a sample of the branch that joined none
+template <class T>
+[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
+                                                             BranchSamples branch_sample, Index branch_samples,
+                                                             const accumulate_t<T>& branch_scale, bool relu) {
+    constexpr const char* where = "residual_join_backward";
+    expect_shape(where, "dy", dy.shape(), y.shape());
+    const Index samples = y.extent(0);
+    expect_branch_samples(where, branch_sample, samples, branch_samples);
+    ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
+    const Index slab = samples == 0 ? 0 : y.size() / samples;
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        for (Index i = 0; i < slab; ++i) {
+            const T g = !relu || y.data()[n * slab + i] > T(0) ? dy.data()[n * slab + i] : T(0);
+            gradient.dshortcut.data()[n * slab + i] = g;
+            if (sample >= 0) gradient.dbranch.data()[sample * slab + i] = T(branch_scale * g);
+        }
+    }
+    return gradient;
+}
+
+/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
+template <class T>
+[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    Tensor<T> y(with_samples(x.shape(), static_cast<Index>(samples.size())));
+    const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
+    for (Index n = 0; n < y.extent(0); ++n) {
+        const Index sample = samples[static_cast<std::size_t>(n)];
+        if (sample < 0 || sample >= x.extent(0)) refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
+        for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
+    }
+    return y;
+}
+
+/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1.
+template <class T>
+[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    const Index samples = a.extent(0);
+    expect_shape("add_selected", "b's samples", with_samples(b.shape(), samples), a.shape());
+    expect_branch_samples("add_selected", b_sample, samples, b.extent(0));
+    Tensor<T> y = a.clone();
+    const Index slab = samples == 0 ? 0 : a.size() / samples;
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = branch_sample_of(b_sample, n);
+        if (sample < 0) continue;
+        for (Index i = 0; i < slab; ++i) {
+            y.data()[n * slab + i] = T(y.data()[n * slab + i] + b.data()[sample * slab + i]);
+        }
+    }
+    return y;
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END

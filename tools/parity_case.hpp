@@ -1,0 +1,342 @@
+// One parity case: PyTorch's inputs through the library, PyTorch's outputs against the library's.
+#pragma once
+
+#include "sd/io/safetensors.hpp"
+#include "sd/sd.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace parity {
+
+using Json = nlohmann::json;
+using sd::Index;
+using sd::Tensor;
+
+/// The largest relative error of a case and where it is.
+class Result {
+public:
+    /// max |ours - theirs| / max(1e-3, max |theirs|); infinite for other shapes or values that are not finite.
+    template <class T>
+    void compare(const std::string& name, const Tensor<T>& ours, const Tensor<T>& theirs, double tolerance) {
+        double difference = 0;
+        double scale = 1e-3;
+        bool sound = ours.shape() == theirs.shape();
+        for (Index i = 0; sound && i < ours.size(); ++i) {
+            const auto a = static_cast<double>(ours.data()[i]);
+            const auto b = static_cast<double>(theirs.data()[i]);
+            sound = std::isfinite(a) && std::isfinite(b);
+            difference = std::max(difference, std::abs(a - b));
+            scale = std::max(scale, std::abs(b));
+        }
+        note(name, sound ? difference / scale : std::numeric_limits<double>::infinity(), tolerance);
+    }
+
+    void require(const std::string& what, bool holds) {
+        note(what, holds ? 0 : std::numeric_limits<double>::infinity(), 1);
+    }
+
+    [[nodiscard]] bool agrees() const { return compared_ > 0 && agrees_; }
+    [[nodiscard]] std::string summary() const {
+        return sd::text("largest relative error ", error_, " in ", where_, ", ", compared_, " compared");
+    }
+
+private:
+    void note(const std::string& name, double error, double tolerance) {
+        ++compared_;
+        agrees_ = agrees_ && error <= tolerance;
+        if (where_.empty() || error > error_) {
+            error_ = error;
+            where_ = name;
+        }
+    }
+
+    int compared_ = 0;
+    bool agrees_ = true;
+    double error_ = 0;
+    std::string where_;
+};
+
+/// (N, C, H, W) to (N, H, W, C), or back with `to_nchw`.
+template <class T>
+Tensor<T> permute(const Tensor<T>& x, bool to_nchw) {
+    const Index n = x.extent(0);
+    const Index h = to_nchw ? x.extent(1) : x.extent(2);
+    const Index w = to_nchw ? x.extent(2) : x.extent(3);
+    const Index c = to_nchw ? x.extent(3) : x.extent(1);
+    auto y = Tensor<T>::empty(to_nchw ? sd::Shape{n, c, h, w} : sd::Shape{n, h, w, c});
+    for (Index i = 0; i < n; ++i) {
+        for (Index j = 0; j < c; ++j) {
+            for (Index p = 0; p < h * w; ++p) {
+                const Index nchw = (i * c + j) * h * w + p;
+                const Index nhwc = (i * h * w + p) * c + j;
+                if (to_nchw) {
+                    y.data()[nchw] = x.data()[nhwc];
+                } else {
+                    y.data()[nhwc] = x.data()[nchw];
+                }
+            }
+        }
+    }
+    return y;
+}
+
+template <class T>
+Tensor<T> to_nhwc(const Tensor<T>& x) {
+    return permute(x, false);
+}
+template <class T>
+Tensor<T> to_nchw(const Tensor<T>& x) {
+    return permute(x, true);
+}
+
+inline std::vector<Index> to_indices(const Tensor<std::int64_t>& tensor) { return {tensor.begin(), tensor.end()}; }
+
+// ------------------------------------------------------------------------------------------------------------ kernels
+
+inline void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
+    using T = double;
+    const double tolerance = 1e-10;
+    const auto get = [&](const char* name) { return file.tensor<T>(name); };
+    const auto compare = [&](const char* name, const Tensor<T>& ours) { result.compare(name, ours, get(name), tolerance); };
+    const std::string op = spec.at("op");
+    if (op == "conv2d") {
+        const sd::Conv2dOptions options{spec.at("stride"), spec.at("padding"), spec.at("dilation"), spec.at("groups")};
+        const Tensor<T> x = to_nhwc(get("x"));
+        const Tensor<T> weight = get("weight");
+        const Tensor<T> dy = to_nhwc(get("dy"));
+        compare("y", to_nchw(sd::conv2d_forward<T>(x, weight, options)));
+        compare("dx", to_nchw(sd::conv2d_by_input(dy, weight, options, x.shape())));
+        compare("dweight", sd::conv2d_by_weight<T>(x, dy, options, weight.shape()));
+    } else if (op == "max_pool2d") {
+        const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), spec.at("padding")};
+        const Tensor<T> x = to_nhwc(get("x"));
+        compare("y", to_nchw(sd::max_pool2d_forward<T>(x, options)));
+        compare("dx", to_nchw(sd::max_pool2d_by_input<T>(to_nhwc(get("dy")), x, options)));
+    } else if (op == "avg_pool2d") {
+        const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), 0};
+        const Tensor<T> x = to_nhwc(get("x"));
+        compare("y", to_nchw(sd::avg_pool2d_forward(x, options)));
+        compare("dx", to_nchw(sd::avg_pool2d_by_input(to_nhwc(get("dy")), options, x.shape())));
+    } else if (op == "batch_norm2d") {
+        const Tensor<T> x = to_nhwc(get("x"));
+        sd::BatchNorm2d<T> layer(x.extent(3), {.eps = spec.at("eps"), .momentum = spec.at("momentum")});
+        sd::for_each_state(
+            layer, [&](const std::string& name, auto& parameter) { parameter->value = get(name.c_str()); },
+            [&]<class Buffer>(const std::string& name, Buffer& buffer) {
+                if constexpr (std::is_same_v<Buffer, Tensor<T>>) buffer = get(name.c_str());
+            });
+        const bool train = spec.at("train");
+        compare("y", to_nchw(layer.forward(x, train ? sd::Context::train({.step = 0, .seed = 0})
+                                                    : sd::Context::eval({.gradients = true}))));
+        compare("dx", to_nchw(layer.backward(to_nhwc(get("dy")))));
+        compare("dweight", layer.weight()->grad);
+        compare("dbias", layer.bias()->grad);
+        compare("running_mean_after", layer.running_mean());
+        compare("running_var_after", layer.running_var());
+    } else if (op == "linear") {
+        const Tensor<T> dy = get("dy");
+        compare("y", sd::linear_forward(get("x"), get("weight"), get("bias")));
+        compare("dx", sd::linear_by_input(dy, get("weight")));
+        compare("dweight", sd::linear_by_weight(dy, get("x")));
+        compare("dbias", sd::linear_by_bias(dy));
+    } else if (op == "cross_entropy") {
+        const double smoothing = spec.at("label_smoothing");
+        const auto check = [&](const auto& target) {
+            compare("loss", Tensor<T>(sd::Shape{1}, {sd::cross_entropy_forward(get("x"), target, smoothing)}));
+            compare("dx", sd::cross_entropy_by_input(get("x"), target, smoothing));
+        };
+        if (spec.at("soft_targets")) {
+            check(get("target"));
+        } else {
+            const std::vector<Index> classes = to_indices(file.tensor<std::int64_t>("target"));
+            check(std::span<const Index>(classes));
+        }
+    } else {
+        throw std::runtime_error("unknown op " + op);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+inline sd::ResNetArchitecture architecture_of(const Json& spec) {
+    sd::ResNetArchitecture architecture;
+    architecture.layers = spec.at("layers").get<std::vector<Index>>();
+    architecture.planes = spec.at("planes").get<std::vector<Index>>();
+    architecture.stem_channels = spec.value("stem_planes", architecture.planes[0]);
+    architecture.stem = spec.at("stem") == "cifar" ? sd::Stem::cifar : sd::Stem::imagenet;
+    architecture.groups = spec.value("groups", Index{1});
+    architecture.width_per_group = spec.value("width_per_group", Index{64});
+    if (spec.value("shortcut", "") == "pad") architecture.shortcut = sd::ShortcutKind::pad;
+    return architecture;
+}
+
+template <class Model>
+void make_stochastic(Model& model, const Json& spec) {
+    if (spec.at("method") == "none") return;
+    sd::apply_stochastic_depth(
+        model, {.target_layer_name = std::string(Model::Branch::layer_name),
+                .stochastic_method = sd::parse<sd::StochasticMethod>(spec.at("method").get<std::string>()),
+                .drop_rate = spec.at("drop_rate"),
+                .drop_distribution = sd::parse<sd::DropDistribution>(spec.at("distribution").get<std::string>()),
+                .compute = sd::parse<sd::Compute>(spec.at("compute").get<std::string>()),
+                .scaling = sd::parse<sd::Scaling>(spec.at("scaling").get<std::string>())});
+}
+
+/// Names in the file with a prefix that the library did not produce, or produced without their being there.
+class NameCheck {
+public:
+    NameCheck(const sd::SafeTensors& file, std::string prefix) : prefix_(std::move(prefix)) {
+        for (const std::string& name : file.names()) {
+            if (name.starts_with(prefix_)) left_.insert(name);
+        }
+    }
+    std::string take(const std::string& name) {
+        left_.erase(prefix_ + name);
+        return prefix_ + name;
+    }
+    void finish(Result& result) const {
+        for (const std::string& name : left_) result.require(name + " is missing here", false);
+    }
+
+private:
+    std::string prefix_;
+    std::set<std::string> left_;
+};
+
+inline std::int64_t integer_of(const sd::SafeTensors& file, const std::string& name) {
+    return file.tensor<std::int64_t>(name).data()[0];
+}
+
+template <class Model>
+void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
+    using T = typename Model::value_type;
+    Model model(architecture_of(spec), {.num_classes = spec.at("classes")});
+    make_stochastic(model, spec);
+
+    const bool single = std::is_same_v<T, float>;
+    const bool full = spec.at("classes") == 1000;
+    const bool train = spec.at("mode") == "train";
+    const int steps = spec.value("steps", 1);
+    const double tolerance = single ? (full ? 1e-3 : 1e-4) : full ? 1e-7 : 1e-10;
+    const double late_tolerance = single ? 1e-4 : full ? 1e-7 : 1e-8;
+    const double smoothing = spec.value("label_smoothing", 0.0);
+
+    {
+        NameCheck parameters(file, "param.");
+        NameCheck buffers(file, "buffer.");
+        sd::for_each_state(
+            model,
+            [&](const std::string& name, auto& parameter) {
+                const Tensor<T> value = file.tensor<T>(parameters.take(name));
+                sd::expect_shape("parity", name.c_str(), value.shape(), parameter->value.shape());
+                parameter->value = value;
+            },
+            [&]<class Buffer>(const std::string& name, Buffer& buffer) {
+                if constexpr (std::is_same_v<Buffer, std::int64_t>) {
+                    buffer = integer_of(file, buffers.take(name));
+                } else {
+                    buffer = file.tensor<T>(buffers.take(name));
+                }
+            });
+        parameters.finish(result);
+        buffers.finish(result);
+    }
+    const auto rates = spec.at("drop_rates").get<std::vector<double>>();
+    for (std::size_t i = 0; i < model.blocks().size(); ++i) {
+        const auto& policy = model.blocks()[i].policy();
+        if (policy.is_stochastic()) result.require(sd::text("drop_rates.", i), policy.drop_rate() == rates.at(i));
+    }
+
+    sd::Sgd<T> optimizer(model.parameters(), {.learning_rate = spec.value("lr", 0.1),
+                                              .momentum = spec.value("momentum", 0.9),
+                                              .weight_decay = spec.value("weight_decay", 0.0),
+                                              .nesterov = spec.value("nesterov", false)});
+    const Tensor<T> losses = file.tensor<T>("losses");
+    Tensor<T> our_losses(losses.shape());
+    const bool eval_only = full && single;  // FORMAT: only logits are judged there
+
+    for (int step = 0; step < steps; ++step) {
+        const std::string prefix = sd::text("step", step, '.');
+        const Tensor<T> x = to_nhwc(file.tensor<T>(prefix + "x"));
+        const std::vector<Index> labels = to_indices(file.tensor<std::int64_t>(prefix + "labels"));
+        for (std::size_t i = 0; i < model.blocks().size(); ++i) {
+            const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
+            if (model.blocks()[i].policy().is_stochastic()) model.blocks()[i].set_mask(sd::Mask(mask.begin(), mask.end()));
+        }
+        optimizer.zero_grad();
+        const Tensor<T> logits =
+            model.forward(x, train ? sd::Context::train({.step = static_cast<std::uint64_t>(step), .seed = 0})
+                                   : sd::Context::eval({.gradients = true}));
+        const std::span<const Index> classes(labels);
+        our_losses(step) = sd::cross_entropy_forward(logits, classes, smoothing);
+        if (step == 0) result.compare("logits", logits, file.tensor<T>("logits"), tolerance);
+        if (eval_only) return;
+        const Tensor<T> dx = model.backward(sd::cross_entropy_by_input(logits, classes, smoothing));
+        if (step == 0) {
+            result.compare("dx", to_nchw(dx), file.tensor<T>("dx"), tolerance);
+            const auto no_grad = spec.at("no_grad").get<std::set<std::string>>();
+            NameCheck gradients(file, "grad.");
+            NameCheck buffers(file, "buffer_after.");
+            sd::for_each_state(
+                model,
+                [&](const std::string& name, auto& parameter) {
+                    if (no_grad.contains(name)) {
+                        result.require(name + " received a gradient", !parameter->has_grad);
+                    } else {
+                        result.require(name + " received no gradient", parameter->has_grad);
+                        if (parameter->has_grad) {
+                            result.compare("grad." + name, parameter->grad, file.tensor<T>(gradients.take(name)), tolerance);
+                        }
+                    }
+                },
+                [&]<class Buffer>(const std::string& name, Buffer& buffer) {
+                    const std::string full_name = buffers.take(name);
+                    if constexpr (std::is_same_v<Buffer, std::int64_t>) {
+                        result.require(full_name, buffer == integer_of(file, full_name));
+                    } else {
+                        result.compare(full_name, buffer, file.tensor<T>(full_name), tolerance);
+                    }
+                });
+            gradients.finish(result);
+            buffers.finish(result);
+        }
+        optimizer.step();
+    }
+    result.compare("losses", our_losses, losses, steps > 1 ? late_tolerance : tolerance);
+    if (steps > 1) {
+        NameCheck parameters(file, "param_after.");
+        sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) {
+            const std::string full_name = parameters.take(name);
+            result.compare(full_name, parameter->value, file.tensor<T>(full_name), late_tolerance);
+        });
+        parameters.finish(result);
+    }
+}
+
+/// Runs the case of one file. Throws for a file that is not a case.
+inline Result run_case(const std::string& path) {
+    const sd::SafeTensors file = sd::read_safetensors(path);
+    const Json spec = Json::parse(file.metadata().at("spec"));
+    Result result;
+    if (file.metadata().at("kind") == "kernel") {
+        run_kernel(file, spec, result);
+        return result;
+    }
+    const bool bottleneck = spec.at("block") == "bottleneck";
+    if (spec.at("dtype") == "F32") {
+        bottleneck ? run_model<sd::BottleneckResNet<float>>(file, spec, result)
+                   : run_model<sd::BasicResNet<float>>(file, spec, result);
+    } else {
+        bottleneck ? run_model<sd::BottleneckResNet<double>>(file, spec, result)
+                   : run_model<sd::BasicResNet<double>>(file, spec, result);
+    }
+    return result;
+}
+
+}  // namespace parity
