@@ -1,4 +1,5 @@
-// Batch normalisation, one channel after the other.
+// Batch normalisation: statistics forward, sums and gradient by input backward.
+// S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training", ICML 2015.
 #pragma once
 
 #include "sd/core/moments.hpp"
@@ -43,6 +44,8 @@ template <class T>
 /// scale, and maybe the ReLU that follows), and g = dy where no ReLU follows or y > 0, else 0:
 ///
 ///     dbias = sum g,    dweight = sum g zhat,    zhat = (z - mean) inverse_std
+///
+/// mean and inverse_std (C). Throws std::invalid_argument if shapes do not fit.
 template <class T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const Pending<T>& y,
                                                              const Tensor<accumulate_t<T>>& mean,
@@ -69,6 +72,7 @@ template <class T>
 ///     dz = scale (g - dbias / count - zhat dweight / count)
 ///
 /// With constant statistics (evaluation; sums == nullptr): dz = scale g.
+/// Throws std::invalid_argument if shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y, const Tensor<accumulate_t<T>>& mean,
                                             const Tensor<accumulate_t<T>>& inverse_std,
@@ -79,6 +83,10 @@ template <class T>
     expect_shape("batch_norm_by_input", "scale", y.scale.shape(), {channels});
     expect_shape("batch_norm_by_input", "mean", mean.shape(), {channels});
     expect_shape("batch_norm_by_input", "inverse_std", inverse_std.shape(), {channels});
+    if (sums != nullptr) {
+        expect_shape("batch_norm_by_input", "sums.dweight", sums->dweight.shape(), {channels});
+        expect_shape("batch_norm_by_input", "sums.dbias", sums->dbias.shape(), {channels});
+    }
     Tensor<T> dz(dy.shape());
     const A count = static_cast<A>(static_cast<double>(channels == 0 ? 0 : dy.size() / channels));
     for (Index i = 0; i < dy.size(); ++i) {

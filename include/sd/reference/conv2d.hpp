@@ -8,8 +8,8 @@ SD_NAMESPACE_BEGIN
 
 namespace reference {
 
-/// Calls term(n, oh, ow, o, h, w, channel of x, channel in the group i, kh, kw) for every product that a convolution sums,
-/// leaving out those with padding.
+/// Calls term(n, oh, ow, o, h, w, c, i, kh, kw) for every product that a convolution sums, leaving out those with padding:
+/// weight(o, i, kh, kw) meets x(n, h, w, c) and contributes to y(n, oh, ow, o); c is input channel i of o's group.
 template <class Term>
 void for_each_product(const Conv2dGeometry& g, const Term& term) {
     for (Index n = 0; n < g.batch; ++n) {
@@ -32,35 +32,48 @@ void for_each_product(const Conv2dGeometry& g, const Term& term) {
     }
 }
 
+/// The sums, each rounded once to the type that is stored.
+template <class T>
+[[nodiscard]] Tensor<T> rounded(const Tensor<accumulate_t<T>>& sums) {
+    Tensor<T> result(sums.shape());
+    for (Index i = 0; i < sums.size(); ++i) result.data()[i] = T(sums.data()[i]);
+    return result;
+}
+
 /// y += weight x over all products. If `moments` is given it receives the statistics of y's channels.
+/// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Conv2dOptions& options, Moments<accumulate_t<T>>* moments = nullptr) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
-    Tensor<T> y(geometry.output_shape());
+    Tensor<A> sums(geometry.output_shape());
     for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
                                    Index kw) {
-        y(n, oh, ow, o) = T(y(n, oh, ow, o) + weight(o, i, kh, kw) * x.apply(x.raw(n, h, w, c), c));
+        sums(n, oh, ow, o) = sums(n, oh, ow, o) + weight(o, i, kh, kw) * A(x.apply(x.raw(n, h, w, c), c));
     });
+    const Tensor<T> y = rounded<T>(sums);
     if (moments != nullptr) *moments = reference::batch_moments(y);
     return y;
 }
 
 /// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and ReLU.
+/// x_shape is the shape of x. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight,
                                         const Conv2dOptions& options, const Shape& x_shape) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
-    Tensor<T> dx(x_shape);
+    Tensor<A> sums(x_shape);
     for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
                                    Index kw) {
-        dx(n, h, w, c) = T(dx(n, h, w, c) + weight(o, i, kh, kw) * dy(n, oh, ow, o));
+        sums(n, h, w, c) = sums(n, h, w, c) + weight(o, i, kh, kw) * A(dy(n, oh, ow, o));
     });
-    return dx;
+    return rounded<T>(sums);
 }
 
-/// dweight += dy x over all products.
+/// dweight += dy x over all products. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const Tensor<T>& dy,
                                                        const Conv2dOptions& options, const Shape& weight_shape) {

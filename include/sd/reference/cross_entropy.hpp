@@ -55,16 +55,17 @@ private:
 
 // log(sum over c of exp(logits(n, c))), the largest taken out so that nothing overflows.
 template <class T>
-[[nodiscard]] T log_sum_exp(const Tensor<T>& logits, Index n) {
+[[nodiscard]] accumulate_t<T> log_sum_exp(const Tensor<T>& logits, Index n) {
+    using A = accumulate_t<T>;
     using std::exp;
     using std::log;
     T largest = logits(n, 0);
     for (Index c = 1; c < logits.extent(1); ++c) {
         if (logits(n, c) > largest) largest = logits(n, c);
     }
-    T sum(0);
-    for (Index c = 0; c < logits.extent(1); ++c) sum = T(sum + exp(T(logits(n, c) - largest)));
-    return T(largest + log(sum));
+    A sum(0);
+    for (Index c = 0; c < logits.extent(1); ++c) sum = sum + exp(A(logits(n, c)) - A(largest));
+    return A(largest) + log(sum);
 }
 
 template <class T, class Target>
@@ -76,10 +77,11 @@ template <class T, class Target>
     const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
     A loss(0);
     for (Index n = 0; n < logits.extent(0); ++n) {
-        const T normaliser = log_sum_exp(logits, n);
+        const A normaliser = log_sum_exp(logits, n);
         for (Index c = 0; c < logits.extent(1); ++c) {
             const A q = keep * A(probability(n, c)) + share;
-            loss = loss - q * A(logits(n, c) - normaliser);
+            // A class of no weight contributes nothing, even if its logit is -infinity.
+            if (q != A(0)) loss = loss - q * (A(logits(n, c)) - normaliser);
         }
     }
     return loss / static_cast<A>(static_cast<double>(logits.extent(0)));
@@ -96,12 +98,12 @@ template <class T, class Target>
     const A samples = static_cast<A>(static_cast<double>(logits.extent(0)));
     Tensor<T> dlogits(logits.shape());
     for (Index n = 0; n < logits.extent(0); ++n) {
-        const T normaliser = log_sum_exp(logits, n);
+        const A normaliser = log_sum_exp(logits, n);
         A total(0);
         for (Index c = 0; c < logits.extent(1); ++c) total = total + (keep * A(probability(n, c)) + share);
         for (Index c = 0; c < logits.extent(1); ++c) {
             const A q = keep * A(probability(n, c)) + share;
-            const A softmax = A(exp(T(logits(n, c) - normaliser)));
+            const A softmax = exp(A(logits(n, c)) - normaliser);
             dlogits(n, c) = T((softmax * total - q) / samples);
         }
     }

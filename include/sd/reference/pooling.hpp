@@ -27,12 +27,13 @@ void for_each_window_pixel(const Shape& x, const Shape& y, const Pool2dOptions& 
 }
 
 /// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order; NaN counts as
-/// largest. Shape (N, OH, OW, C).
+/// largest. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or the images have no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);
-    Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     const Index width = x.shape()[2];
+    if (x.shape()[1] * width == 0) refuse("max_pool2d", "shape of x", x.shape(), "at least one pixel");
+    Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
         for (Index c = 0; c < shape[3]; ++c) {
             Index& best = choice(n, oh, ow, c);
@@ -89,11 +90,14 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
-    const T count = static_cast<T>(static_cast<double>(options.kernel * options.kernel));
-    Tensor<T> y(shape);
+    using A = accumulate_t<T>;
+    const A count = static_cast<A>(static_cast<double>(options.kernel * options.kernel));
+    Tensor<A> sums(shape);
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
-        for (Index c = 0; c < shape[3]; ++c) y(n, oh, ow, c) = T(y(n, oh, ow, c) + x(n, h, w, c) / count);
+        for (Index c = 0; c < shape[3]; ++c) sums(n, oh, ow, c) = sums(n, oh, ow, c) + A(x(n, h, w, c));
     });
+    Tensor<T> y(shape);
+    for (Index i = 0; i < y.size(); ++i) y.data()[i] = T(sums.data()[i] / count);
     return y;
 }
 
@@ -116,13 +120,16 @@ template <class T>
     expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
     const Index pixels = x.extent(1) * x.extent(2);
     if (pixels == 0) refuse("global_avg_pool_forward", "shape of x", x.shape(), "at least one pixel");
-    const T count = static_cast<T>(static_cast<double>(pixels));
+    using A = accumulate_t<T>;
+    const A count = static_cast<A>(static_cast<double>(pixels));
     Tensor<T> y(Shape{x.extent(0), x.extent(3)});
     for (Index n = 0; n < x.extent(0); ++n) {
         for (Index c = 0; c < x.extent(3); ++c) {
-            T sum(0);
-            for (Index pixel = 0; pixel < pixels; ++pixel) sum = T(sum + x.data()[(n * pixels + pixel) * x.extent(3) + c]);
-            y(n, c) = sum / count;
+            A sum(0);
+            for (Index h = 0; h < x.extent(1); ++h) {
+                for (Index w = 0; w < x.extent(2); ++w) sum = sum + A(x(n, h, w, c));
+            }
+            y(n, c) = T(sum / count);
         }
     }
     return y;

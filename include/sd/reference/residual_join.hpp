@@ -9,7 +9,8 @@ SD_NAMESPACE_BEGIN
 namespace reference {
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1: a selection, not a
-/// product, so what F holds for a dropped sample does not matter. act is ReLU or nothing.
+/// product: nothing of F is read for a dropped sample, so F may hold NaN there. act is ReLU or nothing.
+/// The branch may have fewer samples than the shortcut. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
@@ -37,6 +38,8 @@ template <class T>
 /// With g = dy where no ReLU was applied or y > 0, else 0:
 ///
 ///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n,    zeros for a sample of the branch that joined none
+///
+/// No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
                                                              BranchSamples branch_sample, Index branch_samples,
@@ -72,6 +75,7 @@ template <class T>
 }
 
 /// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1.
+/// Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
     const Index samples = a.extent(0);

@@ -1,0 +1,10 @@
+# What our own tests, tools and examples are built with; nothing of it reaches a user's build.
+add_library(sd_development INTERFACE)
+target_link_libraries(sd_development INTERFACE sd::sd)
+target_compile_options(sd_development INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(SD_WARNINGS_AS_ERRORS)
+  target_compile_options(sd_development INTERFACE -Werror)
+endif()
+if(SD_NATIVE)
+  target_link_libraries(sd_development INTERFACE sd::native)
+endif()

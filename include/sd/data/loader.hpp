@@ -1,0 +1,141 @@
+// Batches of a data set: shuffled, augmented, gathered in parallel.
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/core/tensor.hpp"
+#include "sd/data/augmentation.hpp"
+#include "sd/data/dataset.hpp"
+#include "sd/data/shuffle.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of a DataLoader.
+struct LoaderOptions {
+    Index batch_size = 128;                    ///< 1 or more
+    bool shuffle = true;                       ///< a new order every epoch; otherwise the data set's
+    bool drop_last = false;                    ///< leave out the last batch of an epoch if it is not full
+    std::uint64_t seed = 0;                    ///< of order and augmentation
+    std::optional<Augmentation> augmentation;  ///< none: images as they are
+};
+
+/// One batch.
+template <class T>
+struct Batch {
+    Tensor<T> images;           ///< (N, H, W, C)
+    std::vector<Index> labels;  ///< N classes
+    Index first = 0;            ///< how many samples of the epoch come before this batch
+};
+
+/// Gives out the batches of a data set. Every batch is a pure function of (data set, options, epoch, number of the batch):
+/// batches may be loaded in any order and any number of times, by any number of threads.
+/// Copies share the data set.
+template <Dataset D, class T = float>
+class DataLoader {
+public:
+    /// Throws std::invalid_argument for no data set, images that are not (H, W, C), or settings out of range.
+    explicit DataLoader(std::shared_ptr<const D> dataset, const LoaderOptions& options = {})
+        : dataset_(std::move(dataset)), options_(options), last_order_(std::make_shared<LastOrder>()) {
+        if (!dataset_) refuse("DataLoader", "data set", "a null pointer", "a data set");
+        expect_rank("DataLoader", "an image", Shape(dataset_->image_shape()), 3);
+        if (options_.batch_size < 1) refuse("DataLoader", "batch_size", options_.batch_size, "1 or more");
+        if (options_.augmentation) check_augmentation(*options_.augmentation);
+    }
+
+    [[nodiscard]] const D& dataset() const { return *dataset_; }
+    [[nodiscard]] const LoaderOptions& options() const { return options_; }
+
+    /// The number of batches in an epoch: size / batch_size, rounded up, or down with drop_last.
+    [[nodiscard]] Index batches() const {
+        const Index size = dataset_->size();
+        return size / options_.batch_size + (!options_.drop_last && size % options_.batch_size != 0 ? 1 : 0);
+    }
+
+    /// Batch 0 to batches() - 1 of an epoch: images (N, H, W, C) with N = batch_size, in the last batch maybe fewer.
+    /// Throws std::invalid_argument for a negative epoch, a batch that is not there, or a label that is not a class;
+    /// rethrows what the data set throws.
+    [[nodiscard]] Batch<T> load(Index epoch, Index batch_index) const {
+        if (epoch < 0) refuse("DataLoader::load", "epoch", epoch, "0 or more");
+        if (batch_index < 0 || batch_index >= batches()) {
+            refuse("DataLoader::load", "batch", batch_index, text("0 to ", batches() - 1));
+        }
+        const Shape shape = dataset_->image_shape();
+        const Index first = batch_index * options_.batch_size;
+        const Index count = std::min(options_.batch_size, dataset_->size() - first);
+        const std::shared_ptr<const std::vector<Index>> order = options_.shuffle ? order_of(epoch) : nullptr;
+        Batch<T> batch{Tensor<T>::empty({count, shape[0], shape[1], shape[2]}),
+                       std::vector<Index>(static_cast<std::size_t>(count)), first};
+        // Images are read into the first buffer and augmented into the second; the last one in use is the batch itself, if
+        // it holds floats.
+        const Shape buffer_shape{count, shape.size()};
+        constexpr bool is_float = std::is_same_v<T, float>;
+        const bool augments = options_.augmentation.has_value();
+        Tensor<float> plain = is_float && !augments ? Tensor<float>() : Tensor<float>::empty(buffer_shape);
+        Tensor<float> augmented = is_float || !augments ? Tensor<float>() : Tensor<float>::empty(buffer_shape);
+        if constexpr (is_float) (augments ? augmented : plain) = batch.images;
+        float* const plain_data = plain.data();
+        float* const augmented_data = augmented.data();
+        [[maybe_unused]] T* const image_data = batch.images.data();
+        parallel_for(count, [&](Index n) {
+            const Index sample = order ? (*order)[static_cast<std::size_t>(first + n)] : first + n;
+            const Index offset = n * shape.size();
+            batch.labels[static_cast<std::size_t>(n)] = label_of(sample);
+            dataset_->read(sample, plain_data + offset);
+            if (augments) {
+                augment(plain_data + offset, shape, *options_.augmentation, options_.seed, epoch, sample,
+                        augmented_data + offset);
+            }
+            if constexpr (!is_float) {
+                const float* result = (augments ? augmented_data : plain_data) + offset;
+                std::transform(result, result + shape.size(), image_data + offset, [](float value) { return T(value); });
+            }
+        });
+        return batch;
+    }
+
+private:
+    /// The order of the epoch that was asked for last.
+    struct LastOrder {
+        std::mutex mutex;
+        Index epoch = -1;
+        std::shared_ptr<const std::vector<Index>> order;
+    };
+
+    [[nodiscard]] std::shared_ptr<const std::vector<Index>> order_of(Index epoch) const {
+        const std::lock_guard lock(last_order_->mutex);
+        if (last_order_->epoch != epoch) {
+            last_order_->order =
+                std::make_shared<const std::vector<Index>>(shuffled_order(dataset_->size(), options_.seed, epoch));
+            last_order_->epoch = epoch;
+        }
+        return last_order_->order;
+    }
+
+    [[nodiscard]] Index label_of(Index sample) const {
+        const Index label = dataset_->label(sample);
+        if (label < 0 || label >= dataset_->num_classes()) {
+            refuse("DataLoader", text("label of sample ", sample), label, text("0 to ", dataset_->num_classes() - 1));
+        }
+        return label;
+    }
+
+    std::shared_ptr<const D> dataset_;
+    LoaderOptions options_;
+    std::shared_ptr<LastOrder> last_order_;
+};
+
+template <class D>
+DataLoader(std::shared_ptr<D>, LoaderOptions) -> DataLoader<std::remove_const_t<D>>;
+template <class D>
+DataLoader(std::shared_ptr<D>) -> DataLoader<std::remove_const_t<D>>;
+
+SD_NAMESPACE_END

@@ -1,0 +1,147 @@
+// Whole files, read and written with every error told. POSIX.
+#pragma once
+
+#include "sd/core/error.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <fcntl.h>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <sys/stat.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// What the last failed system call says of itself.
+inline std::string system_message() { return std::generic_category().message(errno); }
+
+/// An open file, closed when it goes. -1 stands for none.
+class FileDescriptor {
+public:
+    explicit FileDescriptor(int descriptor) : descriptor_(descriptor) {}
+    FileDescriptor(const FileDescriptor&) = delete;
+    FileDescriptor& operator=(const FileDescriptor&) = delete;
+    ~FileDescriptor() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
+
+    [[nodiscard]] bool is_open() const { return descriptor_ >= 0; }
+    [[nodiscard]] int get() const { return descriptor_; }
+
+    /// Closes now, so that an error of closing is seen. False if there was one.
+    [[nodiscard]] bool close() { return ::close(std::exchange(descriptor_, -1)) == 0; }
+
+private:
+    int descriptor_;
+};
+
+/// Removes a file when it goes, unless told to keep it.
+class TemporaryFile {
+public:
+    explicit TemporaryFile(std::filesystem::path path) : path_(std::move(path)) {}
+    TemporaryFile(const TemporaryFile&) = delete;
+    TemporaryFile& operator=(const TemporaryFile&) = delete;
+    ~TemporaryFile() {
+        if (!kept_) ::unlink(path_.c_str());
+    }
+    void keep() { kept_ = true; }
+
+private:
+    std::filesystem::path path_;
+    bool kept_ = false;
+};
+
+/// Opens a new file in the directory under a name that nobody else has; sets `path` to it.
+inline int create_temporary(const std::filesystem::path& directory, std::filesystem::path& path) {
+    static std::atomic<unsigned> counter{0};
+    for (int attempt = 0; attempt < 1000; ++attempt) {
+        path = directory / text(".sd-", ::getpid(), '-', counter.fetch_add(1), ".tmp");
+        const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (descriptor >= 0 || errno != EEXIST) return descriptor;
+    }
+    return -1;
+}
+
+inline void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& path) {
+    while (!bytes.empty()) {
+        const ::ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+        if (written < 0) {
+            if (errno == EINTR) continue;
+            refuse_file(path.string(), "writing", system_message(), text(bytes.size(), " more bytes written"));
+        }
+        bytes = bytes.subspan(static_cast<std::size_t>(written));
+    }
+}
+
+}  // namespace detail
+
+/// The bytes of a regular file.
+/// Throws std::runtime_error if it is missing, not readable, not a regular file, or shrinks meanwhile.
+[[nodiscard]] inline std::vector<std::byte> read_file(const std::filesystem::path& path) {
+    // O_NONBLOCK: a pipe without a writer is refused below instead of waited for.
+    const detail::FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!file.is_open()) refuse_file(path.string(), "opening", detail::system_message(), "a readable file");
+    struct ::stat status {};
+    if (::fstat(file.get(), &status) != 0) {
+        refuse_file(path.string(), "status", detail::system_message(), "a readable file");
+    }
+    if (!S_ISREG(status.st_mode)) {
+        refuse_file(path.string(), "kind of file", S_ISDIR(status.st_mode) ? "a directory" : "a special file",
+                    "a regular file");
+    }
+    std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+    std::size_t filled = 0;
+    while (filled < bytes.size()) {
+        const ::ssize_t count = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
+        if (count < 0) {
+            if (errno == EINTR) continue;
+            refuse_file(path.string(), "reading", detail::system_message(), text(bytes.size(), " bytes"));
+        }
+        if (count == 0) refuse_file(path.string(), "bytes read", filled, bytes.size());
+        filled += static_cast<std::size_t>(count);
+    }
+    return bytes;
+}
+
+/// Makes `path` a file of the pieces in their order, whole or not at all: they are written to a new file beside it and
+/// synchronised with the disk, then that file takes the name, in place of one that had it before. After an error or a crash
+/// the old file, if any, is still there.
+/// Throws std::runtime_error if any step fails; the temporary file is then removed.
+inline void write_file_atomically(const std::filesystem::path& path,
+                                  std::span<const std::span<const std::byte>> pieces) {
+    const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    std::filesystem::path temporary_path;
+    detail::FileDescriptor file(detail::create_temporary(directory, temporary_path));
+    if (!file.is_open()) {
+        refuse_file(path.string(), "creating a file in its directory", detail::system_message(), "a writable directory");
+    }
+    detail::TemporaryFile temporary(temporary_path);
+    for (const std::span<const std::byte> piece : pieces) detail::write_all(file.get(), piece, path);
+    if (::fsync(file.get()) != 0 || !file.close()) {
+        refuse_file(path.string(), "writing", detail::system_message(), "all bytes on the disk");
+    }
+    if (::rename(temporary_path.c_str(), path.c_str()) != 0) {
+        refuse_file(path.string(), "renaming the finished file", detail::system_message(), "a name for a regular file");
+    }
+    temporary.keep();
+    const detail::FileDescriptor parent(::open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+    // Some file systems cannot synchronise a directory and say EINVAL; there is nothing more to do there.
+    if (!parent.is_open() || (::fsync(parent.get()) != 0 && errno != EINVAL)) {
+        refuse_file(path.string(), "synchronising its directory", detail::system_message(), "the new name on the disk");
+    }
+}
+
+/// The same for a file of one piece.
+inline void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+    write_file_atomically(path, std::span<const std::span<const std::byte>>(&bytes, 1));
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,94 @@
+// The optimizer, against its formula worked out by hand.
+#include "sd/train/sgd.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+
+using sd::Tensor;
+
+namespace {
+
+sd::ParameterPtr<double> parameter(double value) {
+    return std::make_shared<sd::Parameter<double>>(Tensor<double>(sd::Shape{1}, {value}));
+}
+
+void give(const sd::ParameterPtr<double>& p, double gradient) {
+    p->zero_grad();
+    p->add_grad(Tensor<double>(sd::Shape{1}, {gradient}));
+}
+
+}  // namespace
+
+TEST_CASE("plain, momentum, dampening, Nesterov and weight decay") {
+    SUBCASE("plain") {
+        const auto w = parameter(1);
+        sd::Sgd<double> optimizer({w}, {.learning_rate = 0.5, .weight_decay = 0.1});
+        give(w, 2);
+        optimizer.step();
+        CHECK(w->value(0) == doctest::Approx(1 - 0.5 * 2.1).epsilon(1e-15));
+    }
+    SUBCASE("momentum and dampening; the first step is not dampened") {
+        const auto w = parameter(1);
+        sd::Sgd<double> optimizer({w}, {.learning_rate = 0.5, .momentum = 0.9, .dampening = 0.25});
+        give(w, 2);
+        optimizer.step();
+        CHECK(w->value(0) == doctest::Approx(0).epsilon(1e-15));
+        give(w, 4);
+        optimizer.step();  // v = 0.9 * 2 + 0.75 * 4
+        CHECK(w->value(0) == doctest::Approx(-0.5 * 4.8).epsilon(1e-15));
+    }
+    SUBCASE("Nesterov") {
+        const auto w = parameter(1);
+        sd::Sgd<double> optimizer({w}, {.learning_rate = 0.5, .momentum = 0.5, .nesterov = true});
+        give(w, 2);
+        optimizer.step();  // v = 2, direction 2 + 0.5 * 2
+        CHECK(w->value(0) == doctest::Approx(-0.5).epsilon(1e-15));
+        give(w, 2);
+        optimizer.step();  // v = 3, direction 2 + 0.5 * 3
+        CHECK(w->value(0) == doctest::Approx(-0.5 - 0.5 * 3.5).epsilon(1e-15));
+    }
+}
+
+TEST_CASE("a parameter without a gradient is skipped, momentum and weight decay included") {
+    const auto w = parameter(1);
+    const auto idle = parameter(3);
+    sd::Sgd<double> optimizer({w, idle}, {.learning_rate = 0.5, .momentum = 0.5, .weight_decay = 0.1});
+    give(w, 2);
+    optimizer.step();
+    CHECK(idle->value(0) == 3);
+
+    // With momentum built up, a step without a gradient must not move the parameter; afterwards it goes on from there.
+    const double after_first = w->value(0);
+    optimizer.zero_grad();
+    optimizer.step();
+    CHECK(w->value(0) == after_first);
+    give(w, 0);
+    optimizer.step();
+    CHECK(w->value(0) == doctest::Approx(after_first - 0.5 * (0.5 * 2.1 + 0.1 * after_first)).epsilon(1e-15));
+}
+
+TEST_CASE("gradients add up until they are forgotten") {
+    const auto w = parameter(1);
+    w->add_grad(Tensor<double>(sd::Shape{1}, {2}));
+    w->add_grad(Tensor<double>(sd::Shape{1}, {3}));
+    CHECK(w->grad(0) == 5);
+    CHECK_THROWS_AS(w->add_grad(Tensor<double>(sd::Shape{2})), std::invalid_argument);
+    w->zero_grad();
+    CHECK_FALSE(w->has_grad);
+}
+
+TEST_CASE("settings outside their ranges are refused and change nothing") {
+    const auto w = parameter(1);
+    sd::Sgd<double> optimizer({w}, {.learning_rate = 0.5});
+    CHECK_THROWS_AS(optimizer.set_learning_rate(-1), std::invalid_argument);
+    CHECK_THROWS_AS(optimizer.set_learning_rate(std::numeric_limits<double>::quiet_NaN()), std::invalid_argument);
+    CHECK(optimizer.options().learning_rate == 0.5);
+    CHECK_THROWS_AS(sd::Sgd<double>({w}, {.momentum = -0.1}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::Sgd<double>({w}, {.weight_decay = -0.1}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::Sgd<double>({w}, {.nesterov = true}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::Sgd<double>({w}, {.momentum = 0.9, .dampening = 0.1, .nesterov = true}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::Sgd<double>({nullptr}), std::invalid_argument);
+    CHECK(optimizer.holds(*w));
+    CHECK_FALSE(optimizer.holds(*parameter(1)));
+}
