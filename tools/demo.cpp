@@ -21,7 +21,8 @@ constexpr Index test_images = 1000;
 
 struct Row {
     std::string name;
-    tools::Score train, test;
+    tools::Score train = {};
+    tools::Score test = {};
     double seconds_per_epoch = 0;
     double expected_depth = 0;
 };

@@ -21,11 +21,11 @@ SD_NAMESPACE_BEGIN
 
 /// Settings of a DataLoader.
 struct LoaderOptions {
-    Index batch_size = 128;                    ///< 1 or more
-    bool shuffle = true;                       ///< a new order every epoch; otherwise the data set's
-    bool drop_last = false;                    ///< leave out the last batch of an epoch if it is not full
-    std::uint64_t seed = 0;                    ///< of order and augmentation
-    std::optional<Augmentation> augmentation;  ///< none: images as they are
+    Index batch_size = 128;                                   ///< 1 or more
+    bool shuffle = true;                                      ///< a new order every epoch; otherwise the data set's
+    bool drop_last = false;                                   ///< leave out the last batch of an epoch if it is not full
+    std::uint64_t seed = 0;                                   ///< of order and augmentation
+    std::optional<Augmentation> augmentation = std::nullopt;  ///< none: images as they are
 };
 
 /// One batch.

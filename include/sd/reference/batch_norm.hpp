@@ -74,7 +74,8 @@ template <class T>
 /// With constant statistics (evaluation; sums == nullptr): dz = scale g.
 /// Throws std::invalid_argument if shapes do not fit.
 template <class T>
-[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y, const Tensor<accumulate_t<T>>& mean,
+[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y,
+                                            const Tensor<accumulate_t<T>>& mean,
                                             const Tensor<accumulate_t<T>>& inverse_std,
                                             const BatchNormSums<accumulate_t<T>>* sums) {
     using A = accumulate_t<T>;

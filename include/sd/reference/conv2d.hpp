@@ -8,8 +8,8 @@ SD_NAMESPACE_BEGIN
 
 namespace reference {
 
-/// Calls term(n, oh, ow, o, h, w, c, i, kh, kw) for every product that a convolution sums, leaving out those with padding:
-/// weight(o, i, kh, kw) meets x(n, h, w, c) and contributes to y(n, oh, ow, o); c is input channel i of o's group.
+/// Calls term(n, oh, ow, o, h, w, c, i, kh, kw) for every product that a convolution sums, leaving out those with
+/// padding: weight(o, i, kh, kw) meets x(n, h, w, c) in y(n, oh, ow, o), and c is input channel i of o's group.
 template <class Term>
 void for_each_product(const Conv2dGeometry& g, const Term& term) {
     for (Index n = 0; n < g.batch; ++n) {

@@ -36,7 +36,8 @@ public:
         const auto labels = static_cast<Index>(classes.size());
         if (labels != logits.extent(0)) refuse(where, "number of labels", labels, logits.extent(0));
         for (const Index label : classes) {
-            if (label < 0 || label >= logits.extent(1)) refuse(where, "label", label, text("0 to ", logits.extent(1) - 1));
+            if (label >= 0 && label < logits.extent(1)) continue;
+            refuse(where, "label", label, text("0 to ", logits.extent(1) - 1));
         }
     }
     TargetProbability(const char* where, const Tensor<T>& logits, const Tensor<T>& probabilities)
@@ -112,8 +113,8 @@ template <class T, class Target>
 
 }  // namespace detail
 
-/// The loss for class labels. Throws std::invalid_argument for a label outside the classes, another number of labels than
-/// samples, no samples, or smoothing outside [0, 1].
+/// The loss for class labels. Throws std::invalid_argument for a label outside the classes, another number of labels
+/// than samples, no samples, or smoothing outside [0, 1].
 template <class T>
 [[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T>& logits, std::span<const Index> classes,
                                                     double label_smoothing) {
@@ -136,7 +137,8 @@ template <class T>
 
 /// dlogits for target probabilities (N, C).
 template <class T>
-[[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, const Tensor<T>& target, double label_smoothing) {
+[[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, const Tensor<T>& target,
+                                               double label_smoothing) {
     return detail::cross_entropy_gradient(logits, target, label_smoothing);
 }
 

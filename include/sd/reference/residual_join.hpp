@@ -37,7 +37,9 @@ template <class T>
 
 /// With g = dy where no ReLU was applied or y > 0, else 0:
 ///
-///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n,    zeros for a sample of the branch that joined none
+///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
+///
+/// and zeros for a sample of the branch that joined none.
 ///
 /// No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
@@ -68,7 +70,9 @@ template <class T>
     const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
     for (Index n = 0; n < y.extent(0); ++n) {
         const Index sample = samples[static_cast<std::size_t>(n)];
-        if (sample < 0 || sample >= x.extent(0)) refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
+        if (sample < 0 || sample >= x.extent(0)) {
+            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
+        }
         for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
     }
     return y;

@@ -1,0 +1,403 @@
+// The floor that everything stands on: shapes, tensors, Philox, parallel loops, parameters.
+
+// The checks of element access are tested here, in release builds too.
+#undef SD_CHECK_BOUNDS
+#define SD_CHECK_BOUNDS 1
+
+#include "random.hpp"
+
+#include "sd/core/join.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/core/parameter.hpp"
+#include "sd/core/pending.hpp"
+#include "sd/core/philox.hpp"
+#include "sd/core/warning.hpp"
+#include "sd/core/window.hpp"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using sd::Index;
+using sd::Shape;
+using sd::Tensor;
+
+namespace {
+
+// The message of the std::invalid_argument that the call throws, or nothing.
+template <class Call>
+std::string refusal(const Call& call) {
+    try {
+        call();
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+    return {};
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// A number type of a user's own that counts its living instances.
+struct Counted {
+    static inline std::int64_t alive = 0;
+    double value = 0;
+
+    Counted() { ++alive; }
+    explicit Counted(double number) : value(number) { ++alive; }
+    Counted(const Counted& other) : value(other.value) { ++alive; }
+    Counted& operator=(const Counted&) = default;
+    ~Counted() { --alive; }
+
+    friend Counted operator+(const Counted& a, const Counted& b) { return Counted(a.value + b.value); }
+    friend Counted operator*(const Counted& a, const Counted& b) { return Counted(a.value * b.value); }
+    friend bool operator<(const Counted& a, const Counted& b) { return a.value < b.value; }
+    friend bool operator==(const Counted& a, const Counted& b) { return a.value == b.value; }
+};
+
+// Sets the number of threads back at the end of a test.
+struct ThreadsRestored {
+    int before = sd::num_threads();
+    ~ThreadsRestored() { sd::set_num_threads(before); }
+};
+
+}  // namespace
+
+TEST_CASE("shape: extents, size, comparison, text") {
+    const Shape images{2, 3, 4, 5};
+    CHECK(images.rank() == 4);
+    CHECK(images.size() == 120);
+    CHECK(images[0] == 2);
+    CHECK(images[3] == 5);
+    CHECK(Shape{}.rank() == 0);
+    CHECK(Shape{}.size() == 1);
+    CHECK(Shape{7, 0, 3}.size() == 0);
+    CHECK(Shape{2, 3} == Shape{2, 3});
+    CHECK_FALSE(Shape{2, 3} == Shape{3, 2});
+    CHECK_FALSE(Shape{2, 3} == Shape{2, 3, 1});
+    CHECK(sd::text(images) == "(2, 3, 4, 5)");
+    CHECK(sd::text(Shape{}) == "()");
+    CHECK(sd::with_samples(images, 9) == Shape{9, 3, 4, 5});
+    const std::vector<int> extents = {4, 6};
+    CHECK(Shape(extents.begin(), extents.end()) == Shape{4, 6});
+}
+
+TEST_CASE("shape: refused") {
+    CHECK(contains(refusal([] { (void)Shape{2, -1}; }), "got -1, expected 0 or more"));
+    CHECK(contains(refusal([] { (void)Shape{1, 1, 1, 1, 1}; }), "rank"));
+    const Index huge = std::numeric_limits<Index>::max() / 2;
+    CHECK(contains(refusal([&] { (void)Shape{huge, 1}; }), "number of elements"));
+    CHECK(contains(refusal([&] { (void)Shape{1 << 30, 1 << 30, 1 << 30}; }), "number of elements"));
+    CHECK_MESSAGE(!refusal([&] { (void)Shape{0, 1 << 30, 1 << 30, 1 << 30}; }).empty(), "a zero hides no overflow");
+    CHECK(contains(refusal([] { (void)Shape{2, 3}[2]; }), "dimension: got 2"));
+    CHECK(contains(refusal([] { (void)Shape{2, 3}[-1]; }), "dimension: got -1"));
+    CHECK(contains(refusal([] { (void)sd::with_samples(Shape{}, 1); }), "with_samples"));
+    CHECK(refusal([] { sd::expect_shape("here", "x", {1, 2}, {1, 3}); }) ==
+          "here: shape of x: got (1, 2), expected (1, 3)");
+    CHECK(refusal([] { sd::expect_rank("here", "x", {1, 2}, 4); }) == "here: shape of x: got (1, 2), expected 4 dimensions");
+    CHECK_THROWS_AS(sd::refuse_file("a.bin", "length", 3, 4), std::runtime_error);
+}
+
+TEST_CASE("tensor: a handle on shared elements") {
+    Tensor<float> a(Shape{2, 3}, {1, 2, 3, 4, 5, 6});
+    CHECK(a);
+    CHECK(a.size() == 6);
+    CHECK(a(1, 0) == 4);
+    Tensor<float> handle = a;
+    CHECK(handle.shares_storage_with(a));
+    handle(1, 0) = 40;
+    CHECK(a(1, 0) == 40);
+
+    Tensor<float> copy = a.clone();
+    CHECK_FALSE(copy.shares_storage_with(a));
+    copy(0, 0) = -1;
+    CHECK(a(0, 0) == 1);
+
+    const Tensor<float> view = a.reshape({3, 2});
+    CHECK(view.shares_storage_with(a));
+    CHECK(view(2, 0) == 5);
+    CHECK(contains(refusal([&] { (void)a.reshape({4, 2}); }), "expected 6 elements"));
+
+    const Tensor<float> moved = std::move(handle);
+    CHECK(moved.shares_storage_with(a));
+    a = Tensor<float>();
+    CHECK_FALSE(a);
+    CHECK(moved(1, 0) == 40);
+}
+
+TEST_CASE("tensor: undefined, empty, scalar, filled") {
+    const Tensor<double> undefined;
+    CHECK_FALSE(undefined);
+    CHECK(undefined.size() == 0);
+    CHECK_FALSE(undefined.clone());
+    const Tensor<double> none(Shape{0, 3});
+    CHECK(none);
+    CHECK(none.size() == 0);
+    CHECK(none.begin() == none.end());
+    CHECK(none.clone().shape() == Shape{0, 3});
+    Tensor<double> scalar{Shape{}};
+    CHECK(scalar.size() == 1);
+    scalar() = 3;
+    CHECK(scalar() == 3);
+    CHECK(Tensor<int>::full({2, 2}, 7)(1, 1) == 7);
+    CHECK(Tensor<int>(Shape{2, 2})(1, 1) == 0);
+    CHECK(contains(refusal([] { (void)Tensor<int>(Shape{2, 2}, {1, 2, 3}); }), "number of values: got 3"));
+}
+
+TEST_CASE("tensor: element access is checked") {
+    Tensor<float> a(Shape{2, 3});
+    const Tensor<float> undefined;
+    CHECK_NOTHROW((void)a(1, 2));
+    CHECK_THROWS_AS((void)a(2, 0), std::out_of_range);
+    CHECK_THROWS_AS((void)a(0, 3), std::out_of_range);
+    CHECK_THROWS_AS((void)a(-1, 0), std::out_of_range);
+    CHECK_THROWS_AS((void)a(1), std::out_of_range);
+    CHECK_THROWS_AS((void)a(0, 0, 0), std::out_of_range);
+    CHECK_THROWS_AS((void)undefined(0), std::out_of_range);
+    CHECK_THROWS_WITH((void)a(0, 3), "Tensor: index: got (0, 3), expected inside (2, 3)");
+}
+
+TEST_CASE("tensor: NHWC memory, 64-byte aligned") {
+    Tensor<float> images(Shape{2, 3, 4, 5});
+    for (Index i = 0; i < images.size(); ++i) images.data()[i] = static_cast<float>(i);
+    CHECK(images(1, 2, 3, 4) == 119);
+    CHECK(images(1, 0, 2, 3) == static_cast<float>(((1 * 3 + 0) * 4 + 2) * 5 + 3));
+    for (const Index size : {1, 3, 17, 1000, 123457}) {
+        const auto address = reinterpret_cast<std::uintptr_t>(Tensor<float>(Shape{size}).data());
+        CHECK(address % 64 == 0);
+    }
+}
+
+TEST_CASE("tensor: buffers are reused") {
+    const Shape shape{97, 41};
+    { const auto first = Tensor<float>::empty(shape); }
+    const std::int64_t before = sd::pool_allocations();
+    for (int step = 0; step < 10; ++step) {
+        const auto a = Tensor<float>::empty(shape);
+        CHECK(a.size() == 97 * 41);
+    }
+    CHECK(sd::pool_allocations() == before);
+    {
+        const auto a = Tensor<float>::empty(shape);
+        const auto b = Tensor<float>::empty(shape);
+        CHECK_FALSE(a.shares_storage_with(b));
+        CHECK(sd::pool_allocations() <= before + 1);
+    }
+    sd::trim_pool();
+    const std::int64_t trimmed = sd::pool_allocations();
+    { const auto a = Tensor<float>::empty(shape); }
+    CHECK(sd::pool_allocations() == trimmed + 1);
+}
+
+TEST_CASE("tensor: Eigen views") {
+    Tensor<double> a(Shape{2, 3}, {1, 2, 3, 4, 5, 6});
+    const Tensor<double> b(Shape{3, 2}, {1, 0, 0, 1, 1, 1});
+    Tensor<double> product(Shape{2, 2});
+    product.matrix().noalias() = std::as_const(a).matrix() * b.matrix();
+    CHECK(product(0, 0) == 4);
+    CHECK(product(0, 1) == 5);
+    CHECK(product(1, 0) == 10);
+    CHECK(product(1, 1) == 11);
+    a.matrix()(1, 2) = 60;
+    CHECK(a(1, 2) == 60);
+
+    Tensor<double> images(Shape{2, 2, 2, 3});
+    images.eigen_tensor<4>()(1, 0, 1, 2) = 9;
+    CHECK(images(1, 0, 1, 2) == 9);
+    CHECK(images.matrix().rows() == 8);
+    CHECK(images.matrix().cols() == 3);
+    CHECK(std::as_const(images).eigen_tensor<4>().dimension(3) == 3);
+    CHECK(contains(refusal([&] { (void)images.eigen_tensor<3>(); }), "3 dimensions"));
+    CHECK(Tensor<double>(Shape{0, 3}).matrix().rows() == 0);
+}
+
+TEST_CASE("tensor: a number type of a user's own is constructed and destroyed") {
+    CHECK(Counted::alive == 0);
+    {
+        Tensor<Counted> a(Shape{2, 2});
+        CHECK(Counted::alive == 4);
+        a(0, 1) = Counted(2.5);
+        const Tensor<Counted> copy = a.clone();
+        CHECK(Counted::alive == 8);
+        CHECK(copy(0, 1) == Counted(2.5));
+        const Tensor<Counted> handle = copy;
+        CHECK(Counted::alive == 8);
+
+        const sd::Pending<Counted> pending(a, Tensor<Counted>::full({2}, Counted(-2)), Tensor<Counted>::full({2}, Counted(1)),
+                                           true);
+        CHECK(pending.apply(Counted(2.5), 1) == Counted(0));
+        CHECK(pending.apply(Counted(-2.5), 0) == Counted(6));
+    }
+    CHECK(Counted::alive == 0);
+}
+
+TEST_CASE("pending: plain, scaled, rectified, NaN") {
+    const Tensor<float> raw(Shape{1, 2}, {-1, 3});
+    const sd::Pending<float> plain(raw);
+    CHECK(plain.is_plain());
+    CHECK(plain.apply(-1.0F, 0) == -1.0F);
+    const sd::Pending<float> scaled(raw, Tensor<float>(Shape{2}, {2, -1}), Tensor<float>(Shape{2}, {5, 1}), true);
+    CHECK_FALSE(scaled.is_plain());
+    CHECK(scaled.channels() == 2);
+    CHECK(scaled.apply(-1.0F, 0) == 3.0F);
+    CHECK(scaled.apply(3.0F, 1) == 0.0F);
+    CHECK(std::isnan(scaled.apply(std::numeric_limits<float>::quiet_NaN(), 1)));
+    CHECK(contains(refusal([&] {
+              (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}), false);
+          }),
+          "shape of scale: got (3), expected (2)"));
+}
+
+TEST_CASE("philox: known answers") {
+    CHECK(sd::philox4x32_10({0, 0, 0, 0}, {0, 0}) ==
+          sd::PhiloxCounter{0x6627e8d5U, 0xe169c58dU, 0xbc57ac4cU, 0x9b00dbd8U});
+    constexpr std::uint32_t ones = 0xffffffffU;
+    CHECK(sd::philox4x32_10({ones, ones, ones, ones}, {ones, ones}) ==
+          sd::PhiloxCounter{0x408f276dU, 0x41c83b0eU, 0xa20bc7c6U, 0x6d5451fdU});
+    CHECK(sd::philox4x32_10({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U}, {0xa4093822U, 0x299f31d0U}) ==
+          sd::PhiloxCounter{0xd16cfe09U, 0x94fdcceb, 0x5001e420U, 0x24126ea1U});
+    static_assert(sd::philox4x32_10({0, 0, 0, 0}, {0, 0})[0] == 0x6627e8d5U);
+}
+
+TEST_CASE("philox: where seed, stream, step, block and index go") {
+    const std::uint64_t seed = 0x0123456789abcdefULL;
+    const std::uint64_t step = 0xff112233445566ULL | (0x77ULL << 56);  // the highest 8 bits are not used
+    CHECK(sd::random_words(seed, sd::Stream::augmentation, step, 5, 9) ==
+          sd::philox4x32_10({9, 5, 0x33445566U, 0xff112202U}, {0x89abcdefU, 0x01234567U}));
+}
+
+TEST_CASE("philox: numbers from words") {
+    CHECK(sd::uniform_from(0) == 0.0);
+    CHECK(sd::uniform_from(0x80000000U) == 0.5);
+    CHECK(sd::uniform_from(0xffffffffU) < 1.0);
+    CHECK(sd::uniform_below(0, 10) == 0);
+    CHECK(sd::uniform_below(0xffffffffU, 10) == 9);
+    CHECK(sd::uniform_below(0x80000000U, 10) == 5);
+    CHECK(std::isfinite(sd::normal_from(0, 0)));
+    CHECK(std::isfinite(sd::normal_from(0xffffffffU, 0xffffffffU)));
+    constexpr int draws = 20000;
+    double sum = 0;
+    double squares = 0;
+    for (std::uint32_t i = 0; i < draws; ++i) {
+        const auto words = sd::random_words(sd_test::seed, sd::Stream::initialization, 0, 0, i);
+        const double value = sd::normal_from(words[0], words[1]);
+        sum += value;
+        squares += value * value;
+    }
+    CHECK(std::abs(sum / draws) < 5 / std::sqrt(double{draws}));
+    CHECK(std::abs(squares / draws - 1) < 5 * std::sqrt(2.0 / draws));
+}
+
+TEST_CASE("parallel_for: every index once, for any number of threads") {
+    const ThreadsRestored restored;
+    for (const int threads : {1, 2, 3, 5}) {
+        sd::set_num_threads(threads);
+        for (const Index count : {0, 1, 2, 100}) {
+            std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
+            sd::parallel_for(count, [&](Index i) { ++calls[static_cast<std::size_t>(i)]; });
+            for (const auto& number : calls) CHECK(number == 1);
+        }
+    }
+    CHECK(contains(refusal([] { sd::set_num_threads(0); }), "got 0, expected 1 or more"));
+}
+
+TEST_CASE("parallel_for: the exception of the lowest index") {
+    const ThreadsRestored restored;
+    for (const int threads : {1, 2, 3}) {
+        sd::set_num_threads(threads);
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            const auto run = [] {
+                sd::parallel_for(100, [](Index i) {
+                    if (i % 30 == 7) throw std::runtime_error(std::to_string(i));
+                });
+            };
+            CHECK_THROWS_WITH_AS(run(), "7", std::runtime_error);
+        }
+    }
+}
+
+TEST_CASE("parallel_for: a loop inside a loop") {
+    const ThreadsRestored restored;
+    sd::set_num_threads(2);
+    std::atomic<Index> sum = 0;
+    sd::parallel_for(10, [&](Index i) { sd::parallel_for(10, [&](Index j) { sum += i * j; }); });
+    CHECK(sum == 45 * 45);
+}
+
+TEST_CASE("parallel_ranges: cuts depend on the size alone") {
+    const ThreadsRestored restored;
+    const auto values = sd_test::random_tensor<float>({1000}, 1);
+    std::vector<float> first;
+    for (const int threads : {1, 2, 3}) {
+        sd::set_num_threads(threads);
+        std::vector<float> sums(8);
+        sd::parallel_ranges(1000, 130, [&](Index begin, Index end) {
+            CHECK(begin % 130 == 0);
+            CHECK(end == std::min<Index>(begin + 130, 1000));
+            for (Index i = begin; i < end; ++i) sums[static_cast<std::size_t>(begin / 130)] += values(i);
+        });
+        if (threads == 1) first = sums;
+        CHECK(sums == first);
+    }
+    sd::parallel_ranges(0, 10, [](Index, Index) { FAIL("nothing to do"); });
+}
+
+TEST_CASE("parameter: a gradient that was not received differs from zeros") {
+    sd::Parameter<float> parameter(Tensor<float>(Shape{2}, {1, 2}));
+    parameter.name = "layer.weight";
+    CHECK_FALSE(parameter.has_grad);
+    const Tensor<float> gradient(Shape{2}, {3, 4});
+    parameter.add_grad(gradient);
+    CHECK(parameter.has_grad);
+    CHECK_FALSE(parameter.grad.shares_storage_with(gradient));
+    parameter.add_grad(gradient);
+    CHECK(parameter.grad(0) == 6);
+    CHECK(parameter.grad(1) == 8);
+    CHECK(gradient(0) == 3);
+    parameter.zero_grad();
+    CHECK_FALSE(parameter.has_grad);
+    parameter.add_grad(gradient);
+    CHECK(parameter.grad(1) == 4);
+    CHECK(refusal([&] { parameter.add_grad(Tensor<float>(Shape{3})); }) ==
+          "layer.weight: shape of gradient: got (3), expected (2)");
+}
+
+TEST_CASE("windows: counts and refused settings") {
+    CHECK(sd::window_count("here", 224, 7, 2, 3, 1) == 112);
+    CHECK(sd::window_count("here", 5, 3, 1, 2, 2) == 5);
+    CHECK(sd::window_count("here", 3, 3, 5, 0, 1) == 1);
+    CHECK(contains(refusal([] { (void)sd::window_count("here", 2, 3, 1, 0, 1); }), "got 2, expected at least"));
+    CHECK(sd::pool2d_shape("pool", {2, 112, 112, 64}, {3, 2, 1}) == Shape{2, 56, 56, 64});
+    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 2, 2}); }), "padding: got 2"));
+    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 0, 0}); }), "stride: got 0"));
+    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {0, 1, 0}); }), "kernel: got 0"));
+    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
+}
+
+TEST_CASE("branch samples: refused") {
+    const std::vector<Index> good = {1, -1, 0};
+    CHECK_NOTHROW(sd::expect_branch_samples("join", good, 3, 2));
+    CHECK_NOTHROW(sd::expect_branch_samples("join", {}, 3, 3));
+    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", {}, 3, 2); }), "got 2, expected 3"));
+    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", good, 4, 2); }), "got 3, expected 4"));
+    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", good, 3, 1); }), "got 1, expected -1 to 0"));
+    const std::vector<Index> bad = {-2};
+    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
+    CHECK(sd::branch_sample_of({}, 5) == 5);
+    CHECK(sd::branch_sample_of(good, 1) == -1);
+}
+
+TEST_CASE("warnings go to the handler") {
+    std::vector<std::string> messages;
+    const auto before = sd::set_warning_handler([&](const std::string& message) { messages.push_back(message); });
+    sd::warn("odd but allowed");
+    sd::set_warning_handler(nullptr);
+    sd::warn("nobody listens");
+    sd::set_warning_handler(before);
+    CHECK(messages == std::vector<std::string>{"odd but allowed"});
+}
