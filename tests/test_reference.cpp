@@ -30,7 +30,7 @@ using sd_test::relative_error;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 // value + slope e with e^2 = 0: arithmetic on it computes a function and its derivative together.
 struct Dual {
@@ -358,7 +358,7 @@ TEST_CASE("batch norm: refused shapes") {
 }
 
 TEST_CASE("materialize and relu") {
-    const Tensor<double> x(Shape{1, 4}, {-2, 0, 3, nan});
+    const Tensor<double> x(Shape{1, 4}, {-2, 0, 3, not_a_number});
     CHECK(reference::materialize(Pending<double>(x)).shares_storage_with(x));
     const auto y = reference::relu_forward(x);
     CHECK(y(0, 0) == 0);
@@ -381,7 +381,7 @@ TEST_CASE("materialize and relu") {
 
 TEST_CASE("residual join: a selection, not a product") {
     const Pending<double> shortcut(Tensor<double>(Shape{3, 1, 1, 1}, {1, -2, 3}));
-    const Pending<double> branch(Tensor<double>(Shape{3, 1, 1, 1}, {10, nan, infinity}));
+    const Pending<double> branch(Tensor<double>(Shape{3, 1, 1, 1}, {10, not_a_number, infinity}));
     const std::vector<Index> first_only = {0, -1, -1};
     check_equal(reference::residual_join_forward(shortcut, branch, first_only, 0.5, true),
                 Tensor<double>(Shape{3, 1, 1, 1}, {6, 0, 3}));
@@ -500,7 +500,7 @@ TEST_CASE("max pooling: by hand, padding is never chosen, ties, NaN") {
                 Tensor<double>(Shape{1, 3, 3, 1}, {0, 0, 0, 0, 15, 0, 0, 0, 0}));
 
     Tensor<double> poisoned = x.clone();
-    poisoned(0, 0, 0, 0) = nan;
+    poisoned(0, 0, 0, 0) = not_a_number;
     const auto y = reference::max_pool2d_forward(Pending<double>(poisoned), options);
     CHECK(std::isnan(y(0, 0, 0, 0)));
     CHECK(y(0, 0, 1, 0) == 6);
@@ -656,7 +656,7 @@ TEST_CASE("cross-entropy: large, excluded and refused") {
     CHECK_THROWS_AS(loss({0, 0}, 0), std::invalid_argument);
     CHECK_THROWS_AS(loss({0}, -0.1), std::invalid_argument);
     CHECK_THROWS_AS(loss({0}, 1.1), std::invalid_argument);
-    CHECK_THROWS_AS(loss({0}, nan), std::invalid_argument);
+    CHECK_THROWS_AS(loss({0}, not_a_number), std::invalid_argument);
     const std::vector<Index> no_labels;
     CHECK_THROWS_AS((void)reference::cross_entropy_forward(Tensor<double>(Shape{0, 3}), no_labels, 0.0),
                     std::invalid_argument);
