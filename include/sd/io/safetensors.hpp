@@ -437,9 +437,9 @@ inline std::string safetensors_header(const SafeTensors& file) {
         const SafeTensorEntry& entry = file.entry(name);
         if (header.size() > 1) header += ',';
         header += json_text(name) + text(":{\"dtype\":\"", dtype_name(entry.dtype), "\",\"shape\":[");
-        for (std::size_t i = 0; i < entry.shape.size(); ++i) header += (i != 0 ? "," : "") + std::to_string(entry.shape[i]);
+        for (std::size_t i = 0; i < entry.shape.size(); ++i) header += text(i != 0 ? "," : "", entry.shape[i]);
         const Index end = offset + static_cast<Index>(entry.bytes.size());
-        header += "],\"data_offsets\":[" + std::to_string(offset) + ',' + std::to_string(end) + "]}";
+        header += text("],\"data_offsets\":[", offset, ',', end, "]}");
         offset = end;
     }
     header += '}';

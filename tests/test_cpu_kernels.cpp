@@ -1,0 +1,251 @@
+// The parallel kernels against the plain loops of reference/, on shapes drawn at random. Both run in double, where the
+// bound is tight, and the kernels also in float, against the reference in double.
+#include "random.hpp"
+
+#include "sd/sd.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+using sd::Index;
+using sd::Pending;
+using sd::Shape;
+using sd::Tensor;
+using sd_test::random_tensor;
+using sd_test::relative_error;
+
+namespace {
+
+// Small whole numbers for one test case, drawn one after the other.
+class Draw {
+public:
+    explicit Draw(std::uint64_t stream) : stream_(stream) {}
+    Index operator()(Index low, Index high) {
+        const auto words = sd::random_words(sd_test::seed, sd::Stream::shuffle, stream_, 0, next_++);
+        return low + static_cast<Index>(sd::uniform_below(words[0], static_cast<std::uint32_t>(high - low + 1)));
+    }
+
+private:
+    std::uint64_t stream_;
+    std::uint32_t next_ = 0;
+};
+
+template <class T>
+Tensor<double> in_double(const Tensor<T>& x) {
+    Tensor<double> result(x.shape());
+    std::copy(x.begin(), x.end(), result.begin());
+    return result;
+}
+
+template <class T>
+Pending<double> in_double(const Pending<T>& x) {
+    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.relu)
+                   : Pending<double>(in_double(x.raw));
+}
+
+template <class T>
+void check_close(const Tensor<T>& got, const Tensor<double>& expected) {
+    CHECK(relative_error(in_double(got), expected) < (std::is_same_v<T, float> ? 2e-5 : 1e-13));
+}
+
+// Plain, or scaled and shifted, with or without ReLU.
+template <class T>
+Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
+    const Shape channels{shape[shape.rank() - 1]};
+    const auto raw = random_tensor<T>(shape, stream);
+    if (kind == 0) return Pending<T>(raw);
+    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2), kind == 2);
+}
+
+// Each sample of a batch joins another sample of the branch, in a drawn order, or none.
+std::vector<Index> random_selection(Index samples, Draw& draw, Index& branch_samples) {
+    std::vector<Index> selection(static_cast<std::size_t>(samples), -1);
+    branch_samples = 0;
+    for (Index& sample : selection) {
+        if (draw(0, 2) != 0) sample = branch_samples++;
+    }
+    for (Index& sample : selection) {
+        if (sample >= 0) sample = branch_samples - 1 - sample;
+    }
+    return selection;
+}
+
+constexpr int repetitions = 40;
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("conv2d", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Index groups = draw(1, 3);
+        const Index kernel_height = draw(1, 4);
+        const Index kernel_width = draw(1, 4);
+        const sd::Conv2dOptions options{draw(1, 3), draw(0, 3), draw(1, 2), groups};
+        const Shape x_shape{draw(1, 3), draw(7, 13), draw(7, 13), groups * draw(1, 20)};
+        const Shape weight_shape{groups * draw(1, 40), x_shape[3] / groups, kernel_height, kernel_width};
+        CAPTURE(x_shape);
+        CAPTURE(weight_shape);
+        CAPTURE(options.stride);
+        CAPTURE(options.padding);
+        CAPTURE(options.dilation);
+        const Pending<T> x = random_pending<T>(x_shape, 1, i % 3);
+        const auto weight = random_tensor<T>(weight_shape, 4);
+        sd::Moments<T> moments;
+        const Tensor<T> y = sd::conv2d_forward(x, weight, options, &moments);
+        check_close(y, sd::reference::conv2d_forward(in_double(x), in_double(weight), options));
+        const auto expected_moments = sd::reference::batch_moments(in_double(y));
+        CHECK(moments.count == expected_moments.count);
+        check_close(moments.mean, expected_moments.mean);
+        check_close(moments.m2, expected_moments.m2);
+        const auto dy = random_tensor<T>(y.shape(), 5);
+        check_close(sd::conv2d_by_input(dy, weight, options, x_shape),
+                    sd::reference::conv2d_by_input(in_double(dy), in_double(weight), options, x_shape));
+        check_close(sd::conv2d_by_weight(x, dy, options, weight_shape),
+                    sd::reference::conv2d_by_weight(in_double(x), in_double(dy), options, weight_shape));
+    }
+}
+
+TEST_CASE_TEMPLATE("batch norm", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Shape shape{draw(1, 5), draw(1, 9), draw(1, 9), draw(1, 70)};
+        CAPTURE(shape);
+        const Pending<T> y = random_pending<T>(shape, 1, 1 + i % 2);
+        const Shape channels{shape[3]};
+        const auto moments = sd::batch_moments(y.raw);
+        const auto expected = sd::reference::batch_moments(in_double(y.raw));
+        CHECK(moments.count == expected.count);
+        check_close(moments.mean, expected.mean);
+        check_close(moments.m2, expected.m2);
+        const auto inverse_std = random_tensor<T>(channels, 5, 0.5, 2);
+        const auto dy = random_tensor<T>(shape, 6);
+        const auto sums = sd::batch_norm_sums(dy, y, moments.mean, inverse_std);
+        const auto expected_sums = sd::reference::batch_norm_sums(in_double(dy), in_double(y), in_double(moments.mean),
+                                                                  in_double(inverse_std));
+        check_close(sums.dweight, expected_sums.dweight);
+        check_close(sums.dbias, expected_sums.dbias);
+        const sd::BatchNormSums<double> same_sums{in_double(sums.dweight), in_double(sums.dbias)};
+        const bool train = draw(0, 1) == 1;
+        check_close(sd::batch_norm_by_input(dy, y, moments.mean, inverse_std, train ? &sums : nullptr),
+                    sd::reference::batch_norm_by_input(in_double(dy), in_double(y), in_double(moments.mean),
+                                                       in_double(inverse_std), train ? &same_sums : nullptr));
+    }
+}
+
+TEST_CASE_TEMPLATE("batch moments do not cancel far from zero", T, float, double) {
+    Tensor<T> x = random_tensor<T>({64, 7, 7, 3}, 1);
+    for (T& value : x) value += T(10000);
+    const auto moments = sd::batch_moments(x);
+    const auto expected = sd::reference::batch_moments(in_double(x));
+    check_close(moments.mean, expected.mean);
+    CHECK(relative_error(in_double(moments.m2), expected.m2) < (std::is_same_v<T, float> ? 1e-3 : 1e-9));
+}
+
+TEST_CASE_TEMPLATE("relu and pending tensors", T, float, double) {
+    const auto y = random_tensor<T>({3, 5, 7, 19}, 1);
+    const auto dy = random_tensor<T>(y.shape(), 2);
+    check_close(sd::relu_forward(y), sd::reference::relu_forward(in_double(y)));
+    check_close(sd::relu_by_input(dy, y), sd::reference::relu_by_input(in_double(dy), in_double(y)));
+    for (Index kind = 0; kind < 3; ++kind) {
+        const Pending<T> x = random_pending<T>(y.shape(), 3, kind);
+        check_close(sd::materialize(x), sd::reference::materialize(in_double(x)));
+    }
+}
+
+TEST_CASE_TEMPLATE("residual join", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Shape shape{draw(1, 9), draw(1, 9), draw(1, 9), draw(1, 40)};
+        CAPTURE(shape);
+        Index branch_samples = 0;
+        const std::vector<Index> selection = random_selection(shape[0], draw, branch_samples);
+        const bool relu = draw(0, 1) == 1;
+        const T scale = T(0.75);
+        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, 2));
+        const Pending<T> branch = random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, 2));
+        const Tensor<T> y = sd::residual_join_forward(shortcut, branch, selection, scale, relu);
+        check_close(y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
+        const auto dy = random_tensor<T>(shape, 7);
+        const auto gradient = sd::residual_join_backward(dy, y, selection, branch_samples, scale, relu);
+        const auto expected = sd::reference::residual_join_backward(in_double(dy), in_double(y), selection,
+                                                                    branch_samples, 0.75, relu);
+        check_close(gradient.dshortcut, expected.dshortcut);
+        check_close(gradient.dbranch, expected.dbranch);
+        check_close(sd::add_selected(dy, branch.raw, selection),
+                    sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
+        const std::vector<Index> samples(5, shape[0] - 1);
+        check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
+    }
+}
+
+TEST_CASE_TEMPLATE("pooling", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Index kernel = draw(1, 4);
+        const sd::Pool2dOptions options{kernel, draw(1, 3), draw(0, kernel / 2)};
+        const Shape shape{draw(1, 4), draw(4, 11), draw(4, 11), draw(1, 40)};
+        CAPTURE(shape);
+        CAPTURE(kernel);
+        const Pending<T> x = random_pending<T>(shape, 1, i % 3);
+        const Tensor<T> y = sd::max_pool2d_forward(x, options);
+        check_close(y, sd::reference::max_pool2d_forward(in_double(x), options));
+        const auto dy = random_tensor<T>(y.shape(), 4);
+        check_close(sd::max_pool2d_by_input(dy, x, options),
+                    sd::reference::max_pool2d_by_input(in_double(dy), in_double(x), options));
+        check_close(sd::avg_pool2d_forward(x.raw, options),
+                    sd::reference::avg_pool2d_forward(in_double(x.raw), options));
+        check_close(sd::avg_pool2d_by_input(dy, options, shape),
+                    sd::reference::avg_pool2d_by_input(in_double(dy), options, shape));
+        const auto dmean = random_tensor<T>({shape[0], shape[3]}, 5);
+        check_close(sd::global_avg_pool_forward(x.raw), sd::reference::global_avg_pool_forward(in_double(x.raw)));
+        check_close(sd::global_avg_pool_by_input(dmean, shape),
+                    sd::reference::global_avg_pool_by_input(in_double(dmean), shape));
+    }
+}
+
+TEST_CASE_TEMPLATE("linear and cross-entropy", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Index samples = draw(1, 20);
+        const Index inputs = draw(1, 70);
+        const Index outputs = draw(1, 70);
+        const auto x = random_tensor<T>({samples, inputs}, 1);
+        const auto weight = random_tensor<T>({outputs, inputs}, 2);
+        const auto bias = random_tensor<T>({outputs}, 3);
+        const auto dy = random_tensor<T>({samples, outputs}, 4);
+        check_close(sd::linear_forward(x, weight, bias),
+                    sd::reference::linear_forward(in_double(x), in_double(weight), in_double(bias)));
+        check_close(sd::linear_by_input(dy, weight), sd::reference::linear_by_input(in_double(dy), in_double(weight)));
+        check_close(sd::linear_by_weight(dy, x), sd::reference::linear_by_weight(in_double(dy), in_double(x)));
+        check_close(sd::linear_by_bias(dy), sd::reference::linear_by_bias(in_double(dy)));
+
+        std::vector<Index> labels(static_cast<std::size_t>(samples));
+        for (Index& label : labels) label = draw(0, outputs - 1);
+        const std::span<const Index> classes(labels);
+        const auto target = random_tensor<T>({samples, outputs}, 5, 0, 1);
+        const auto compare = [&](const auto& ours, const auto& theirs) {
+            CHECK(static_cast<double>(sd::cross_entropy_forward(dy, ours, 0.1)) ==
+                  doctest::Approx(sd::reference::cross_entropy_forward(in_double(dy), theirs, 0.1)).epsilon(1e-5));
+            check_close(sd::cross_entropy_by_input(dy, ours, 0.1),
+                        sd::reference::cross_entropy_by_input(in_double(dy), theirs, 0.1));
+        };
+        compare(classes, classes);
+        compare(target, in_double(target));
+    }
+}
+
+TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch") {
+    const Shape empty{0, 4, 4, 3};
+    const Tensor<float> x(empty);
+    const Tensor<float> weight(Shape{5, 3, 3, 3});
+    CHECK(sd::conv2d_forward<float>(x, weight, {.padding = 1}).shape() == Shape{0, 4, 4, 5});
+    CHECK(sd::conv2d_by_input(Tensor<float>(Shape{0, 4, 4, 5}), weight, {.padding = 1}, empty).shape() == empty);
+    const auto dweight = sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
+    CHECK(relative_error(dweight, weight) == 0);
+    CHECK(sd::max_pool2d_forward<float>(x, {2, 2, 0}).shape() == Shape{0, 2, 2, 3});
+    CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});
+    CHECK(sd::residual_join_forward<float>(x, x, {}, 1.0F, true).shape() == empty);
+}
