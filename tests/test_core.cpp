@@ -97,9 +97,12 @@ TEST_CASE("shape: refused") {
     CHECK(contains(refusal([] { (void)Shape{2, 3}[2]; }), "dimension: got 2"));
     CHECK(contains(refusal([] { (void)Shape{2, 3}[-1]; }), "dimension: got -1"));
     CHECK(contains(refusal([] { (void)sd::with_samples(Shape{}, 1); }), "with_samples"));
-    CHECK(refusal([] { sd::expect_shape("here", "x", {1, 2}, {1, 3}); }) ==
-          "here: shape of x: got (1, 2), expected (1, 3)");
-    CHECK(refusal([] { sd::expect_rank("here", "x", {1, 2}, 4); }) == "here: shape of x: got (1, 2), expected 4 dimensions");
+    CHECK(refusal([] {
+              sd::expect_shape("here", "x", {1, 2}, {1, 3});
+          }) == "here: shape of x: got (1, 2), expected (1, 3)");
+    CHECK(refusal([] {
+              sd::expect_rank("here", "x", {1, 2}, 4);
+          }) == "here: shape of x: got (1, 2), expected 4 dimensions");
     CHECK_THROWS_AS(sd::refuse_file("a.bin", "length", 3, 4), std::runtime_error);
 }
 
@@ -228,8 +231,8 @@ TEST_CASE("tensor: a number type of a user's own is constructed and destroyed") 
         const Tensor<Counted> handle = copy;
         CHECK(Counted::alive == 8);
 
-        const sd::Pending<Counted> pending(a, Tensor<Counted>::full({2}, Counted(-2)), Tensor<Counted>::full({2}, Counted(1)),
-                                           true);
+        const sd::Pending<Counted> pending(a, Tensor<Counted>::full({2}, Counted(-2)),
+                                           Tensor<Counted>::full({2}, Counted(1)), true);
         CHECK(pending.apply(Counted(2.5), 1) == Counted(0));
         CHECK(pending.apply(Counted(-2.5), 0) == Counted(6));
     }
@@ -247,10 +250,9 @@ TEST_CASE("pending: plain, scaled, rectified, NaN") {
     CHECK(scaled.apply(-1.0F, 0) == 3.0F);
     CHECK(scaled.apply(3.0F, 1) == 0.0F);
     CHECK(std::isnan(scaled.apply(std::numeric_limits<float>::quiet_NaN(), 1)));
-    CHECK(contains(refusal([&] {
-              (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}), false);
-          }),
-          "shape of scale: got (3), expected (2)"));
+    CHECK(contains(
+        refusal([&] { (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}), false); }),
+        "shape of scale: got (3), expected (2)"));
 }
 
 TEST_CASE("philox: known answers") {

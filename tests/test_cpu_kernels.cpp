@@ -167,11 +167,12 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, 2));
         const Pending<T> branch = random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, 2));
         const Tensor<T> y = sd::residual_join_forward(shortcut, branch, selection, scale, relu);
-        check_close(y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
+        check_close(
+            y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
         const auto gradient = sd::residual_join_backward(dy, y, selection, branch_samples, scale, relu);
-        const auto expected = sd::reference::residual_join_backward(in_double(dy), in_double(y), selection,
-                                                                    branch_samples, 0.75, relu);
+        const auto expected =
+            sd::reference::residual_join_backward(in_double(dy), in_double(y), selection, branch_samples, 0.75, relu);
         check_close(gradient.dshortcut, expected.dshortcut);
         check_close(gradient.dbranch, expected.dbranch);
         check_close(sd::add_selected(dy, branch.raw, selection),
@@ -243,7 +244,8 @@ TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch
     const Tensor<float> weight(Shape{5, 3, 3, 3});
     CHECK(sd::conv2d_forward<float>(x, weight, {.padding = 1}).shape() == Shape{0, 4, 4, 5});
     CHECK(sd::conv2d_by_input(Tensor<float>(Shape{0, 4, 4, 5}), weight, {.padding = 1}, empty).shape() == empty);
-    const auto dweight = sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
+    const auto dweight =
+        sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
     CHECK(relative_error(dweight, weight) == 0);
     CHECK(sd::max_pool2d_forward<float>(x, {2, 2, 0}).shape() == Shape{0, 2, 2, 3});
     CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});

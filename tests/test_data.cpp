@@ -22,7 +22,8 @@ using sd_test::TemporaryDirectory;
 
 namespace {
 
-// `records` records of a CIFAR-10 file: record r has label r mod 10 and pixel values (r + plane position + 7 plane) mod 256.
+// `records` records of a CIFAR-10 file: record r has label r mod 10 and pixel values (r + plane position + 7 plane) mod
+// 256.
 std::string cifar_records(int records) {
     std::string bytes;
     for (int r = 0; r < records; ++r) {
@@ -176,7 +177,8 @@ TEST_CASE("loader: every sample once an epoch, the last batch short or left out"
     }
     CHECK(seen.size() == 10);
     CHECK(sd::DataLoader(dataset, {.batch_size = 4, .drop_last = true}).batches() == 2);
-    CHECK(sd::DataLoader(dataset, {.batch_size = 4, .shuffle = false}).load(0, 1).images(0, 0, 0, 0) == doctest::Approx(40));
+    CHECK(sd::DataLoader(dataset, {.batch_size = 4, .shuffle = false}).load(0, 1).images(0, 0, 0, 0) ==
+          doctest::Approx(40));
     CHECK_THROWS_AS((void)loader.load(0, 3), std::invalid_argument);
     CHECK_THROWS_AS((void)loader.load(-1, 0), std::invalid_argument);
     CHECK_THROWS_AS(sd::DataLoader(dataset, {.batch_size = 0}), std::invalid_argument);

@@ -57,11 +57,12 @@ std::vector<std::uint32_t> train(const std::optional<sd::StochasticDepthOptions>
 TEST_CASE("20 steps give the same bits on 1, 2 and 3 threads, for all methods") {
     using enum sd::StochasticMethod;
     const std::vector<std::optional<sd::StochasticDepthOptions>> methods = {
-        std::nullopt,
-        sd::StochasticDepthOptions{.stochastic_method = block, .drop_rate = 0.5},
+        std::nullopt, sd::StochasticDepthOptions{.stochastic_method = block, .drop_rate = 0.5},
         sd::StochasticDepthOptions{.stochastic_method = sample, .drop_rate = 0.5},
-        sd::StochasticDepthOptions{
-            .stochastic_method = sample, .drop_rate = 0.5, .compute = sd::Compute::survivors, .scaling = sd::Scaling::train}};
+        sd::StochasticDepthOptions{.stochastic_method = sample,
+                                   .drop_rate = 0.5,
+                                   .compute = sd::Compute::survivors,
+                                   .scaling = sd::Scaling::train}};
     std::vector<std::vector<std::uint32_t>> results;
     for (const auto& options : methods) {
         const auto one = train(options, 1);

@@ -35,7 +35,8 @@ TEST_CASE("the functional interface") {
     auto model = sd::resnet50<float>({.num_classes = 1000, .seed = 42});
     sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBottleneck",
                                        .stochastic_method = sd::StochasticMethod::sample,
-                                       .drop_rate = 0.1, .drop_distribution = sd::DropDistribution::linear});
+                                       .drop_rate = 0.1,
+                                       .drop_distribution = sd::DropDistribution::linear});
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
     CHECK(model.blocks().back().policy().drop_rate() == 0.1);
     CHECK(optimizer.holds(*model.parameters().front()));

@@ -226,7 +226,9 @@ TEST_CASE("conv2d: gradients") {
         const auto scale = random_tensor<double>({x_shape[3]}, 3, 0.5, 2);
         const auto shift = random_tensor<double>({x_shape[3]}, 4);
         check_gradient(
-            [&]<class N>(const Tensor<N>& v) { return reference::conv2d_forward(Pending<N>(v), in<N>(weight), options); },
+            [&]<class N>(const Tensor<N>& v) {
+                return reference::conv2d_forward(Pending<N>(v), in<N>(weight), options);
+            },
             [&](const Tensor<double>& dy) { return reference::conv2d_by_input(dy, weight, options, x_shape); }, x);
         check_gradient(
             [&]<class N>(const Tensor<N>& w) {
@@ -370,9 +372,9 @@ TEST_CASE("materialize and relu") {
                 Tensor<double>(Shape{1, 4}, {0, 0, 4, 8}));
     CHECK_THROWS_AS((void)reference::relu_by_input(dy, Tensor<double>(Shape{4})), std::invalid_argument);
     const auto smooth = random_tensor<double>({3, 7}, 1);
-    check_gradient([]<class N>(const Tensor<N>& v) { return reference::relu_forward(v); },
-                   [&](const Tensor<double>& d) { return reference::relu_by_input(d, reference::relu_forward(smooth)); },
-                   smooth);
+    check_gradient(
+        []<class N>(const Tensor<N>& v) { return reference::relu_forward(v); },
+        [&](const Tensor<double>& d) { return reference::relu_by_input(d, reference::relu_forward(smooth)); }, smooth);
     const auto pending = reference::materialize(Pending<double>(Tensor<double>(Shape{2, 2}, {1, 2, 3, 4}),
                                                                 Tensor<double>(Shape{2}, {1, -1}),
                                                                 Tensor<double>(Shape{2}, {-2, 3}), true));
@@ -419,7 +421,8 @@ TEST_CASE("residual join: gradients") {
     const std::vector<Index> mask = {2, -1, 0, -1};
     for (const bool relu : {false, true}) {
         CAPTURE(relu);
-        const auto y = reference::residual_join_forward(Pending<double>(shortcut), Pending<double>(branch), mask, 0.7, relu);
+        const auto y =
+            reference::residual_join_forward(Pending<double>(shortcut), Pending<double>(branch), mask, 0.7, relu);
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
                 return reference::residual_join_forward(Pending<N>(v), Pending<N>(in<N>(branch)), mask, N(0.7), relu);
@@ -439,10 +442,10 @@ TEST_CASE("residual join: gradients") {
         // Pending inputs are what their plain values are.
         const auto pending_shortcut = pending_in(shortcut, scale, shift, true);
         const auto pending_branch = pending_in(branch, shift, scale, false);
-        check_equal(reference::residual_join_forward(pending_shortcut, pending_branch, mask, 0.7, relu),
-                    reference::residual_join_forward(Pending<double>(reference::materialize(pending_shortcut)),
-                                                     Pending<double>(reference::materialize(pending_branch)), mask, 0.7,
-                                                     relu));
+        check_equal(
+            reference::residual_join_forward(pending_shortcut, pending_branch, mask, 0.7, relu),
+            reference::residual_join_forward(Pending<double>(reference::materialize(pending_shortcut)),
+                                             Pending<double>(reference::materialize(pending_branch)), mask, 0.7, relu));
     }
 }
 
@@ -482,7 +485,8 @@ TEST_CASE("gather_samples and add_selected") {
 TEST_CASE("max pooling: by hand, padding is never chosen, ties, NaN") {
     const Tensor<double> x = counting({1, 3, 3, 1});
     const sd::Pool2dOptions options{3, 2, 1};
-    check_equal(reference::max_pool2d_forward(Pending<double>(x), options), Tensor<double>(Shape{1, 2, 2, 1}, {5, 6, 8, 9}));
+    check_equal(reference::max_pool2d_forward(Pending<double>(x), options),
+                Tensor<double>(Shape{1, 2, 2, 1}, {5, 6, 8, 9}));
     const Tensor<double> negative = Tensor<double>::full({1, 3, 3, 1}, -7.0);
     check_equal(reference::max_pool2d_forward(Pending<double>(negative), options),
                 Tensor<double>::full({1, 2, 2, 1}, -7.0));
@@ -526,7 +530,8 @@ TEST_CASE("pooling: gradients") {
             },
             x);
         check_gradient([&]<class N>(const Tensor<N>& v) { return reference::avg_pool2d_forward(v, options); },
-                       [&](const Tensor<double>& dy) { return reference::avg_pool2d_by_input(dy, options, x.shape()); }, x);
+                       [&](const Tensor<double>& dy) { return reference::avg_pool2d_by_input(dy, options, x.shape()); },
+                       x);
     }
     check_gradient([&]<class N>(const Tensor<N>& v) { return reference::global_avg_pool_forward(v); },
                    [&](const Tensor<double>& dy) { return reference::global_avg_pool_by_input(dy, x.shape()); }, x);
@@ -599,12 +604,14 @@ TEST_CASE("cross-entropy: by hand") {
         const Index one = labels[static_cast<std::size_t>(n)];
         target(n, one) = 1;
         const std::vector<Index> span = {n};
-        sum += reference::cross_entropy_forward(reference::gather_samples(many, span), std::span<const Index>(&one, 1), 0.1);
+        sum += reference::cross_entropy_forward(reference::gather_samples(many, span), std::span<const Index>(&one, 1),
+                                                0.1);
     }
     CHECK(reference::cross_entropy_forward(many, labels, 0.1) == doctest::Approx(sum / 3).epsilon(1e-14));
     CHECK(reference::cross_entropy_forward(many, target, 0.1) ==
           doctest::Approx(reference::cross_entropy_forward(many, labels, 0.1)).epsilon(1e-14));
-    check_equal(reference::cross_entropy_by_input(many, target, 0.1), reference::cross_entropy_by_input(many, labels, 0.1));
+    check_equal(reference::cross_entropy_by_input(many, target, 0.1),
+                reference::cross_entropy_by_input(many, labels, 0.1));
 }
 
 TEST_CASE("cross-entropy: gradients, also for targets that do not sum to one") {
@@ -660,6 +667,7 @@ TEST_CASE("cross-entropy: large, excluded and refused") {
     const std::vector<Index> no_labels;
     CHECK_THROWS_AS((void)reference::cross_entropy_forward(Tensor<double>(Shape{0, 3}), no_labels, 0.0),
                     std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::cross_entropy_by_input(Tensor<double>(Shape{1, 3}), Tensor<double>(Shape{1, 2}), 0.0),
-                    std::invalid_argument);
+    CHECK_THROWS_AS(
+        (void)reference::cross_entropy_by_input(Tensor<double>(Shape{1, 3}), Tensor<double>(Shape{1, 2}), 0.0),
+        std::invalid_argument);
 }

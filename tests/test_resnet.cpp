@@ -33,16 +33,17 @@ TEST_CASE("names of parameters and buffers are torchvision's, in its order") {
     auto model = sd::resnet50<float>();
     std::vector<std::string> names;
     sd::for_each_state(
-        model, [&](const std::string& name, auto& parameter) {
+        model,
+        [&](const std::string& name, auto& parameter) {
             names.push_back(name);
             CHECK(parameter->name == name);
         },
         [&](const std::string& name, auto&) { names.push_back(name); });
     const std::vector<std::string> first(names.begin(), names.begin() + 12);
-    CHECK(first == std::vector<std::string>{"conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var",
-                                            "bn1.num_batches_tracked", "layer1.0.conv1.weight", "layer1.0.bn1.weight",
-                                            "layer1.0.bn1.bias", "layer1.0.bn1.running_mean", "layer1.0.bn1.running_var",
-                                            "layer1.0.bn1.num_batches_tracked"});
+    CHECK(first == std::vector<std::string>{"conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean",
+                                            "bn1.running_var", "bn1.num_batches_tracked", "layer1.0.conv1.weight",
+                                            "layer1.0.bn1.weight", "layer1.0.bn1.bias", "layer1.0.bn1.running_mean",
+                                            "layer1.0.bn1.running_var", "layer1.0.bn1.num_batches_tracked"});
     const std::set<std::string> all(names.begin(), names.end());
     CHECK(all.size() == names.size());
     CHECK(names.size() == 161 + 53 * 3);  // torchvision: 161 parameters, 53 batch norms with 3 buffers each
@@ -94,8 +95,10 @@ TEST_CASE("start values have the stated distributions and depend on the seed") {
 TEST_CASE("every named network gives logits of the right shape") {
     const Tensor<float> image = random_tensor<float>({1, 64, 64, 3}, 1);
     CHECK(sd::resnet18<float>({.num_classes = 7}).forward(image, sd::Context::eval()).shape() == sd::Shape{1, 7});
-    CHECK(sd::resnext50_32x4d<float>({.num_classes = 7}).forward(image, sd::Context::eval()).shape() == sd::Shape{1, 7});
-    CHECK(sd::wide_resnet50_2<float>({.num_classes = 7}).forward(image, sd::Context::eval()).shape() == sd::Shape{1, 7});
+    CHECK(sd::resnext50_32x4d<float>({.num_classes = 7}).forward(image, sd::Context::eval()).shape() ==
+          sd::Shape{1, 7});
+    CHECK(sd::wide_resnet50_2<float>({.num_classes = 7}).forward(image, sd::Context::eval()).shape() ==
+          sd::Shape{1, 7});
     const Tensor<float> small = random_tensor<float>({2, 32, 32, 3}, 2);
     CHECK(sd::cifar_resnet<float>(20).forward(small, sd::Context::eval()).shape() == sd::Shape{2, 10});
     CHECK(sd::cifar_bottleneck_resnet<float>(29).forward(small, sd::Context::eval()).shape() == sd::Shape{2, 10});
@@ -108,7 +111,9 @@ TEST_CASE("every named network gives logits of the right shape") {
 
 TEST_CASE("dilation keeps the image's size, as torchvision's replace_stride_with_dilation") {
     using Network = sd::BottleneckResNet<float>;
-    Network model({.layers = {1, 1, 2, 2}, .planes = {4, 4, 4, 4}, .stem_channels = 4,
+    Network model({.layers = {1, 1, 2, 2},
+                   .planes = {4, 4, 4, 4},
+                   .stem_channels = 4,
                    .replace_stride_with_dilation = {false, false, true, true}},
                   {.num_classes = 3});
     std::vector<sd::Shape> shapes;
@@ -130,7 +135,8 @@ TEST_CASE("architectures that do not fit together are refused") {
     CHECK_THROWS_AS(Network({.layers = {1}, .planes = {4}, .groups = 2}, {}), std::invalid_argument);
     CHECK_THROWS_AS(Network({.layers = {1}, .planes = {4}}, {.num_classes = 0}), std::invalid_argument);
     auto model = sd::cifar_resnet<float>(8);
-    CHECK_THROWS_AS((void)model.forward(random_tensor<float>({1, 32, 32, 4}, 1), sd::Context::eval()), std::invalid_argument);
+    CHECK_THROWS_AS((void)model.forward(random_tensor<float>({1, 32, 32, 4}, 1), sd::Context::eval()),
+                    std::invalid_argument);
 }
 
 TEST_CASE("evaluation scales the branch and leaves running statistics alone") {

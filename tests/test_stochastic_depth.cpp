@@ -85,7 +85,8 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 class Warnings {
 public:
-    Warnings() : previous_(sd::set_warning_handler([this](const std::string& message) { messages.push_back(message); })) {}
+    Warnings()
+        : previous_(sd::set_warning_handler([this](const std::string& message) { messages.push_back(message); })) {}
     ~Warnings() { sd::set_warning_handler(previous_); }
     std::vector<std::string> messages;
 
@@ -100,7 +101,8 @@ double binomial_p_value(int trials, double p, int observed) {
     const double distance = std::abs(observed - trials * p) - 1e-9;
     for (int k = 0; k <= trials; ++k) {
         if (k > 0) log_choose += std::log(trials - k + 1.0) - std::log(static_cast<double>(k));
-        if (std::abs(k - trials * p) >= distance) total += std::exp(log_choose + k * std::log(p) + (trials - k) * std::log(1 - p));
+        if (std::abs(k - trials * p) >= distance)
+            total += std::exp(log_choose + k * std::log(p) + (trials - k) * std::log(1 - p));
     }
     return total;
 }
@@ -146,9 +148,11 @@ TEST_CASE("masks have the right rate for both policies") {
         for (std::uint64_t seed = 0; seed < 10; ++seed) {
             int block_kept = 0;
             for (std::uint64_t step = 0; step < 250; ++step) {
-                block_kept += sd::BlockPolicy{.drop_rate = p}.draw(sd::Context::train({.step = step, .seed = seed}), 0, 4)[0];
+                block_kept +=
+                    sd::BlockPolicy{.drop_rate = p}.draw(sd::Context::train({.step = step, .seed = seed}), 0, 4)[0];
             }
-            const sd::Mask mask = sd::SamplePolicy{.drop_rate = p}.draw(sd::Context::train({.step = 0, .seed = seed}), 0, 250);
+            const sd::Mask mask =
+                sd::SamplePolicy{.drop_rate = p}.draw(sd::Context::train({.step = 0, .seed = seed}), 0, 250);
             int sample_kept = 0;
             for (const auto kept : mask) sample_kept += kept;
             CAPTURE(p);
@@ -181,7 +185,8 @@ TEST_CASE("masks differ where they must and agree where they must") {
     const auto block_bits = [](bool same, std::uint32_t rank) {
         sd::Mask bits;
         for (std::uint64_t step = 0; step < 64; ++step) {
-            bits.push_back(sd::BlockPolicy{.drop_rate = 0.5, .use_same_gpu_seed = same}.draw(train(step, 0, rank), 2, 1)[0]);
+            bits.push_back(
+                sd::BlockPolicy{.drop_rate = 0.5, .use_same_gpu_seed = same}.draw(train(step, 0, rank), 2, 1)[0]);
         }
         return bits;
     };
@@ -327,14 +332,16 @@ TEST_CASE("a block without a forward pass that keeps gradients refuses backward"
 TEST_CASE("rates outside [0, 1] are refused, naming setting, value and range") {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     for (const double rate : {-0.5, 1.7, nan, std::numeric_limits<double>::infinity()}) {
-        const auto message = message_of([&] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = rate}); });
+        const auto message =
+            message_of([&] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = rate}); });
         CHECK(contains(message, "drop_rate"));
         CHECK(contains(message, "from 0 to 1"));
         auto model = sd::cifar_bottleneck_resnet<float>(11);
         CHECK_THROWS_AS(sd::apply_stochastic_depth(model, {.drop_rate = rate}), std::invalid_argument);
         CHECK_FALSE(model.blocks()[0].policy().is_stochastic());
     }
-    CHECK(contains(message_of([] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = 1.7}); }), "1.7"));
+    CHECK(
+        contains(message_of([] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = 1.7}); }), "1.7"));
 }
 
 TEST_CASE("text and settings become each other; unknown names are refused with the allowed ones") {
@@ -353,8 +360,8 @@ TEST_CASE("surgery makes all 16 bottlenecks of resnet50 stochastic, in place") {
     std::map<std::string, const void*> before;
     sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) { before[name] = parameter.get(); });
 
-    auto& returned = sd::apply_stochastic_depth(
-        model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.3});
+    auto& returned =
+        sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.3});
     CHECK(&returned == &model);
     CHECK(std::count_if(model.blocks().begin(), model.blocks().end(),
                         [](const auto& block) { return block.policy().is_stochastic(); }) == 16);
@@ -362,7 +369,8 @@ TEST_CASE("surgery makes all 16 bottlenecks of resnet50 stochastic, in place") {
     sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) { after[name] = parameter.get(); });
     CHECK(before == after);
     for (std::size_t i = 0; i < 16; ++i) {
-        CHECK(model.blocks()[i].policy().drop_rate() == doctest::Approx(0.3 * static_cast<double>(i) / 15).epsilon(1e-15));
+        CHECK(model.blocks()[i].policy().drop_rate() ==
+              doctest::Approx(0.3 * static_cast<double>(i) / 15).epsilon(1e-15));
         CHECK(model.blocks()[i].block_index() == i);
     }
 

@@ -10,12 +10,25 @@ namespace tools {
 
 /// All names that with_network takes.
 inline const std::vector<std::string>& network_names() {
-    static const std::vector<std::string> names = {
-        "resnet18",         "resnet34",          "resnet50",          "resnet101",          "resnet152",
-        "resnext50_32x4d",  "resnext101_32x8d",  "wide_resnet50_2",   "wide_resnet101_2",   "cifar_resnet20",
-        "cifar_resnet32",   "cifar_resnet44",    "cifar_resnet56",    "cifar_resnet110",    "cifar_resnet1202",
-        "cifar_bottleneck_resnet29", "cifar_bottleneck_resnet56", "cifar_bottleneck_resnet110",
-        "cifar_bottleneck_resnet164"};
+    static const std::vector<std::string> names = {"resnet18",
+                                                   "resnet34",
+                                                   "resnet50",
+                                                   "resnet101",
+                                                   "resnet152",
+                                                   "resnext50_32x4d",
+                                                   "resnext101_32x8d",
+                                                   "wide_resnet50_2",
+                                                   "wide_resnet101_2",
+                                                   "cifar_resnet20",
+                                                   "cifar_resnet32",
+                                                   "cifar_resnet44",
+                                                   "cifar_resnet56",
+                                                   "cifar_resnet110",
+                                                   "cifar_resnet1202",
+                                                   "cifar_bottleneck_resnet29",
+                                                   "cifar_bottleneck_resnet56",
+                                                   "cifar_bottleneck_resnet110",
+                                                   "cifar_bottleneck_resnet164"};
     return names;
 }
 

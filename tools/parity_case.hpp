@@ -103,7 +103,9 @@ inline void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& re
     using T = double;
     const double tolerance = 1e-10;
     const auto get = [&](const char* name) { return file.tensor<T>(name); };
-    const auto compare = [&](const char* name, const Tensor<T>& ours) { result.compare(name, ours, get(name), tolerance); };
+    const auto compare = [&](const char* name, const Tensor<T>& ours) {
+        result.compare(name, ours, get(name), tolerance);
+    };
     const std::string op = spec.at("op");
     if (op == "conv2d") {
         const sd::Conv2dOptions options{spec.at("stride"), spec.at("padding"), spec.at("dilation"), spec.at("groups")};
@@ -267,7 +269,8 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
         const std::vector<Index> labels = to_indices(file.tensor<std::int64_t>(prefix + "labels"));
         for (std::size_t i = 0; i < model.blocks().size(); ++i) {
             const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
-            if (model.blocks()[i].policy().is_stochastic()) model.blocks()[i].set_mask(sd::Mask(mask.begin(), mask.end()));
+            if (model.blocks()[i].policy().is_stochastic())
+                model.blocks()[i].set_mask(sd::Mask(mask.begin(), mask.end()));
         }
         optimizer.zero_grad();
         const Tensor<T> logits =
@@ -291,7 +294,8 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
                     } else {
                         result.require(name + " received no gradient", parameter->has_grad);
                         if (parameter->has_grad) {
-                            result.compare("grad." + name, parameter->grad, file.tensor<T>(gradients.take(name)), tolerance);
+                            result.compare("grad." + name, parameter->grad, file.tensor<T>(gradients.take(name)),
+                                           tolerance);
                         }
                     }
                 },

@@ -65,7 +65,9 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--data", settings.data, "what to train on")->check(data)->capture_default_str();
     app.add_option("--model", settings.model)->check(CLI::IsMember(tools::network_names()))->capture_default_str();
     app.add_option("--epochs", settings.epochs)->check(at_least(Index{1}))->capture_default_str();
-    app.add_option("--batch-size", settings.batch_size)->check(CLI::Range(Index{1}, Index{1} << 20))->capture_default_str();
+    app.add_option("--batch-size", settings.batch_size)
+        ->check(CLI::Range(Index{1}, Index{1} << 20))
+        ->capture_default_str();
     app.add_option("--learning-rate", settings.learning_rate)->check(finite(0))->capture_default_str();
     app.add_option("--momentum", settings.momentum)->check(finite(0))->capture_default_str();
     app.add_option("--weight-decay", settings.weight_decay)->check(finite(0))->capture_default_str();
@@ -107,13 +109,12 @@ Data load_data(const Settings& settings) {
 template <class Model>
 void make_stochastic(Model& model, const Settings& settings) {
     if (settings.stochastic_method == "none") return;
-    sd::apply_stochastic_depth(model,
-                               {.target_layer_name = std::string(Model::Branch::layer_name),
-                                .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
-                                .drop_rate = settings.drop_rate,
-                                .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
-                                .compute = sd::parse<sd::Compute>(settings.compute),
-                                .scaling = sd::parse<sd::Scaling>(settings.scaling)});
+    sd::apply_stochastic_depth(model, {.target_layer_name = std::string(Model::Branch::layer_name),
+                                       .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
+                                       .drop_rate = settings.drop_rate,
+                                       .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
+                                       .compute = sd::parse<sd::Compute>(settings.compute),
+                                       .scaling = sd::parse<sd::Scaling>(settings.scaling)});
 }
 
 /// One JSON object a line, to a file or to nowhere.
@@ -152,24 +153,34 @@ void train(Model& model, const Data& data, const Settings& settings) {
     std::uint64_t step = 0;
     for (Index epoch = 0; epoch < settings.epochs; ++epoch) {
         const auto report = [&](const tools::BatchReport& batch) {
-            metrics.write({{"event", "batch"}, {"epoch", epoch}, {"step", batch.step}, {"loss", batch.loss},
+            metrics.write({{"event", "batch"},
+                           {"epoch", epoch},
+                           {"step", batch.step},
+                           {"loss", batch.loss},
                            {"accuracy", batch.accuracy}});
             if (live) {
-                std::cout << "\repoch " << epoch + 1 << "  batch " << batch.batch + 1 << '/' << batch.batches << "  loss "
-                          << std::fixed << std::setprecision(4) << batch.loss << std::defaultfloat << "   " << std::flush;
+                std::cout << "\repoch " << epoch + 1 << "  batch " << batch.batch + 1 << '/' << batch.batches
+                          << "  loss " << std::fixed << std::setprecision(4) << batch.loss << std::defaultfloat << "   "
+                          << std::flush;
             }
         };
-        const tools::Score trained =
-            tools::train_epoch(model, optimizer, train_loader, epoch, settings.seed, step, settings.max_batches, report);
+        const tools::Score trained = tools::train_epoch(model, optimizer, train_loader, epoch, settings.seed, step,
+                                                        settings.max_batches, report);
         const tools::Score tested = tools::evaluate(model, test_loader);
-        metrics.write({{"event", "epoch"}, {"epoch", epoch}, {"step", step}, {"train_loss", trained.loss},
-                       {"train_accuracy", trained.accuracy}, {"test_loss", tested.loss}, {"test_accuracy", tested.accuracy},
+        metrics.write({{"event", "epoch"},
+                       {"epoch", epoch},
+                       {"step", step},
+                       {"train_loss", trained.loss},
+                       {"train_accuracy", trained.accuracy},
+                       {"test_loss", tested.loss},
+                       {"test_accuracy", tested.accuracy},
                        {"seconds", trained.seconds}});
         std::cout << (live ? "\r" : "") << "epoch " << epoch + 1 << '/' << settings.epochs << std::fixed
-                  << std::setprecision(4) << "  train loss " << trained.loss << "  train accuracy " << std::setprecision(2)
-                  << 100 * trained.accuracy << " %  test loss " << std::setprecision(4) << tested.loss << "  test accuracy "
-                  << std::setprecision(2) << 100 * tested.accuracy << " %  " << std::setprecision(1) << trained.seconds
-                  << " s  " << static_cast<double>(trained.samples) / trained.seconds << " images/s" << std::defaultfloat
+                  << std::setprecision(4) << "  train loss " << trained.loss << "  train accuracy "
+                  << std::setprecision(2) << 100 * trained.accuracy << " %  test loss " << std::setprecision(4)
+                  << tested.loss << "  test accuracy " << std::setprecision(2) << 100 * tested.accuracy << " %  "
+                  << std::setprecision(1) << trained.seconds << " s  "
+                  << static_cast<double>(trained.samples) / trained.seconds << " images/s" << std::defaultfloat
                   << std::endl;
     }
 }
@@ -192,8 +203,7 @@ int main(int argc, char** argv) {
     try {
         if (settings.threads > 0) sd::set_num_threads(settings.threads);
         const Data data = load_data(settings);
-        tools::with_network<float>(settings.model,
-                                   {.num_classes = data.train->num_classes(), .seed = settings.seed},
+        tools::with_network<float>(settings.model, {.num_classes = data.train->num_classes(), .seed = settings.seed},
                                    [&](auto& model) { train(model, data, settings); });
     } catch (const std::invalid_argument& error) {
         std::cerr << "train: " << error.what() << '\n';

@@ -62,8 +62,8 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// Trains on the batches of one epoch, at most max_batches of them (0: all), and returns the running score of the training
-/// passes. `step` counts batches over the whole run. Throws std::runtime_error if the loss is not finite.
+/// Trains on the batches of one epoch, at most max_batches of them (0: all), and returns the running score of the
+/// training passes. `step` counts batches over the whole run. Throws std::runtime_error if the loss is not finite.
 template <class Model, class Loader>
 Score train_epoch(Model& model, sd::Sgd<float>& optimizer, const Loader& loader, Index epoch, std::uint64_t seed,
                   std::uint64_t& step, Index max_batches, const std::function<void(const BatchReport&)>& report) {

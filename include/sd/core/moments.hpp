@@ -30,7 +30,8 @@ struct BatchNormSums {
 /// Merges the moments (count_b, mean_b, m2_b) of one channel into (count_a, mean_a, m2_a).
 /// T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
 ///
-///     delta = mean_b - mean_a,  mean = mean_a + delta count_b / count,  m2 = m2_a + m2_b + delta^2 count_a count_b / count
+///     delta = mean_b - mean_a,    mean = mean_a + delta count_b / count,
+///     m2 = m2_a + m2_b + delta^2 count_a count_b / count
 template <class A>
 SD_HOST_DEVICE void merge_moments(Index count_a, A& mean_a, A& m2_a, Index count_b, const A& mean_b, const A& m2_b) {
     if (count_b == 0) return;

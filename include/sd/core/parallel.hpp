@@ -29,8 +29,8 @@ inline void set_num_threads(int count) {
 #endif
 }
 
-/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each other.
-/// If calls throw, the exception of the lowest i is rethrown after all have ended.
+/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
+/// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
 template <class Body>
 void parallel_for(Index count, const Body& body) {
 #if defined(_OPENMP)

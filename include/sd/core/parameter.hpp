@@ -16,9 +16,9 @@ template <class T, class Device = Cpu>
 struct Parameter {
     explicit Parameter(Tensor<T, Device> initial) : value(std::move(initial)) {}
 
-    std::string name;            ///< full name in the model, such as "layer1.0.conv1.weight"
+    std::string name;  ///< full name in the model, such as "layer1.0.conv1.weight"
     Tensor<T, Device> value;
-    Tensor<T, Device> grad;      ///< meaningful only if has_grad
+    Tensor<T, Device> grad;  ///< meaningful only if has_grad
     bool has_grad = false;
 
     /// Forgets the gradient.

@@ -18,10 +18,9 @@ SD_HOST_DEVICE constexpr PhiloxCounter philox4x32_10(PhiloxCounter counter, Phil
     for (int round = 0; round < 10; ++round) {
         const std::uint64_t product0 = std::uint64_t{0xD2511F53U} * counter[0];
         const std::uint64_t product1 = std::uint64_t{0xCD9E8D57U} * counter[2];
-        counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0],
-                   static_cast<std::uint32_t>(product1),
-                   static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1],
-                   static_cast<std::uint32_t>(product0)};
+        counter = {
+            static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product1),
+            static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product0)};
         key[0] += 0x9E3779B9U;
         key[1] += 0xBB67AE85U;
     }
@@ -29,7 +28,14 @@ SD_HOST_DEVICE constexpr PhiloxCounter philox4x32_10(PhiloxCounter counter, Phil
 }
 
 /// What random numbers are drawn for. Each stream is independent of the others under the same seed.
-enum class Stream : std::uint8_t { mask = 0, shuffle = 1, augmentation = 2, initialization = 3, synthetic = 4, mixup = 5 };
+enum class Stream : std::uint8_t {
+    mask = 0,
+    shuffle = 1,
+    augmentation = 2,
+    initialization = 3,
+    synthetic = 4,
+    mixup = 5
+};
 
 /// The four words that belong to (seed, stream, step, block, index). `step` uses its low 56 bits.
 ///

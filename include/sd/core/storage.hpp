@@ -56,7 +56,7 @@ public:
                 return block;
             }
         }
-        void* memory = ::operator new(sizeof(Block) + capacity, std::align_val_t{alignment});
+        void* memory = ::operator new (sizeof(Block) + capacity, std::align_val_t{alignment});
         Block* block = new (memory) Block;
         block->capacity = capacity;
         allocations_.fetch_add(1, std::memory_order_relaxed);
@@ -95,7 +95,7 @@ private:
 
     static void destroy(Block* block) noexcept {
         block->~Block();
-        ::operator delete(block, std::align_val_t{alignment});
+        ::operator delete (block, std::align_val_t{alignment});
     }
 
     std::mutex mutex_;

@@ -28,9 +28,9 @@ struct Accumulate {
 template <class T>
 using accumulate_t = typename Accumulate<T>::type;
 
-/// A contiguous tensor of at most four dimensions. Copies are handles on the same elements; clone() copies the elements.
-/// A default-constructed tensor is undefined: it has no elements and converts to false.
-/// T: float, double or any default-constructible type with the arithmetic of a number.
+/// A contiguous tensor of at most four dimensions. Copies are handles on the same elements; clone() copies the
+/// elements. A default-constructed tensor is undefined: it has no elements and converts to false. T: float, double or
+/// any default-constructible type with the arithmetic of a number.
 template <class T, class Device = Cpu>
 class Tensor {
 public:

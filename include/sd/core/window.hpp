@@ -38,9 +38,9 @@ inline Index window_count(const char* where, Index extent, Index kernel, Index s
 ///     weight (out_channels, group_in, kernel_height, kernel_width)    OIHW
 ///     y (batch, out_height, out_width, out_channels)      NHWC
 ///
-///     y(n, oh, ow, o) = sum over i, kh, kw of weight(o, i, kh, kw)
-///                       * x(n, oh * stride - padding + kh * dilation, ow * stride - padding + kw * dilation, g * group_in + i)
-///     with g = o / group_out, and x = 0 outside its extents
+///     y(n, oh, ow, o) = sum over i, kh, kw of weight(o, i, kh, kw) x(n, h, w, g group_in + i)
+///     with h = oh stride - padding + kh dilation, w = ow stride - padding + kw dilation, g = o / group_out,
+///     and x = 0 outside its extents
 struct Conv2dGeometry {
     Index batch = 0, in_height = 0, in_width = 0, in_channels = 0;
     Index out_height = 0, out_width = 0, out_channels = 0;
@@ -69,7 +69,8 @@ struct Conv2dGeometry {
             refuse("conv2d", "output channels", out_channels, text("a multiple of the groups, ", options.groups));
         }
         group_out = out_channels / options.groups;
-        out_height = window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
+        out_height =
+            window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
         out_width = window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
     }
 

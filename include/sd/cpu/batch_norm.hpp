@@ -1,8 +1,8 @@
 // Batch normalisation: statistics forward, sums and gradient by input backward.
 // S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training", ICML 2015.
 //
-// The values of a channel are cut into chunks of rows by the problem's size alone. Each chunk is summed by one thread and
-// the chunks are merged in order, so the results have the same bits for any number of threads.
+// The values of a channel are cut into chunks of rows by the problem's size alone. Each chunk is summed by one thread
+// and the chunks are merged in order, so the results have the same bits for any number of threads.
 #pragma once
 
 #include "sd/core/moments.hpp"
@@ -14,8 +14,8 @@
 SD_NAMESPACE_BEGIN
 
 using reference::batch_moments;
-using reference::batch_norm_sums;
 using reference::batch_norm_by_input;
+using reference::batch_norm_sums;
 
 /// Mean and squared deviations of every channel (the last dimension) of x. With no values, zeros and a count of 0.
 template <cpu::Vectorized T>
@@ -61,8 +61,8 @@ template <cpu::Vectorized T>
     return moments;
 }
 
-/// The sums of batch norm's backward. y is its output as a pending tensor: raw = its input z, scale = weight inverse_std,
-/// shift = bias - mean scale, and maybe the ReLU that follows.
+/// The sums of batch norm's backward. y is its output as a pending tensor: raw = its input z, scale = weight
+/// inverse_std, shift = bias - mean scale, and maybe the ReLU that follows.
 ///
 ///     g = dy where no ReLU follows or y > 0, else 0
 ///     dbias = sum g,    dweight = sum g (z - mean) inverse_std
@@ -115,13 +115,15 @@ template <cpu::Vectorized T>
     return sums;
 }
 
-/// The gradient by batch norm's input z, for y as in batch_norm_sums. With the batch's own statistics, which depend on z:
+/// The gradient by batch norm's input z, for y as in batch_norm_sums. With the batch's own statistics, which depend on
+/// z:
 ///
 ///     dz = scale (g - dbias / count - zhat dweight / count),    zhat = (z - mean) inverse_std
 ///
 /// With constant statistics (evaluation; sums == nullptr): dz = scale g.
 template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y, const Tensor<accumulate_t<T>>& mean,
+[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y,
+                                            const Tensor<accumulate_t<T>>& mean,
                                             const Tensor<accumulate_t<T>>& inverse_std,
                                             const BatchNormSums<accumulate_t<T>>* sums) {
     expect_shape("batch_norm_by_input", "dy", dy.shape(), y.shape());

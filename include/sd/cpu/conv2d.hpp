@@ -1,5 +1,5 @@
-// Two-dimensional convolution as an implicit matrix product: the matrix of shifted pixels is never stored, blocks of its
-// rows are gathered where they are multiplied.
+// Two-dimensional convolution as an implicit matrix product: the matrix of shifted pixels is never stored, blocks of
+// its rows are gathered where they are multiplied.
 //
 // Forward and by-input are one gathering product (rows: target pixels, depth: taps x source channels):
 //
@@ -36,8 +36,8 @@ struct Tap {
     Index row_offset, column_offset;
 };
 
-/// A lattice of target pixels that share their taps: lattice point (i, j) is target pixel (row + i step, column + j step)
-/// and its taps read source pixels (i source_step + row_offset, j source_step + column_offset).
+/// A lattice of target pixels that share their taps: lattice point (i, j) is target pixel (row + i step, column + j
+/// step) and its taps read source pixels (i source_step + row_offset, j source_step + column_offset).
 struct Lattice {
     Index row = 0, column = 0, step = 1;
     Index height = 0, width = 0;  ///< points
@@ -58,18 +58,24 @@ struct Lattice {
     return lattice;
 }
 
-/// The pixels of dx with (row, column) = (phase_row, phase_column) modulo the stride, reading dy. Tap (kh, kw) maps target
-/// row h to source row (h + padding - kh dilation) / stride, if that is whole.
+/// The pixels of dx with (row, column) = (phase_row, phase_column) modulo the stride, reading dy. Tap (kh, kw) maps
+/// target row h to source row (h + padding - kh dilation) / stride, if that is whole.
 [[nodiscard]] inline Lattice by_input_lattice(const Conv2dGeometry& geometry, Index phase_row, Index phase_column) {
     const Conv2dOptions& options = geometry.options;
     const Index stride = options.stride;
-    Lattice lattice{phase_row, phase_column, stride, (geometry.in_height - phase_row + stride - 1) / stride,
-                    (geometry.in_width - phase_column + stride - 1) / stride, 1, {}};
+    Lattice lattice{phase_row,
+                    phase_column,
+                    stride,
+                    (geometry.in_height - phase_row + stride - 1) / stride,
+                    (geometry.in_width - phase_column + stride - 1) / stride,
+                    1,
+                    {}};
     for (Index kh = 0; kh < geometry.kernel_height; ++kh) {
         const Index row = phase_row + options.padding - kh * options.dilation;
         for (Index kw = 0; kw < geometry.kernel_width; ++kw) {
             const Index column = phase_column + options.padding - kw * options.dilation;
-            if (row % stride == 0 && column % stride == 0) lattice.taps.push_back({kh, kw, row / stride, column / stride});
+            if (row % stride == 0 && column % stride == 0)
+                lattice.taps.push_back({kh, kw, row / stride, column / stride});
         }
     }
     return lattice;
@@ -121,8 +127,8 @@ private:
     Index height_, width_, all_channels_;
 };
 
-/// Panels of Tile::columns columns, each depth x Tile::columns, zeros beyond the last column; value(k, j) gives element j
-/// of depth k.
+/// Panels of Tile::columns columns, each depth x Tile::columns, zeros beyond the last column; value(k, j) gives element
+/// j of depth k.
 template <class T, class Value>
 [[nodiscard]] Tensor<T> pack_panels(Index depth, Index columns, const Value& value) {
     constexpr Index width = Tile<T>::columns;
@@ -140,8 +146,8 @@ template <class T, class Value>
     return packed;
 }
 
-/// target(pixel, target_channel + j) = sum over k of gathered(pixel, k) * packed(k, j), j < columns, for all pixels of the
-/// lattice.
+/// target(pixel, target_channel + j) = sum over k of gathered(pixel, k) * packed(k, j), j < columns, for all pixels of
+/// the lattice.
 template <class T>
 void gathered_product(const Gather<T>& gather, const Lattice& lattice, const Tensor<T>& packed, Index columns,
                       Index target_channel, Tensor<T>& target) {
@@ -187,8 +193,9 @@ void gathered_product(const Gather<T>& gather, const Lattice& lattice, const Ten
 
 }  // namespace cpu
 
-/// y = x * weight, x (N, H, W, C) pending, weight (O, C / groups, KH, KW), y (N, OH, OW, O); extents as in Conv2dGeometry.
-/// If `moments` is given it receives the statistics of every channel of y, for the batch norm that follows.
+/// y = x * weight, x (N, H, W, C) pending, weight (O, C / groups, KH, KW), y (N, OH, OW, O); extents as in
+/// Conv2dGeometry. If `moments` is given it receives the statistics of every channel of y, for the batch norm that
+/// follows.
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,

@@ -43,8 +43,8 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
     expect_rank("linear_by_input", "weight", weight.shape(), 2);
     const Index inputs = weight.extent(1);
-    return conv2d_by_input(cpu::as_pixels(dy, "linear_by_input", "dy"), weight.reshape({weight.extent(0), inputs, 1, 1}),
-                           {}, {dy.extent(0), 1, 1, inputs})
+    return conv2d_by_input(cpu::as_pixels(dy, "linear_by_input", "dy"),
+                           weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
         .reshape({dy.extent(0), inputs});
 }
 

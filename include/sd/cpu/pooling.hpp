@@ -29,8 +29,8 @@ struct WindowRange {
           last(std::min(extent, position * options.stride - options.padding + options.kernel)) {}
 };
 
-/// Walks over the windows of output row (n, oh) and tells, for every channel, the largest value and the input pixel that
-/// has it: the first one in row-major order; NaN counts as largest. Calls each(ow, maximum, pixel).
+/// Walks over the windows of output row (n, oh) and tells, for every channel, the largest value and the input pixel
+/// that has it: the first one in row-major order; NaN counts as largest. Calls each(ow, maximum, pixel).
 template <class T, class Each>
 void for_each_maximum(const Pending<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {

@@ -7,8 +7,8 @@
 
 SD_NAMESPACE_BEGIN
 
-using reference::relu_forward;
 using reference::relu_by_input;
+using reference::relu_forward;
 
 /// y = max(x, 0).
 template <cpu::Vectorized T>

@@ -1,7 +1,7 @@
 // The residual join, y = act(S + select(mask, scale F)), and the moves of whole samples around it.
 //
-// A batch is N slabs of H * W * C elements. Work is cut into (slab, range of pixels); a dropped sample's branch is never
-// read, so what it holds, NaN included, cannot reach the output.
+// A batch is N slabs of H * W * C elements. Work is cut into (slab, range of pixels); a dropped sample's branch is
+// never read, so what it holds, NaN included, cannot reach the output.
 #pragma once
 
 #include "sd/core/join.hpp"
@@ -14,10 +14,10 @@
 
 SD_NAMESPACE_BEGIN
 
-using reference::residual_join_forward;
-using reference::residual_join_backward;
-using reference::gather_samples;
 using reference::add_selected;
+using reference::gather_samples;
+using reference::residual_join_backward;
+using reference::residual_join_forward;
 
 namespace cpu {
 
@@ -26,9 +26,7 @@ struct Slabs {
     Index samples, pixels, channels;
 
     explicit Slabs(const Shape& shape)
-        : samples(shape[0]),
-          pixels(1),
-          channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
+        : samples(shape[0]), pixels(1), channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
         for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
     }
 
@@ -56,9 +54,9 @@ inline void expect_same_slab(const char* where, const char* what, const Shape& g
 
 }  // namespace cpu
 
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or nothing.
-/// Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass.
-/// The branch may have fewer samples than the shortcut; throws std::invalid_argument if shapes or indices do not fit.
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
+/// nothing. Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass. The
+/// branch may have fewer samples than the shortcut; throws std::invalid_argument if shapes or indices do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
@@ -175,7 +173,8 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
     for (const Index sample : samples) {
-        if (sample < 0 || sample >= x.extent(0)) refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
+        if (sample < 0 || sample >= x.extent(0))
+            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
     }
     Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
     const Index slab = cpu::Slabs(x.shape()).size();
@@ -186,7 +185,8 @@ template <cpu::Vectorized T>
     return y;
 }
 
-/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1: adds the gradient by a branch's input to the shortcut's.
+/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1: adds the gradient by a branch's input to the
+/// shortcut's.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
     constexpr const char* where = "add_selected";

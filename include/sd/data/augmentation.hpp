@@ -9,8 +9,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Settings of the usual augmentation of small images (K. He et al., "Deep residual learning for image recognition", 2016,
-/// section 4.2).
+/// Settings of the usual augmentation of small images (K. He et al., "Deep residual learning for image recognition",
+/// 2016, section 4.2).
 struct Augmentation {
     Index padding = 4;            ///< zeros on each side before a crop of the old size is taken; 0 or more, 0: no crop
     bool horizontal_flip = true;  ///< mirror every other image, by chance
@@ -54,7 +54,7 @@ template <class T>
 void pad_and_crop(const T* image, const Shape& shape, Index padding, Index row, Index column, T* cropped) {
     const Index height = shape[0], width = shape[1], channels = shape[2];
     const Index shift = column - padding;
-    const Index first = std::clamp<Index>(-shift, 0, width);      // columns [first, last) come from the image
+    const Index first = std::clamp<Index>(-shift, 0, width);  // columns [first, last) come from the image
     const Index last = std::clamp<Index>(width - shift, first, width);
     for (Index h = 0; h < height; ++h, cropped += width * channels) {
         const Index from = h + row - padding;
@@ -83,8 +83,8 @@ void horizontal_flip(T* image, const Shape& shape) {
 /// Augments one normalised image of shape (H, W, C): crop, then flip, as drawn for (seed, epoch, sample).
 /// image and augmented must not be the same memory. Throws std::invalid_argument for settings out of range.
 template <class T>
-void augment(const T* image, const Shape& shape, const Augmentation& options, std::uint64_t seed, Index epoch, Index sample,
-             T* augmented) {
+void augment(const T* image, const Shape& shape, const Augmentation& options, std::uint64_t seed, Index epoch,
+             Index sample, T* augmented) {
     expect_rank("augment", "an image", shape, 3);
     const AugmentationDraw draw = draw_augmentation(options, seed, epoch, sample);
     pad_and_crop(image, shape, options.padding, draw.row, draw.column, augmented);

@@ -19,7 +19,8 @@ SD_NAMESPACE_BEGIN
 /// Which part of a data set.
 enum class Split { train, test };
 
-/// Mean and standard deviation of red, green and blue over all pixels of CIFAR-10's 50,000 training images, to four digits.
+/// Mean and standard deviation of red, green and blue over all pixels of CIFAR-10's 50,000 training images, to four
+/// digits.
 [[nodiscard]] inline Normalization cifar10_normalization() {
     return {{0.4914F, 0.4822F, 0.4465F}, {0.2470F, 0.2435F, 0.2616F}};
 }
@@ -65,8 +66,8 @@ inline void append_cifar10(const std::filesystem::path& path, std::vector<std::u
 }  // namespace detail
 
 /// CIFAR-10 from the files of its binary version: data_batch_1.bin to data_batch_5.bin for training, test_batch.bin for
-/// testing. Images (32, 32, 3), 10 classes, normalised by cifar10_normalization(). A file may hold any positive number of
-/// whole records; the published ones hold 10,000.
+/// testing. Images (32, 32, 3), 10 classes, normalised by cifar10_normalization(). A file may hold any positive number
+/// of whole records; the published ones hold 10,000.
 /// Throws std::runtime_error if a file is missing, is not made of whole records, or has a label above 9.
 [[nodiscard]] inline InMemoryDataset read_cifar10(const std::filesystem::path& directory, Split split) {
     std::vector<std::uint8_t> pixels;

@@ -21,10 +21,10 @@ SD_NAMESPACE_BEGIN
 
 /// Settings of a DataLoader.
 struct LoaderOptions {
-    Index batch_size = 128;                                   ///< 1 or more
-    bool shuffle = true;                                      ///< a new order every epoch; otherwise the data set's
-    bool drop_last = false;                                   ///< leave out the last batch of an epoch if it is not full
-    std::uint64_t seed = 0;                                   ///< of order and augmentation
+    Index batch_size = 128;  ///< 1 or more
+    bool shuffle = true;     ///< a new order every epoch; otherwise the data set's
+    bool drop_last = false;  ///< leave out the last batch of an epoch if it is not full
+    std::uint64_t seed = 0;  ///< of order and augmentation
     std::optional<Augmentation> augmentation = std::nullopt;  ///< none: images as they are
 };
 
@@ -36,9 +36,9 @@ struct Batch {
     Index first = 0;            ///< how many samples of the epoch come before this batch
 };
 
-/// Gives out the batches of a data set. Every batch is a pure function of (data set, options, epoch, number of the batch):
-/// batches may be loaded in any order and any number of times, by any number of threads.
-/// Copies share the data set.
+/// Gives out the batches of a data set. Every batch is a pure function of (data set, options, epoch, number of the
+/// batch): batches may be loaded in any order and any number of times, by any number of threads. Copies share the data
+/// set.
 template <Dataset D, class T = float>
 class DataLoader {
 public:
@@ -74,8 +74,8 @@ public:
         const std::shared_ptr<const std::vector<Index>> order = options_.shuffle ? order_of(epoch) : nullptr;
         Batch<T> batch{Tensor<T>::empty({count, shape[0], shape[1], shape[2]}),
                        std::vector<Index>(static_cast<std::size_t>(count)), first};
-        // Images are read into the first buffer and augmented into the second; the last one in use is the batch itself, if
-        // it holds floats.
+        // Images are read into the first buffer and augmented into the second; the last one in use is the batch itself,
+        // if it holds floats.
         const Shape buffer_shape{count, shape.size()};
         constexpr bool is_float = std::is_same_v<T, float>;
         const bool augments = options_.augmentation.has_value();
@@ -96,7 +96,8 @@ public:
             }
             if constexpr (!is_float) {
                 const float* result = (augments ? augmented_data : plain_data) + offset;
-                std::transform(result, result + shape.size(), image_data + offset, [](float value) { return T(value); });
+                std::transform(result, result + shape.size(), image_data + offset,
+                               [](float value) { return T(value); });
             }
         });
         return batch;

@@ -32,7 +32,8 @@ SD_NAMESPACE_BEGIN
             words = random_words(seed, Stream::shuffle, static_cast<std::uint64_t>(epoch), 0,
                                  static_cast<std::uint32_t>(drawn));
         }
-        const std::uint32_t j = uniform_below(words[static_cast<std::size_t>(i % 4)], static_cast<std::uint32_t>(i + 1));
+        const std::uint32_t j =
+            uniform_below(words[static_cast<std::size_t>(i % 4)], static_cast<std::uint32_t>(i + 1));
         std::swap(order[static_cast<std::size_t>(i)], order[j]);
     }
     return order;

@@ -22,8 +22,8 @@ struct SyntheticWave {
     double along_width, along_height;
 };
 
-/// Classes are points of a grid of wavelengths (9 to 4.5 pixels, in equal ratios) and angles (between 0 and 90 degrees, the
-/// ends left out). A mirrored image has the same angle, so flipping keeps the class.
+/// Classes are points of a grid of wavelengths (9 to 4.5 pixels, in equal ratios) and angles (between 0 and 90 degrees,
+/// the ends left out). A mirrored image has the same angle, so flipping keeps the class.
 inline SyntheticWave synthetic_wave(Index label, Index num_classes) {
     const Index wavelengths = std::max<Index>(1, std::llround(std::sqrt(0.4 * static_cast<double>(num_classes))));
     const Index angles = (num_classes + wavelengths - 1) / wavelengths;
@@ -36,8 +36,8 @@ inline SyntheticWave synthetic_wave(Index label, Index num_classes) {
 }
 
 /// Writes the bytes (H, W, 3) of one image.
-inline void draw_synthetic(const SyntheticWave& wave, Index height, Index width, std::uint64_t seed, std::uint64_t sample,
-                           std::uint8_t* image) {
+inline void draw_synthetic(const SyntheticWave& wave, Index height, Index width, std::uint64_t seed,
+                           std::uint64_t sample, std::uint8_t* image) {
     std::array<double, 16> draw{};  // in [0, 1), one use each
     for (std::size_t i = 0; i < draw.size(); i += 4) {
         const PhiloxCounter words = random_words(seed, Stream::synthetic, sample, 0, static_cast<std::uint32_t>(i / 4));
@@ -62,14 +62,14 @@ inline void draw_synthetic(const SyntheticWave& wave, Index height, Index width,
         for (Index w = 0; w < width; ++w) {
             const auto column = static_cast<double>(w);
             const double distance = std::hypot(row - centre_row, column - centre_column) / radius;
-            const double waves =
-                amplitude0 * std::cos(wave.along_width * column + wave.along_height * row + phase0) +
-                amplitude1 * std::cos(wave.along_width * column - wave.along_height * row + phase1);
+            const double waves = amplitude0 * std::cos(wave.along_width * column + wave.along_height * row + phase0) +
+                                 amplitude1 * std::cos(wave.along_width * column - wave.along_height * row + phase1);
             const double pattern = contrast * waves * std::exp(-0.5 * distance * distance);
             for (std::size_t c = 0; c < 3; ++c, ++value) {
                 if (value % 4 == 0) words = random_words(seed, Stream::synthetic, sample, 1, value / 4);
                 const std::uint32_t word = words[value % 4];
-                const auto sum = static_cast<double>((word & 255U) + (word >> 8 & 255U) + (word >> 16 & 255U) + (word >> 24));
+                const auto sum =
+                    static_cast<double>((word & 255U) + (word >> 8 & 255U) + (word >> 16 & 255U) + (word >> 24));
                 const double noise = 0.2 * (sum - 510);  // nearly normal, deviation 30
                 *image++ = static_cast<std::uint8_t>(
                     std::lround(std::clamp(ground[c] + colour[c] * pattern + noise, 0.0, 255.0)));
@@ -80,14 +80,15 @@ inline void draw_synthetic(const SyntheticWave& wave, Index height, Index width,
 
 }  // namespace detail
 
-/// Synthetic colour images (height, width, 3) in num_classes classes. Sample i shows a pair of crossed waves whose length
-/// and angle belong to its class, i mod num_classes; phases, amplitudes, place, size, contrast and colours are drawn, and
-/// noise is added:
+/// Synthetic colour images (height, width, 3) in num_classes classes. Sample i shows a pair of crossed waves whose
+/// length and angle belong to its class, i mod num_classes; phases, amplitudes, place, size, contrast and colours are
+/// drawn, and noise is added:
 ///
-///     byte(h, w, c) = ground(c) + colour(c) contrast exp(-d^2 / 2) (a0 cos(u w + v h + f0) + a1 cos(u w - v h + f1)) + noise
+///     byte(h, w, c) = ground(c) + colour(c) contrast exp(-d^2 / 2) (a0 cos(u w + v h + f0) + a1 cos(u w - v h + f1))
+///                     + noise
 ///
-/// with d the distance from a drawn centre over a drawn radius. The phases make the mean image of every class the same, so
-/// a linear model learns next to nothing, while a small ResNet reaches over 90 % in a few epochs.
+/// with d the distance from a drawn centre over a drawn radius. The phases make the mean image of every class the same,
+/// so a linear model learns next to nothing, while a small ResNet reaches over 90 % in a few epochs.
 ///
 /// Sample i is a pure function of (seed, first + i): sets whose ranges [first, first + count) do not overlap share no
 /// image. Throws std::invalid_argument for a negative count or first, extents or a number of classes below 1.

@@ -112,8 +112,8 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
 }
 
 /// Makes `path` a file of the pieces in their order, whole or not at all: they are written to a new file beside it and
-/// synchronised with the disk, then that file takes the name, in place of one that had it before. After an error or a crash
-/// the old file, if any, is still there.
+/// synchronised with the disk, then that file takes the name, in place of one that had it before. After an error or a
+/// crash the old file, if any, is still there.
 /// Throws std::runtime_error if any step fails; the temporary file is then removed.
 inline void write_file_atomically(const std::filesystem::path& path,
                                   std::span<const std::span<const std::byte>> pieces) {
@@ -121,7 +121,8 @@ inline void write_file_atomically(const std::filesystem::path& path,
     std::filesystem::path temporary_path;
     detail::FileDescriptor file(detail::create_temporary(directory, temporary_path));
     if (!file.is_open()) {
-        refuse_file(path.string(), "creating a file in its directory", detail::system_message(), "a writable directory");
+        refuse_file(path.string(), "creating a file in its directory", detail::system_message(),
+                    "a writable directory");
     }
     detail::TemporaryFile temporary(temporary_path);
     for (const std::span<const std::byte> piece : pieces) detail::write_all(file.get(), piece, path);

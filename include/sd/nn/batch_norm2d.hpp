@@ -36,7 +36,8 @@ public:
     explicit BatchNorm2d(Index channels, const BatchNormOptions& options = {})
         : options_(options), running_mean_(Shape{channels}), running_var_(Tensor<A, Device>::full({channels}, A(1))) {
         if (channels < 1) refuse("BatchNorm2d", "channels", channels, "1 or more");
-        if (!(options.eps > 0) || !std::isfinite(options.eps)) refuse("BatchNorm2d", "eps", options.eps, "a positive number");
+        if (!(options.eps > 0) || !std::isfinite(options.eps))
+            refuse("BatchNorm2d", "eps", options.eps, "a positive number");
         if (!(options.momentum >= 0 && options.momentum <= 1)) {
             refuse("BatchNorm2d", "momentum", options.momentum, "0 to 1");
         }

@@ -1,6 +1,6 @@
 // The residual branches F of ResNet, up to and including their last batch norm.
-// K. He et al., "Deep residual learning for image recognition", CVPR 2016; V1.5 of the bottleneck (the stride on its 3x3
-// convolution) and all names as in torchvision.
+// K. He et al., "Deep residual learning for image recognition", CVPR 2016; V1.5 of the bottleneck (the stride on its
+// 3x3 convolution) and all names as in torchvision.
 #pragma once
 
 #include "sd/nn/conv_bn.hpp"
@@ -12,11 +12,12 @@ SD_NAMESPACE_BEGIN
 /// Settings of a residual branch.
 struct BranchOptions {
     Index in_channels = 64;
-    Index planes = 64;              ///< channels of the 3x3 convolution at width_per_group 64; the output has expansion times as many
+    Index planes =
+        64;  ///< channels of the 3x3 convolution at width_per_group 64; the output has expansion times as many
     Index stride = 1;
-    Index dilation = 1;             ///< of the 3x3 convolution
-    Index groups = 1;               ///< of the 3x3 convolution (ResNeXt)
-    Index width_per_group = 64;     ///< 64 is the plain network's width
+    Index dilation = 1;               ///< of the 3x3 convolution
+    Index groups = 1;                 ///< of the 3x3 convolution (ResNeXt)
+    Index width_per_group = 64;       ///< 64 is the plain network's width
     bool zero_init_residual = false;  ///< the last batch norm starts with weight 0, so the block starts as its shortcut
 };
 
@@ -98,7 +99,9 @@ public:
     }
 
 private:
-    static Index width(const BranchOptions& options) { return options.planes * options.width_per_group / 64 * options.groups; }
+    static Index width(const BranchOptions& options) {
+        return options.planes * options.width_per_group / 64 * options.groups;
+    }
 
     ConvBn<T, Device> first_;
     ConvBn<T, Device> second_;

@@ -9,8 +9,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Handles and numbers that backward needs; empty after a pass that kept no gradients. Reading it leaves it there, so that
-/// backward can be called again.
+/// Handles and numbers that backward needs; empty after a pass that kept no gradients. Reading it leaves it there, so
+/// that backward can be called again.
 template <class Contents>
 class Cache {
 public:
@@ -25,8 +25,9 @@ public:
     /// Throws std::logic_error if the last forward pass kept nothing.
     [[nodiscard]] const Contents& get(const char* layer) const {
         if (!contents_) {
-            throw std::logic_error(text(layer, ": backward: got no forward pass that keeps gradients, expected "
-                                               "Context::train or Context::eval({.gradients = true}) before it"));
+            throw std::logic_error(text(layer,
+                                        ": backward: got no forward pass that keeps gradients, expected "
+                                        "Context::train or Context::eval({.gradients = true}) before it"));
         }
         return *contents_;
     }

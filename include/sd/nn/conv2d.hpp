@@ -23,7 +23,8 @@ public:
         if (out_channels < 1) refuse("Conv2d", "out_channels", out_channels, "1 or more");
         if (kernel < 1) refuse("Conv2d", "kernel", kernel, "1 or more");
         if (options.groups < 1 || in_channels % options.groups != 0 || out_channels % options.groups != 0) {
-            refuse("Conv2d", "groups", options.groups, text("a divisor of ", in_channels, " and ", out_channels, " channels"));
+            refuse("Conv2d", "groups", options.groups,
+                   text("a divisor of ", in_channels, " and ", out_channels, " channels"));
         }
         weight_ = std::make_shared<Parameter<accumulate_t<T>, Device>>(initializer.he_normal_fan_out<accumulate_t<T>>(
             {out_channels, in_channels / options.groups, kernel, kernel}));

@@ -8,8 +8,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Hands out start values. Every tensor asked for is one block of the initialization stream, so its values depend on the
-/// seed and on how many tensors were asked for before it.
+/// Hands out start values. Every tensor asked for is one block of the initialization stream, so its values depend on
+/// the seed and on how many tensors were asked for before it.
 class Initializer {
 public:
     explicit Initializer(std::uint64_t seed) : seed_(seed) {}
@@ -33,7 +33,8 @@ private:
     Tensor<T> draw(const Shape& shape, const Value& value) {
         Tensor<T> tensor = Tensor<T>::empty(shape);
         for (Index i = 0; i < tensor.size(); ++i) {
-            tensor.data()[i] = T(value(random_words(seed_, Stream::initialization, 0, tensors_, static_cast<std::uint32_t>(i))));
+            tensor.data()[i] =
+                T(value(random_words(seed_, Stream::initialization, 0, tensors_, static_cast<std::uint32_t>(i))));
         }
         ++tensors_;
         return tensor;

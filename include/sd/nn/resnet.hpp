@@ -1,6 +1,7 @@
 // Residual networks: stem, stages of blocks, global average pooling, classifier.
 //
-//     x (N, H, W, 3) -> conv1, bn1, ReLU [-> 3x3/2 max pool] -> layer1 ... layerS -> mean over pixels -> fc -> (N, classes)
+//     x (N, H, W, 3) -> conv1, bn1, ReLU [-> 3x3/2 max pool] -> layer1 ... layerS -> mean over pixels -> fc
+//       -> (N, classes)
 #pragma once
 
 #include "sd/nn/branches.hpp"
@@ -22,19 +23,20 @@ enum class Stem {
 /// What a block's shortcut does where the shape changes.
 enum class ShortcutKind {
     projection,  ///< 1x1 convolution and batch norm
-    pad          ///< 2x2 average pooling and zero channels where the stride is 2, a projection where only channels change
+    pad  ///< 2x2 average pooling and zero channels where the stride is 2, a projection where only channels change
 };
 
 /// The build of a residual network.
 struct ResNetArchitecture {
-    std::vector<Index> layers = {3, 4, 6, 3};          ///< blocks of each stage
-    std::vector<Index> planes = {64, 128, 256, 512};   ///< width of each stage; stages after the first halve the image
+    std::vector<Index> layers = {3, 4, 6, 3};         ///< blocks of each stage
+    std::vector<Index> planes = {64, 128, 256, 512};  ///< width of each stage; stages after the first halve the image
     Index stem_channels = 64;
     Stem stem = Stem::imagenet;
     ShortcutKind shortcut = ShortcutKind::projection;
     Index groups = 1;
     Index width_per_group = 64;
-    std::vector<bool> replace_stride_with_dilation = {};  ///< one a stage, or empty: none; the first stage has no stride
+    std::vector<bool> replace_stride_with_dilation =
+        {};  ///< one a stage, or empty: none; the first stage has no stride
 };
 
 /// What a user chooses of a network with a given build.
@@ -109,11 +111,13 @@ private:
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options, Initializer initializer)
         : layers_(architecture.layers),
           stem_(options.in_channels, architecture.stem_channels, architecture.stem == Stem::imagenet ? 7 : 3,
-                architecture.stem == Stem::imagenet ? Conv2dOptions{.stride = 2, .padding = 3} : Conv2dOptions{.padding = 1},
+                architecture.stem == Stem::imagenet ? Conv2dOptions{.stride = 2, .padding = 3}
+                                                    : Conv2dOptions{.padding = 1},
                 true, initializer),
           blocks_(build_blocks(architecture, options, initializer)),
           fc_(architecture.planes.back() * Branch::expansion, options.num_classes, initializer) {
-        if (architecture.stem == Stem::imagenet) max_pool_.emplace(Pool2dOptions{.kernel = 3, .stride = 2, .padding = 1});
+        if (architecture.stem == Stem::imagenet)
+            max_pool_.emplace(Pool2dOptions{.kernel = 3, .stride = 2, .padding = 1});
         name_parameters(*this);
     }
 
@@ -157,8 +161,9 @@ private:
                                            .zero_init_residual = options.zero_init_residual};
                 const Index out_channels = branch.planes * Branch::expansion;
                 Branch transform(branch, initializer);
-                blocks.emplace_back(std::move(transform), typename Block::Policy{},
-                                    build_shortcut(architecture.shortcut, channels, out_channels, branch.stride, initializer));
+                blocks.emplace_back(
+                    std::move(transform), typename Block::Policy{},
+                    build_shortcut(architecture.shortcut, channels, out_channels, branch.stride, initializer));
                 channels = out_channels;
             }
         }

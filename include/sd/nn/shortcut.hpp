@@ -79,8 +79,9 @@ template <class T, class Device = Cpu>
 class Shortcut {
 public:
     Shortcut() = default;
-    Shortcut(ProjectionShortcut<T, Device> projection) : kind_(std::move(projection)) {}  // NOLINT(google-explicit-constructor)
-    Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}                       // NOLINT(google-explicit-constructor)
+    Shortcut(ProjectionShortcut<T, Device> projection)
+        : kind_(std::move(projection)) {}                            // NOLINT(google-explicit-constructor)
+    Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}  // NOLINT(google-explicit-constructor)
 
     [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut>(kind_); }
 

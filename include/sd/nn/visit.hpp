@@ -4,8 +4,8 @@
 //
 //     template <class Visitor> void visit(Visitor&& visitor) { visitor("conv1", conv1_); visitor("weight", weight_); }
 //
-// that names its parameters (ParameterPtr), its buffers (Tensor or std::int64_t) and its layers, in any order that stays.
-// Full names join the names on the way with dots, as in PyTorch's state dicts: "layer1.0.conv1.weight".
+// that names its parameters (ParameterPtr), its buffers (Tensor or std::int64_t) and its layers, in any order that
+// stays. Full names join the names on the way with dots, as in PyTorch's state dicts: "layer1.0.conv1.weight".
 #pragma once
 
 #include "sd/core/parameter.hpp"
@@ -55,8 +55,8 @@ private:
 
 }  // namespace detail
 
-/// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the layer
-/// and its layers own, in the order of their visits.
+/// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
+/// layer and its layers own, in the order of their visits.
 template <class Layer, class OnParameter, class OnBuffer>
 void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buffer) {
     layer.visit(detail::Walk<OnParameter, OnBuffer>("", on_parameter, on_buffer));

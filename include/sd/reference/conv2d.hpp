@@ -48,10 +48,10 @@ template <class T>
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     Tensor<A> sums(geometry.output_shape());
-    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
-                                   Index kw) {
-        sums(n, oh, ow, o) = sums(n, oh, ow, o) + weight(o, i, kh, kw) * A(x.apply(x.raw(n, h, w, c), c));
-    });
+    for_each_product(
+        geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
+            sums(n, oh, ow, o) = sums(n, oh, ow, o) + weight(o, i, kh, kw) * A(x.apply(x.raw(n, h, w, c), c));
+        });
     const Tensor<T> y = rounded<T>(sums);
     if (moments != nullptr) *moments = reference::batch_moments(y);
     return y;
@@ -66,10 +66,10 @@ template <class T>
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     Tensor<A> sums(x_shape);
-    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
-                                   Index kw) {
-        sums(n, h, w, c) = sums(n, h, w, c) + weight(o, i, kh, kw) * A(dy(n, oh, ow, o));
-    });
+    for_each_product(geometry,
+                     [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
+                         sums(n, h, w, c) = sums(n, h, w, c) + weight(o, i, kh, kw) * A(dy(n, oh, ow, o));
+                     });
     return rounded<T>(sums);
 }
 
@@ -81,10 +81,10 @@ template <class T>
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
     Tensor<A> dweight(weight_shape);
-    for_each_product(geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh,
-                                   Index kw) {
-        dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(dy(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
-    });
+    for_each_product(
+        geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
+            dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(dy(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
+        });
     return dweight;
 }
 

@@ -48,8 +48,8 @@ template <class Branch>
 using branch_device_t = typename detail::BranchDevice<Branch>::type;
 
 /// A residual branch F: forward(x, context) gives F(x) as a Tensor or a Pending, backward(dF) gives dx and adds to the
-/// gradients of its parameters, visit(visitor) names its parameters and buffers. Its scalar type is the member value_type
-/// or the first argument of its class template.
+/// gradients of its parameters, visit(visitor) names its parameters and buffers. Its scalar type is the member
+/// value_type or the first argument of its class template.
 template <class Branch>
 concept ResidualBranch =
     requires { typename branch_value_t<Branch>; } &&

@@ -24,8 +24,8 @@ SD_HOST_DEVICE constexpr std::uint32_t drop_threshold(double drop_rate) {
 ///     keep iff (r >> 8) >= ceil(p 2^24),  r = the first Philox word of (seed, mask stream, step, block, index)
 ///
 /// There is no state: the choice is the same on any thread, rank or device, and after a resume.
-SD_HOST_DEVICE constexpr bool keeps_branch(double drop_rate, std::uint64_t seed, std::uint64_t step, std::uint32_t block,
-                                           std::uint32_t index) {
+SD_HOST_DEVICE constexpr bool keeps_branch(double drop_rate, std::uint64_t seed, std::uint64_t step,
+                                           std::uint32_t block, std::uint32_t index) {
     return (random_words(seed, Stream::mask, step, block, index)[0] >> 8) >= drop_threshold(drop_rate);
 }
 

@@ -49,8 +49,8 @@ struct KeepAllPolicy {
     [[nodiscard]] bool zero_gradient_if_skipped() const { return false; }
 };
 
-/// Drops the branch for the whole batch with probability p. A dropped block with an identity shortcut returns its input.
-/// G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+/// Drops the branch for the whole batch with probability p. A dropped block with an identity shortcut returns its
+/// input. G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
 struct BlockPolicy {
     double drop_rate = 0.2;  ///< p, 0 to 1
     Scaling scaling = Scaling::inference;
@@ -63,7 +63,9 @@ struct BlockPolicy {
         const bool keep = keeps_branch(drop_rate, context.seed(), context.step(), block, index);
         return Mask(static_cast<std::size_t>(samples), keep ? 1 : 0);
     }
-    [[nodiscard]] double branch_scale(bool training) const { return detail::survival_scale(drop_rate, scaling, training); }
+    [[nodiscard]] double branch_scale(bool training) const {
+        return detail::survival_scale(drop_rate, scaling, training);
+    }
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         return detail::any_kept(mask) ? BranchRun::all_samples : BranchRun::nothing;
     }
@@ -88,7 +90,9 @@ struct SamplePolicy {
         }
         return mask;
     }
-    [[nodiscard]] double branch_scale(bool training) const { return detail::survival_scale(drop_rate, scaling, training); }
+    [[nodiscard]] double branch_scale(bool training) const {
+        return detail::survival_scale(drop_rate, scaling, training);
+    }
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         if (compute == Compute::all) return BranchRun::all_samples;
         return detail::any_kept(mask) ? BranchRun::kept_samples : BranchRun::nothing;

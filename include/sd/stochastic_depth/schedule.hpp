@@ -13,18 +13,24 @@ SD_NAMESPACE_BEGIN
 ///     linear_huang  r (i + 1) / L
 ///
 /// G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, "Deep networks with stochastic depth", ECCV 2016, section 3;
-/// `linear` is MosaicML Composer's. Throws std::invalid_argument for a rate outside [0, 1] or a block outside the network.
-[[nodiscard]] inline double drop_rate_of_block(DropDistribution distribution, double drop_rate, Index block, Index blocks) {
+/// `linear` is MosaicML Composer's. Throws std::invalid_argument for a rate outside [0, 1] or a block outside the
+/// network.
+[[nodiscard]] inline double drop_rate_of_block(DropDistribution distribution, double drop_rate, Index block,
+                                               Index blocks) {
     expect_rate("drop_rate_of_block", "drop_rate", drop_rate);
     if (block < 0 || block >= blocks) refuse("drop_rate_of_block", "block", block, text("0 to ", blocks - 1));
     const auto i = static_cast<double>(block);
     const auto count = static_cast<double>(blocks);
     switch (distribution) {
-        case DropDistribution::uniform: return drop_rate;
-        case DropDistribution::linear: return blocks == 1 ? drop_rate : drop_rate * i / (count - 1);
-        case DropDistribution::linear_huang: return drop_rate * (i + 1) / count;
+        case DropDistribution::uniform:
+            return drop_rate;
+        case DropDistribution::linear:
+            return blocks == 1 ? drop_rate : drop_rate * i / (count - 1);
+        case DropDistribution::linear_huang:
+            return drop_rate * (i + 1) / count;
     }
-    refuse("drop_rate_of_block", "drop_distribution", static_cast<int>(distribution), allowed_names<DropDistribution>());
+    refuse("drop_rate_of_block", "drop_distribution", static_cast<int>(distribution),
+           allowed_names<DropDistribution>());
 }
 
 SD_NAMESPACE_END

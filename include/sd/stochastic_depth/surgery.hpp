@@ -35,10 +35,10 @@ inline void validate(const StochasticDepthOptions& options) {
     (void)to_string(options.skipped_gradient);
 }
 
-/// Makes every block of the model whose layer name is options.target_layer_name stochastic, in forward order and in place:
-/// parameters keep their addresses and names, so optimizers and checkpoints stay valid. Applied again it changes the
-/// settings and nests nothing. Without a match it warns and changes nothing.
-/// The model has blocks() of type StochasticResidual<Branch, AnyPolicy>, and Branch::layer_name.
+/// Makes every block of the model whose layer name is options.target_layer_name stochastic, in forward order and in
+/// place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Applied again it changes
+/// the settings and nests nothing. Without a match it warns and changes nothing. The model has blocks() of type
+/// StochasticResidual<Branch, AnyPolicy>, and Branch::layer_name.
 /// Throws std::invalid_argument for options outside their ranges or an unknown layer name. Returns the model.
 /// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
 template <class Model>
@@ -63,7 +63,8 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
     for (Index i = 0; i < count; ++i) {
         auto& block = blocks[static_cast<std::size_t>(i)];
         block.set_block_index(static_cast<std::uint32_t>(i));
-        block.set_policy(make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
+        block.set_policy(
+            make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
     }
     return model;
 }

@@ -53,7 +53,8 @@ public:
 
     /// True if the optimizer trains this parameter.
     [[nodiscard]] bool holds(const Parameter<T, Device>& parameter) const {
-        return std::any_of(parameters_.begin(), parameters_.end(), [&](const auto& own) { return own.get() == &parameter; });
+        return std::any_of(parameters_.begin(), parameters_.end(),
+                           [&](const auto& own) { return own.get() == &parameter; });
     }
 
     [[nodiscard]] const SgdOptions& options() const { return options_; }

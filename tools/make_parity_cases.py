@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Writes small cases that PyTorch computed, for sd_parity and the tests.
+
+    tools/make_parity_cases.py tests/data/parity [--seed 1]
+
+Needs torch and torchvision (Debian: python3-torch python3-torchvision). One case is one safetensors file. Its metadata hold
+
+    kind  model | kernel
+    spec  JSON: the settings. Of a kernel `op` and its options; of a model block, stem, layers, planes, groups,
+          width_per_group, shortcut, classes, method, compute, scaling, distribution, drop_rate, drop_rates (of every
+          block), mode, steps, lr, momentum, weight_decay, nesterov, label_smoothing, dtype and no_grad (the parameters
+          without a gradient after step 0)
+
+and its tensors are, NCHW and OIHW as in PyTorch,
+
+    kernel  x, weight, bias, target, dy and what comes of them: y, dx, dweight, dbias, loss, running_*_after
+    model   param.NAME, buffer.NAME           before the first step
+            stepK.x, stepK.labels             the batch of step K
+            stepK.mask.I                      which samples pass the branch of block I in step K, 0 or 1
+            logits, dx, grad.NAME, buffer_after.NAME      of step 0
+            losses, param_after.NAME          of all steps; the parameters after the last one, if there are several
+"""
+import argparse
+import json
+import pathlib
+import struct
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
+DTYPES = {"F64": torch.float64, "F32": torch.float32}
+
+
+def save(path, kind, spec, tensors):
+    """A safetensors file: size of the header, header, data without gaps."""
+    header, data = {"__metadata__": {"kind": kind, "spec": json.dumps(spec)}}, b""
+    for name, tensor in tensors.items():
+        piece = tensor.detach().contiguous().numpy().tobytes()
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape),
+                        "data_offsets": [len(data), len(data) + len(piece)]}
+        data += piece
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+# ------------------------------------------------------------------------------------------------------------- models
+
+class PadShortcut(nn.Module):
+    """Average pooling and zero channels (G. Huang et al., 2016)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x):
+        x = F.avg_pool2d(x, 2)
+        return torch.cat([x, x.new_zeros(x.shape[0], self.channels - x.shape[1], *x.shape[2:])], dim=1)
+
+
+class StochasticBlock(nn.Module):
+    """A block of torchvision whose branch is dropped as a mask says."""
+
+    def __init__(self, block, spec, rate):
+        super().__init__()
+        self.block, self.spec, self.rate, self.mask = block, spec, rate, None
+
+    def branch(self, x):
+        x = F.relu(self.block.bn1(self.block.conv1(x)))
+        x = self.block.bn2(self.block.conv2(x))
+        return self.block.bn3(self.block.conv3(F.relu(x))) if isinstance(self.block, Bottleneck) else x
+
+    def forward(self, x):
+        has_shortcut = self.block.downsample is not None
+        shortcut = self.block.downsample(x) if has_shortcut else x
+        method, train_scaling = self.spec["method"], self.spec["scaling"] == "train"
+        if method == "none":
+            return F.relu(shortcut + self.branch(x))
+        if not self.training:
+            return F.relu(shortcut + (1.0 if train_scaling else 1.0 - self.rate) * self.branch(x))
+        scale = 1.0 / (1.0 - self.rate) if train_scaling and self.rate < 1 else 1.0
+        if method == "block":
+            if not self.mask.any():
+                return F.relu(shortcut) if has_shortcut else x
+            return F.relu(shortcut + scale * self.branch(x))
+        if self.spec["compute"] == "survivors":
+            kept = self.mask.nonzero().flatten()
+            if len(kept) == 0:
+                return F.relu(shortcut)
+            return F.relu(shortcut.index_add(0, kept, scale * self.branch(x[kept])))
+        return F.relu(shortcut + scale * self.mask.to(x.dtype)[:, None, None, None] * self.branch(x))
+
+
+class Network(nn.Module):
+    """torchvision's ResNet, of any number of stages."""
+
+    def __init__(self, spec):
+        super().__init__()
+        planes, channels = spec["planes"], spec["planes"][0]
+        kind = {"basic": BasicBlock, "bottleneck": Bottleneck}[spec["block"]]
+        width = {} if kind is BasicBlock else {"groups": spec["groups"], "base_width": spec["width_per_group"]}
+        is_imagenet = spec["stem"] == "imagenet"
+        self.conv1 = nn.Conv2d(3, channels, 7 if is_imagenet else 3, 2 if is_imagenet else 1, 3 if is_imagenet else 1,
+                               bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.pool = nn.MaxPool2d(3, 2, 1) if is_imagenet else nn.Identity()
+        self.stochastic, rates = [], iter(spec["drop_rates"])
+        for stage, (count, plane) in enumerate(zip(spec["layers"], planes)):
+            blocks, out = [], plane * kind.expansion
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                if spec["shortcut"] == "pad" and stride > 1:
+                    downsample = PadShortcut(out)
+                elif stride > 1 or channels != out:
+                    downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+                else:
+                    downsample = None
+                blocks.append(kind(channels, plane, stride, downsample, **width))
+                self.stochastic.append(StochasticBlock(blocks[-1], spec, next(rates)))  # a list: names stay torchvision's
+                channels = out
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, spec["classes"])
+
+    def train(self, mode=True):
+        for block in self.stochastic:
+            block.train(mode)
+        return super().train(mode)
+
+    def forward(self, x, masks):
+        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        for block, mask in zip(self.stochastic, masks):
+            block.mask = mask
+            x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def drop_rates(distribution, rate, blocks):
+    return {"uniform": [rate for _ in range(blocks)],
+            "linear": [rate * i / (blocks - 1) if blocks > 1 else rate for i in range(blocks)],
+            "linear_huang": [rate * (i + 1) / blocks for i in range(blocks)]}[distribution]
+
+
+def draw_values(model):
+    """Values that are neither 0 nor 1 for batch norms, so that no mistake hides behind them."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in [(module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
+                                      (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5)]:
+                nn.init.uniform_(tensor, low, high)
+
+
+def write_model(path, **changes):
+    spec = dict(block="bottleneck", stem="cifar", layers=[1, 1], planes=[2, 3], groups=1, width_per_group=64, shortcut="",
+                classes=3, method="sample", compute="all", scaling="inference", distribution="linear_huang", drop_rate=0.5,
+                mode="train", steps=1, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False, label_smoothing=0.0,
+                dtype="F64")
+    spec.update(changes)
+    blocks, samples, extent = sum(spec["layers"]), 4, 17 if spec["stem"] == "imagenet" else 6
+    spec["drop_rates"] = drop_rates(spec["distribution"], spec["drop_rate"], blocks)
+    model = Network(spec)
+    draw_values(model)
+    model.to(DTYPES[spec["dtype"]]).train(spec["mode"] == "train")
+    tensors = {"param." + name: p.detach().clone() for name, p in model.named_parameters()}
+    tensors.update({"buffer." + name: b.clone() for name, b in model.named_buffers()})
+    optimizer = torch.optim.SGD(model.parameters(), spec["lr"], spec["momentum"], weight_decay=spec["weight_decay"],
+                                nesterov=spec["nesterov"])
+    losses = []
+    for step in range(spec["steps"]):
+        x = torch.randn(samples, 3, extent, extent, dtype=DTYPES[spec["dtype"]], requires_grad=True)
+        labels = torch.randint(spec["classes"], (samples,))
+        # Of every block another sample is dropped, or of every other step the whole block; at rate 1 all are.
+        masks = [torch.ones(samples, dtype=torch.int64) for _ in range(blocks)]
+        for i, mask in enumerate(masks):
+            if spec["drop_rate"] == 1:
+                mask[:] = 0
+            elif spec["method"] == "block":
+                mask[:] = (i + step) % 2
+            else:
+                mask[(i + step) % samples] = 0
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(x, masks)
+        loss = F.cross_entropy(logits, labels, label_smoothing=spec["label_smoothing"])
+        loss.backward()
+        losses.append(loss.detach())
+        tensors.update({f"step{step}.x": x, f"step{step}.labels": labels})
+        tensors.update({f"step{step}.mask.{i}": mask for i, mask in enumerate(masks)})
+        if step == 0:
+            tensors.update(logits=logits, dx=x.grad)
+            tensors.update({"grad." + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+            tensors.update({"buffer_after." + n: b.clone() for n, b in model.named_buffers()})
+            spec["no_grad"] = [n for n, p in model.named_parameters() if p.grad is None]
+        optimizer.step()
+    tensors["losses"] = torch.stack(losses)
+    if spec["steps"] > 1:
+        tensors.update({"param_after." + name: p for name, p in model.named_parameters()})
+    save(path, "model", spec, tensors)
+
+
+def write_models(directory):
+    cases = {
+        "plain": dict(method="none"),
+        "sample": dict(),
+        "sample_eval": dict(mode="eval"),
+        "sample_survivors_train_scaling": dict(compute="survivors", scaling="train"),
+        "sample_rate_one": dict(distribution="uniform", drop_rate=1.0, scaling="train"),
+        "sample_survivors_rate_one": dict(distribution="uniform", drop_rate=1.0, compute="survivors"),
+        "block_train_scaling": dict(method="block", scaling="train"),
+        "block_pad_shortcut": dict(method="block", block="basic", shortcut="pad"),
+        "imagenet_stem": dict(stem="imagenet", distribution="linear"),
+        "groups": dict(groups=2, width_per_group=32, planes=[4, 6]),
+        "float": dict(dtype="F32", label_smoothing=0.1),
+        "sgd_sample": dict(steps=3, weight_decay=0.01, block="basic"),
+        "sgd_block_nesterov": dict(steps=3, weight_decay=0.01, nesterov=True, method="block", block="basic"),
+    }
+    for name, changes in cases.items():
+        write_model(directory / f"model_{name}.safetensors", **changes)
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+def write_kernel(path, spec, inputs, compute):
+    """`compute` maps the inputs to the output; gradients are taken for a random dy."""
+    inputs = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+    y = compute(**inputs)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    tensors = {**inputs, "y": y, "dy": dy}
+    tensors.update({"d" + name: tensor.grad for name, tensor in inputs.items()})
+    save(path, "kernel", spec, tensors)
+
+
+def write_kernels(directory):
+    def randn(*shape):
+        return torch.randn(*shape, dtype=torch.float64)
+
+    for name, (kernel, stride, padding, dilation, groups) in {
+            "1x1": (1, 1, 0, 1, 1), "3x3_stride": (3, 2, 1, 1, 1), "5x5_dilation": (5, 1, 3, 2, 1), "groups": (3, 3, 2, 1, 3)}.items():
+        spec = dict(op="conv2d", kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        write_kernel(directory / f"conv2d_{name}.safetensors", spec,
+                     {"x": randn(2, 3, 9, 7), "weight": randn(6, 3 // groups, kernel, kernel)},
+                     lambda x, weight: F.conv2d(x, weight, None, stride, padding, dilation, groups))
+    write_kernel(directory / "max_pool2d.safetensors", dict(op="max_pool2d", kernel=3, stride=2, padding=1),
+                 {"x": randn(2, 3, 8, 7)}, lambda x: F.max_pool2d(x, 3, 2, 1))
+    write_kernel(directory / "avg_pool2d.safetensors", dict(op="avg_pool2d", kernel=2, stride=2),
+                 {"x": randn(2, 3, 7, 6)}, lambda x: F.avg_pool2d(x, 2, 2))
+    write_kernel(directory / "linear.safetensors", dict(op="linear"),
+                 {"x": randn(4, 5), "weight": randn(3, 5), "bias": randn(3)}, F.linear)
+
+    for mode in ("train", "eval"):
+        layer = nn.BatchNorm2d(3, eps=1e-3, momentum=0.2).double().train(mode == "train")
+        draw_values(layer)
+        before = {name: tensor.clone() for name, tensor in layer.named_buffers()}
+        x = (100 + 3 * randn(3, 3, 4, 5)).requires_grad_()
+        y = layer(x)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        save(directory / f"batch_norm2d_{mode}.safetensors", "kernel",
+             dict(op="batch_norm2d", train=mode == "train", eps=layer.eps, momentum=layer.momentum),
+             {"x": x, "y": y, "dy": dy, "dx": x.grad, "weight": layer.weight, "bias": layer.bias,
+              "dweight": layer.weight.grad, "dbias": layer.bias.grad,
+              "running_mean": before["running_mean"], "running_var": before["running_var"],
+              "running_mean_after": layer.running_mean, "running_var_after": layer.running_var})
+
+    for name, soft, scale in [("labels", False, 900.0), ("probabilities", True, 1.0)]:
+        x = (scale * randn(3, 4)).requires_grad_()
+        target = torch.softmax(randn(3, 4), 1) if soft else torch.tensor([0, 3, 1])
+        loss = F.cross_entropy(x, target, label_smoothing=0.1)
+        loss.backward()
+        save(directory / f"cross_entropy_{name}.safetensors", "kernel",
+             dict(op="cross_entropy", label_smoothing=0.1, soft_targets=soft),
+             {"x": x, "target": target, "loss": loss.reshape(1), "dx": x.grad})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(arguments.seed)
+    write_kernels(arguments.directory)
+    write_models(arguments.directory)
