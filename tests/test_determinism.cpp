@@ -36,7 +36,7 @@ std::vector<std::uint32_t> train(const std::optional<sd::StochasticDepthOptions>
         optimizer.zero_grad();
         const Tensor<float> logits = model.forward(x, sd::Context::train({.step = step, .seed = sd_test::seed}));
         keep(sd::cross_entropy_forward(logits, std::span<const Index>(labels), 0.1));
-        (void)model.backward(sd::cross_entropy_by_input(logits, std::span<const Index>(labels), 0.1));
+        model.backward(sd::cross_entropy_by_input(logits, std::span<const Index>(labels), 0.1));
         optimizer.step();
     }
     sd::for_each_state(

@@ -71,7 +71,7 @@ public:
     }
 
     /// Adds the gradients of all parameters that took part and returns the gradient by x.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dlogits) {
+    Tensor<T, Device> backward(const Tensor<T, Device>& dlogits) {
         Tensor<T, Device> dy = avgpool_.backward(fc_.backward(dlogits));
         for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) dy = block->backward(dy);
         if (max_pool_) dy = max_pool_->backward(dy);
