@@ -219,7 +219,10 @@ TEST_CASE("conv2d: gradients") {
         {{1, 6, 7, 2}, {2, 1, 2, 3}, {3, 2, 2, 2}},
         {{3, 1, 1, 2}, {3, 2, 1, 1}, {1, 0, 1, 1}},
     };
-    for (const auto& [x_shape, weight_shape, options] : cases) {
+    for (const Case& one : cases) {
+        const Shape& x_shape = one.x;
+        const Shape& weight_shape = one.weight;
+        const sd::Conv2dOptions& options = one.options;
         CAPTURE(x_shape);
         const auto x = random_tensor<double>(x_shape, 1);
         const auto weight = random_tensor<double>(weight_shape, 2);
