@@ -144,6 +144,7 @@ TEST_CASE("augmentation: the draw is a function of seed, epoch and sample, in ra
     const sd::Augmentation options{.padding = 2, .horizontal_flip = true};
     const int draws = 10000;
     int flips = 0;
+    int on_diagonal = 0;
     std::vector<int> rows(5);
     for (Index sample = 0; sample < draws; ++sample) {
         const auto draw = sd::draw_augmentation(options, sd_test::seed, 3, sample);
@@ -153,9 +154,11 @@ TEST_CASE("augmentation: the draw is a function of seed, epoch and sample, in ra
         REQUIRE(draw.column <= 4);
         ++rows[static_cast<std::size_t>(draw.row)];
         flips += draw.flip ? 1 : 0;
+        on_diagonal += draw.row == draw.column ? 1 : 0;
     }
     CHECK(std::abs(flips - draws / 2) < 5 * 50);
     for (const int count : rows) CHECK(std::abs(count - draws / 5) < 5 * 40);
+    CHECK(std::abs(on_diagonal - draws / 5) < 5 * 40);  // row and column are independent
     CHECK_THROWS_AS(sd::check_augmentation({.padding = -1}), std::invalid_argument);
 }
 

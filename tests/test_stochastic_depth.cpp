@@ -141,6 +141,9 @@ TEST_CASE("a mask is the binding function of seed, step, block and sample") {
         const bool keep = (words[0] >> 8) >= static_cast<std::uint32_t>(std::ceil(p * 16777216.0));
         CHECK(sd::keeps_branch(p, seed, step, 3, 5) == keep);
     }
+    const double at_the_word = (words[0] >> 8) * 0x1p-24;
+    CHECK(sd::keeps_branch(at_the_word, seed, step, 3, 5));
+    CHECK_FALSE(sd::keeps_branch(std::nextafter(at_the_word, 1.0), seed, step, 3, 5));
 }
 
 TEST_CASE("masks have the right rate for both policies") {

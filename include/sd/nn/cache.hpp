@@ -1,11 +1,11 @@
 // What a layer keeps from a forward pass for the backward pass.
 #pragma once
 
+#include "sd/nn/context.hpp"
+
 #include <optional>
 #include <stdexcept>
 #include <utility>
-
-#include "sd/nn/context.hpp"
 
 SD_NAMESPACE_BEGIN
 
