@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -82,6 +83,16 @@ public:
         }
     }
 
+    /// Overwrites the elements of every free block with ones, which floating-point types read as NaN.
+    void poison() {
+        const std::lock_guard lock(mutex_);
+        for (auto& [capacity, head] : free_) {
+            for (Block* block = head; block != nullptr; block = block->next_free) {
+                std::memset(block->elements(), 0xFF, block->capacity);
+            }
+        }
+    }
+
     /// How many blocks were taken from the system so far.
     [[nodiscard]] std::int64_t allocations() const { return allocations_.load(std::memory_order_relaxed); }
 
@@ -107,6 +118,10 @@ private:
 
 /// Gives the memory that freed tensors left in the pool back to the system.
 inline void trim_pool() { detail::Pool::instance().trim(); }
+
+/// Fills the memory that freed tensors left in the pool with NaN, so that an element that is read before it is written
+/// shows in the result. For checks.
+inline void poison_pool() { detail::Pool::instance().poison(); }
 
 /// How many buffers the pool has taken from the system so far; constant while every request is served by reuse.
 [[nodiscard]] inline std::int64_t pool_allocations() { return detail::Pool::instance().allocations(); }

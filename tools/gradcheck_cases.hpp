@@ -1,0 +1,216 @@
+// The layers, branches and blocks that sd_gradcheck looks at, each as a factory for any scalar type.
+#pragma once
+
+#include "sd/sd.hpp"
+#include "sd/testing/gradcheck.hpp"
+
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace gradcheck_cases {
+
+using sd::Context;
+using sd::Index;
+using sd::Mask;
+using sd::Shape;
+using sd::Tensor;
+using sd::testing::GradcheckOptions;
+
+/// A convolution, its batch norm and a ReLU, as a layer.
+template <class T>
+class ConvBnLayer {
+public:
+    explicit ConvBnLayer(sd::Initializer initializer)
+        : unit_(3, 5, 3, {.stride = 2, .padding = 1}, true, initializer) {}
+    sd::Pending<T> forward(const Tensor<T>& x, const Context& context) { return unit_.forward(x, context); }
+    Tensor<T> backward(const Tensor<T>& dy) { return unit_.backward(dy); }
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visitor("conv", unit_.conv());
+        visitor("bn", unit_.bn());
+    }
+
+private:
+    sd::ConvBn<T> unit_;
+};
+
+/// The loss as a layer of one output, for class labels or for target probabilities.
+template <class T>
+class CrossEntropy {
+public:
+    CrossEntropy(bool soft, double label_smoothing) : soft_(soft), label_smoothing_(label_smoothing) {}
+
+    Tensor<T> forward(const Tensor<T>& logits, const Context&) {
+        logits_ = logits;
+        return with_target([&](const auto& target) {
+            return Tensor<T>::full({1}, sd::cross_entropy_forward(logits_, target, label_smoothing_));
+        });
+    }
+    Tensor<T> backward(const Tensor<T>& dloss) {
+        Tensor<T> dlogits = with_target(
+            [&](const auto& target) { return sd::cross_entropy_by_input(logits_, target, label_smoothing_); });
+        for (T& entry : dlogits) entry *= dloss(0);
+        return dlogits;
+    }
+    template <class Visitor>
+    void visit(Visitor&&) {}
+
+private:
+    // Labels n mod C, or probabilities that do not sum to one.
+    template <class Use>
+    Tensor<T> with_target(const Use& use) {
+        const Index classes = logits_.extent(1);
+        if (soft_) {
+            Tensor<T> target(logits_.shape());
+            for (Index i = 0; i < target.size(); ++i) target.data()[i] = T(0.1 * static_cast<double>(i % 7));
+            return use(target);
+        }
+        std::vector<Index> labels;
+        for (Index n = 0; n < logits_.extent(0); ++n) labels.push_back(n % classes);
+        return use(std::span<const Index>(labels));
+    }
+
+    Tensor<T> logits_;
+    bool soft_;
+    double label_smoothing_;
+};
+
+/// Calls check(name, factory, shape of x, options) for every layer.
+template <class Check>
+void layers(const Check& check) {
+    const GradcheckOptions train;
+    const GradcheckOptions eval{.context = Context::eval({.gradients = true})};
+    const auto conv2d = [&](Index in, Index out, Index kernel, const sd::Conv2dOptions& options) {
+        const std::string name = sd::text("conv2d ", kernel, "x", kernel, " stride ", options.stride, " padding ",
+                                          options.padding, " dilation ", options.dilation, " groups ", options.groups);
+        check(
+            name,
+            [=]<class T>() {
+                sd::Initializer initializer(1);
+                return sd::Conv2d<T>(in, out, kernel, options, initializer);
+            },
+            Shape{2, 7, 6, in}, train);
+    };
+    conv2d(5, 7, 1, {});
+    conv2d(3, 4, 3, {.padding = 1});
+    conv2d(4, 6, 3, {.stride = 2, .padding = 1, .groups = 2});
+    conv2d(3, 4, 3, {.stride = 3, .padding = 2, .dilation = 2});
+    conv2d(3, 17, 5, {.padding = 3});
+    const auto batch_norm = []<class T>() { return sd::BatchNorm2d<T>(5); };
+    check("batch norm", batch_norm, Shape{3, 4, 3, 5}, train);
+    check("batch norm, evaluation", batch_norm, Shape{3, 4, 3, 5}, eval);
+    const auto conv_bn = []<class T>() { return ConvBnLayer<T>(sd::Initializer(2)); };
+    check("conv-bn-relu", conv_bn, Shape{2, 6, 5, 3}, train);
+    check("conv-bn-relu, evaluation", conv_bn, Shape{2, 6, 5, 3}, eval);
+    check(
+        "relu", []<class T>() { return sd::Relu<T>(); }, Shape{2, 3, 4, 5}, train);
+    check(
+        "max pool 3x3/2", []<class T>() { return sd::MaxPool2d<T>({.kernel = 3, .stride = 2, .padding = 1}); },
+        Shape{2, 7, 6, 3}, train);
+    check(
+        "average pool 2x2/2", []<class T>() { return sd::AvgPool2d<T>({.kernel = 2, .stride = 2}); }, Shape{2, 6, 7, 3},
+        train);
+    check(
+        "global average pool", []<class T>() { return sd::GlobalAvgPool<T>(); }, Shape{3, 4, 5, 6}, train);
+    check(
+        "linear",
+        []<class T>() {
+            sd::Initializer initializer(3);
+            return sd::Linear<T>(7, 5, initializer);
+        },
+        Shape{4, 7}, train);
+    check(
+        "cross-entropy", []<class T>() { return CrossEntropy<T>(false, 0.0); }, Shape{5, 4}, train);
+    check(
+        "cross-entropy, smoothing", []<class T>() { return CrossEntropy<T>(false, 0.1); }, Shape{5, 4}, train);
+    check(
+        "cross-entropy, probabilities", []<class T>() { return CrossEntropy<T>(true, 0.1); }, Shape{5, 4}, train);
+}
+
+/// A shortcut from 4 to `out` channels at the stride, of the kind.
+enum class ShortcutOf { identity, projection, pad };
+
+template <class T>
+sd::Shortcut<T> make_shortcut(ShortcutOf kind, Index out, sd::Initializer& initializer) {
+    if (kind == ShortcutOf::projection) return sd::ProjectionShortcut<T>(8, out, 2, initializer);
+    if (kind == ShortcutOf::pad) return sd::PadShortcut<T>(8, out);
+    return {};
+}
+
+/// Checks a branch in a block: every policy, compute and scaling, every shortcut, with samples kept and dropped.
+template <template <class, class> class Branch, class Check>
+void blocks(const std::string& branch_name, const Check& check) {
+    const Shape x_shape{4, 4, 6, 8};
+    struct PolicyCase {
+        std::string name;
+        sd::AnyPolicy policy;
+        std::vector<Mask> masks;
+    };
+    const Mask none{0, 0, 0, 0};
+    const Mask all{1, 1, 1, 1};
+    const Mask some{1, 0, 0, 1};
+    std::vector<PolicyCase> policies{{"keep all", sd::KeepAllPolicy{}, {all}}};
+    for (const auto scaling : {sd::Scaling::inference, sd::Scaling::train}) {
+        policies.push_back({sd::text("block ", sd::to_string(scaling)),
+                            sd::BlockPolicy{.drop_rate = 0.3, .scaling = scaling},
+                            {all, none}});
+        for (const auto compute : {sd::Compute::all, sd::Compute::survivors}) {
+            policies.push_back({sd::text("sample ", sd::to_string(compute), ' ', sd::to_string(scaling)),
+                                sd::SamplePolicy{.drop_rate = 0.3, .compute = compute, .scaling = scaling},
+                                {all, some, none}});
+        }
+    }
+    const std::vector<std::string> shortcut_names{"identity", "projection", "pad"};
+    for (const auto shortcut : {ShortcutOf::identity, ShortcutOf::projection, ShortcutOf::pad}) {
+        const bool shrinks = shortcut != ShortcutOf::identity;
+        const Index out = shrinks ? 12 : 8;
+        for (const PolicyCase& one : policies) {
+            const auto factory = [&](const std::optional<Mask>& mask) {
+                return [&one, shortcut, shrinks, out, mask]<class T>() {
+                    sd::Initializer initializer(4);
+                    using BranchType = Branch<T, sd::Cpu>;
+                    BranchType branch(
+                        {.in_channels = 8, .planes = out / BranchType::expansion, .stride = shrinks ? 2 : 1},
+                        initializer);
+                    sd::StochasticResidual<BranchType> block(std::move(branch), one.policy,
+                                                             make_shortcut<T>(shortcut, out, initializer));
+                    block.set_mask(mask);
+                    return block;
+                };
+            };
+            const std::string name =
+                sd::text(branch_name, ", ", shortcut_names[static_cast<std::size_t>(shortcut)], ", ", one.name);
+            for (const Mask& mask : one.masks) {
+                const char* kept = mask == all ? "all kept" : mask == none ? "none kept" : "some kept";
+                check(sd::text(name, ", ", kept), factory(mask), x_shape, GradcheckOptions{});
+            }
+            check(name + ", evaluation", factory({}), x_shape,
+                  GradcheckOptions{.context = Context::eval({.gradients = true})});
+        }
+    }
+}
+
+/// A network of both stems' kinds, with masks that are drawn.
+template <class Check>
+void networks(const Check& check) {
+    const auto network = []<class T>() {
+        sd::BottleneckResNet<T> model(
+            {.layers = {1, 2}, .planes = {2, 3}, .stem_channels = 4, .stem = sd::Stem::imagenet},
+            {.num_classes = 3, .seed = 5});
+        sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.5});
+        return model;
+    };
+    check("resnet, bottleneck, sample", network, Shape{4, 19, 17, 3}, GradcheckOptions{});
+}
+
+template <class Check>
+void all(const Check& check) {
+    layers(check);
+    blocks<sd::BasicBlock>("basic", check);
+    blocks<sd::Bottleneck>("bottleneck", check);
+    networks(check);
+}
+
+}  // namespace gradcheck_cases
