@@ -39,7 +39,7 @@ TEST_CASE("the functional interface") {
                                        .drop_distribution = sd::DropDistribution::linear});
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
     CHECK(model.blocks().back().policy().drop_rate() == 0.1);
-    CHECK(optimizer.holds(*model.parameters().front()));
+    CHECK(optimizer.holds(model.parameters().front().get()));
 }
 
 TEST_CASE("a block of one's own") {

@@ -1,4 +1,5 @@
-// Schedules, masks, policies, the stochastic residual block and surgery.
+// Schedules, masks, policies and the stochastic residual block.
+#include "messages.hpp"
 #include "random.hpp"
 
 #include "sd/stochastic_depth/resnet_models.hpp"
@@ -8,13 +9,14 @@
 
 #include <cmath>
 #include <limits>
-#include <map>
 #include <set>
 #include <string>
 #include <vector>
 
 using sd::Index;
 using sd::Tensor;
+using sd_test::contains;
+using sd_test::message_of;
 using sd_test::random_tensor;
 
 namespace {
@@ -71,28 +73,6 @@ Tensor<double> expected_join(const Tensor<double>& x, const sd::Mask& mask, doub
     }
     return y;
 }
-
-std::string message_of(const auto& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-class Warnings {
-public:
-    Warnings()
-        : previous_(sd::set_warning_handler([this](const std::string& message) { messages.push_back(message); })) {}
-    ~Warnings() { sd::set_warning_handler(previous_); }
-    std::vector<std::string> messages;
-
-private:
-    sd::WarningHandler previous_;
-};
 
 // P(|X - n p| >= |observed - n p|) for X ~ Binomial(n, p), by summing its probabilities.
 double binomial_p_value(int trials, double p, int observed) {
@@ -345,55 +325,4 @@ TEST_CASE("rates outside [0, 1] are refused, naming setting, value and range") {
     }
     CHECK(
         contains(message_of([] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = 1.7}); }), "1.7"));
-}
-
-TEST_CASE("text and settings become each other; unknown names are refused with the allowed ones") {
-    CHECK(sd::parse<sd::StochasticMethod>("sample") == sd::StochasticMethod::sample);
-    CHECK(sd::to_string(sd::DropDistribution::linear_huang) == "linear_huang");
-    CHECK(sd::parse<sd::Scaling>(sd::to_string(sd::Scaling::train)) == sd::Scaling::train);
-    const auto message = message_of([] { (void)sd::parse<sd::StochasticMethod>("row"); });
-    CHECK(contains(message, "stochastic_method"));
-    CHECK(contains(message, "\"row\""));
-    CHECK(contains(message, "block or sample"));
-    CHECK_THROWS_AS((void)sd::to_string(static_cast<sd::Compute>(7)), std::invalid_argument);
-}
-
-TEST_CASE("surgery makes all 16 bottlenecks of resnet50 stochastic, in place") {
-    auto model = sd::resnet50<float>({.num_classes = 10});
-    std::map<std::string, const void*> before;
-    sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) { before[name] = parameter.get(); });
-
-    auto& returned =
-        sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.3});
-    CHECK(&returned == &model);
-    CHECK(std::count_if(model.blocks().begin(), model.blocks().end(),
-                        [](const auto& block) { return block.policy().is_stochastic(); }) == 16);
-    std::map<std::string, const void*> after;
-    sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) { after[name] = parameter.get(); });
-    CHECK(before == after);
-    for (std::size_t i = 0; i < 16; ++i) {
-        CHECK(model.blocks()[i].policy().drop_rate() ==
-              doctest::Approx(0.3 * static_cast<double>(i) / 15).epsilon(1e-15));
-        CHECK(model.blocks()[i].block_index() == i);
-    }
-
-    sd::apply_stochastic_depth(model, {.drop_rate = 0.5, .drop_distribution = sd::DropDistribution::uniform});
-    for (const auto& block : model.blocks()) {
-        REQUIRE(block.policy().get_if<sd::BlockPolicy>() != nullptr);
-        CHECK(block.policy().drop_rate() == 0.5);
-    }
-}
-
-TEST_CASE("surgery without a match warns and changes nothing; an unknown layer is refused") {
-    auto model = sd::cifar_bottleneck_resnet<float>(11);
-    Warnings warnings;
-    sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBasicBlock"});
-    CHECK(warnings.messages.size() == 1);
-    CHECK_FALSE(model.blocks()[0].policy().is_stochastic());
-    CHECK(contains(message_of([&] { sd::apply_stochastic_depth(model, {.target_layer_name = "Bottleneck"}); }),
-                   "target_layer_name"));
-    sd::apply_stochastic_depth(model, {.drop_rate = 0});
-    CHECK(warnings.messages.size() == 2);
-    sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .use_same_gpu_seed = false});
-    CHECK(warnings.messages.size() == 3);
 }

@@ -23,28 +23,19 @@ and its tensors are, NCHW and OIHW as in PyTorch,
 import argparse
 import json
 import pathlib
-import struct
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
+from safetensors_file import write_safetensors
+
 DTYPES = {"F64": torch.float64, "F32": torch.float32}
 
 
 def save(path, kind, spec, tensors):
-    """A safetensors file: size of the header, header, data without gaps."""
-    header, data = {"__metadata__": {"kind": kind, "spec": json.dumps(spec)}}, b""
-    for name, tensor in tensors.items():
-        piece = tensor.detach().contiguous().numpy().tobytes()
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape),
-                        "data_offsets": [len(data), len(data) + len(piece)]}
-        data += piece
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    write_safetensors(path, tensors, {"kind": kind, "spec": json.dumps(spec)})
 
 
 # ------------------------------------------------------------------------------------------------------------- models

@@ -1,6 +1,8 @@
 // One parity case: PyTorch's inputs through the library, PyTorch's outputs against the library's.
 #pragma once
 
+#include "layout.hpp"
+
 #include "sd/io/safetensors.hpp"
 #include "sd/sd.hpp"
 
@@ -17,6 +19,8 @@ namespace parity {
 using Json = nlohmann::json;
 using sd::Index;
 using sd::Tensor;
+using tools::to_nchw;
+using tools::to_nhwc;
 
 /// The largest relative error of a case and where it is.
 class Result {
@@ -61,39 +65,6 @@ private:
     double error_ = 0;
     std::string where_;
 };
-
-/// (N, C, H, W) to (N, H, W, C), or back with `to_nchw`.
-template <class T>
-Tensor<T> permute(const Tensor<T>& x, bool to_nchw) {
-    const Index n = x.extent(0);
-    const Index h = to_nchw ? x.extent(1) : x.extent(2);
-    const Index w = to_nchw ? x.extent(2) : x.extent(3);
-    const Index c = to_nchw ? x.extent(3) : x.extent(1);
-    auto y = Tensor<T>::empty(to_nchw ? sd::Shape{n, c, h, w} : sd::Shape{n, h, w, c});
-    for (Index i = 0; i < n; ++i) {
-        for (Index j = 0; j < c; ++j) {
-            for (Index p = 0; p < h * w; ++p) {
-                const Index nchw = (i * c + j) * h * w + p;
-                const Index nhwc = (i * h * w + p) * c + j;
-                if (to_nchw) {
-                    y.data()[nchw] = x.data()[nhwc];
-                } else {
-                    y.data()[nhwc] = x.data()[nchw];
-                }
-            }
-        }
-    }
-    return y;
-}
-
-template <class T>
-Tensor<T> to_nhwc(const Tensor<T>& x) {
-    return permute(x, false);
-}
-template <class T>
-Tensor<T> to_nchw(const Tensor<T>& x) {
-    return permute(x, true);
-}
 
 inline std::vector<Index> to_indices(const Tensor<std::int64_t>& tensor) { return {tensor.begin(), tensor.end()}; }
 

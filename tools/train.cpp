@@ -2,6 +2,8 @@
 #include "networks.hpp"
 #include "training.hpp"
 
+#include "sd/io/state_dict.hpp"
+
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
@@ -35,6 +37,8 @@ struct Settings {
     int threads = 0;
     Index max_batches = 0;
     std::string metrics;
+    std::string weights;
+    std::string save;
 };
 
 void add_options(CLI::App& app, Settings& settings) {
@@ -90,6 +94,8 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(at_least(Index{0}))
         ->capture_default_str();
     app.add_option("--metrics", settings.metrics, "JSON lines, one a batch and one an epoch");
+    app.add_option("--weights", settings.weights, "safetensors file to start from, with torchvision's names");
+    app.add_option("--save", settings.save, "safetensors file for the weights, written after each epoch");
 }
 
 struct Data {
@@ -135,6 +141,7 @@ private:
 
 template <class Model>
 void train(Model& model, const Data& data, const Settings& settings) {
+    if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
     make_stochastic(model, settings);
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
                                                   .momentum = settings.momentum,
@@ -148,6 +155,8 @@ void train(Model& model, const Data& data, const Settings& settings) {
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
               << " blocks, expected depth " << std::setprecision(4) << tools::expected_depth(model) << ", "
               << data.train->size() << " training images, " << sd::num_threads() << " threads" << std::endl;
+
+    if (settings.stochastic_method != "none") std::cout << sd::describe(model, settings.batch_size);
 
     const bool live = isatty(STDOUT_FILENO) != 0;
     std::uint64_t step = 0;
@@ -167,6 +176,7 @@ void train(Model& model, const Data& data, const Settings& settings) {
         const tools::Score trained = tools::train_epoch(model, optimizer, train_loader, epoch, settings.seed, step,
                                                         settings.max_batches, report);
         const tools::Score tested = tools::evaluate(model, test_loader);
+        if (!settings.save.empty()) sd::save_weights(model, settings.save);
         metrics.write({{"event", "epoch"},
                        {"epoch", epoch},
                        {"step", step},

@@ -69,6 +69,9 @@ public:
     /// `source` names the file in errors.
     explicit SafeTensors(std::string source) : source_(std::move(source)) {}
 
+    /// What errors call the file.
+    [[nodiscard]] const std::string& source() const { return source_; }
+
     [[nodiscard]] Index size() const { return static_cast<Index>(entries_.size()); }
     [[nodiscard]] const std::vector<std::string>& names() const { return names_; }
     [[nodiscard]] bool contains(const std::string& name) const { return index_.contains(name); }

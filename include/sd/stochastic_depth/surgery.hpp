@@ -1,12 +1,17 @@
-// apply_stochastic_depth: makes the blocks of a network stochastic in place.
+// apply_stochastic_depth: makes the blocks of a model stochastic in place.
 #pragma once
 
 #include "sd/core/warning.hpp"
+#include "sd/stochastic_depth/blocks.hpp"
 #include "sd/stochastic_depth/options.hpp"
 #include "sd/stochastic_depth/policy.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
 
-#include <string_view>
+#include <algorithm>
+#include <concepts>
+#include <functional>
+#include <string>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -35,37 +40,92 @@ inline void validate(const StochasticDepthOptions& options) {
     (void)to_string(options.skipped_gradient);
 }
 
-/// Makes every block of the model whose layer name is options.target_layer_name stochastic, in forward order and in
-/// place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Applied again it changes
-/// the settings and nests nothing. Without a match it warns and changes nothing. The model has blocks() of type
-/// StochasticResidual<Branch, AnyPolicy>, and Branch::layer_name.
-/// Throws std::invalid_argument for options outside their ranges or an unknown layer name. Returns the model.
-/// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
-template <class Model>
-Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {}) {
-    using Branch = typename Model::Branch;
-    validate(options);
-    const std::string_view target = options.target_layer_name;
-    if (target != Branch::layer_name) {
-        if (target != "ResNetBottleneck" && target != "ResNetBasicBlock") {
-            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
-                   "ResNetBottleneck or ResNetBasicBlock");
+/// What surgery asks an optimizer: does it train the parameter at this address? Made from anything with
+/// holds(const void* parameter).
+class OptimizerView {
+public:
+    template <class Optimizer>
+        requires requires(const Optimizer& optimizer, const void* parameter) {
+            { optimizer.holds(parameter) } -> std::convertible_to<bool>;
         }
-        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
-        return model;
-    }
+    OptimizerView(const Optimizer& optimizer)  // NOLINT(google-explicit-constructor)
+        : holds_([&optimizer](const void* parameter) { return optimizer.holds(parameter); }) {}
+
+    [[nodiscard]] bool holds(const void* parameter) const { return holds_(parameter); }
+
+private:
+    std::function<bool(const void*)> holds_;
+};
+
+namespace detail {
+
+/// Refuses a parameter of a block that none of the optimizers trains.
+template <class Block>
+void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
+    if (optimizers.empty()) return;
+    for_each_parameter(block, [&](const std::string& name, const auto& parameter) {
+        const bool held = std::any_of(optimizers.begin(), optimizers.end(),
+                                      [&](const OptimizerView& one) { return one.holds(parameter.get()); });
+        if (!held) {
+            refuse("apply_stochastic_depth", text("parameter ", block_name, '.', name), "in none of the optimizers",
+                   "every parameter of the blocks in one of them");
+        }
+    });
+}
+
+inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
     if (options.drop_rate == 0) warn("apply_stochastic_depth: drop_rate = 0 drops nothing");
     if (options.stochastic_method == StochasticMethod::sample && !options.use_same_gpu_seed) {
         warn("apply_stochastic_depth: use_same_gpu_seed = false has no effect on the sample method");
     }
-    auto& blocks = model.blocks();
-    const auto count = static_cast<Index>(blocks.size());
-    for (Index i = 0; i < count; ++i) {
-        auto& block = blocks[static_cast<std::size_t>(i)];
+    if (blocks < 8) {
+        warn(text("apply_stochastic_depth: the model has ", blocks,
+                  " blocks to drop; stochastic depth is meant for networks of 8 and more"));
+    }
+}
+
+}  // namespace detail
+
+/// Makes every block of the model whose branch has the name options.target_layer_name stochastic, in forward order and
+/// in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Applied again it
+/// changes the settings and nests nothing. Without a match it warns and changes nothing.
+///
+/// The model has visit(visitor), and blocks of type StochasticResidual<Branch, AnyPolicy>; a branch's name is its
+/// layer_name, or the one given to register_branch. If optimizers are given, each parameter of the blocks must be held
+/// by one of them.
+///
+/// Throws std::invalid_argument, with nothing changed, for options outside their ranges, an unknown layer name, or a
+/// parameter that no optimizer holds. Returns the model.
+/// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
+template <class Model>
+Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {},
+                              const std::vector<OptimizerView>& optimizers = {}) {
+    validate(options);
+    const std::string& target = options.target_layer_name;
+    const auto for_each_match = [&](const auto& use) {
+        for_each_block(model, [&]<class Block>(const std::string& name, Block& block) {
+            if (!target.empty() && branch_name<typename Block::Branch>() == target) use(name, block);
+        });
+    };
+    Index count = 0;
+    for_each_match([&](const std::string&, const auto&) { ++count; });
+    if (count == 0) {
+        if (!is_branch_name(target)) {
+            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
+                   text("one of ", branch_names(), ", or the name of a block of the model"));
+        }
+        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
+        return model;
+    }
+    for_each_match([&](const std::string& name, auto& block) { detail::expect_held(name, block, optimizers); });
+    detail::warn_of(options, count);
+    Index i = 0;
+    for_each_match([&](const std::string&, auto& block) {
         block.set_block_index(static_cast<std::uint32_t>(i));
         block.set_policy(
             make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
-    }
+        ++i;
+    });
     return model;
 }
 

@@ -51,10 +51,10 @@ public:
         for (const auto& parameter : parameters_) parameter->zero_grad();
     }
 
-    /// True if the optimizer trains this parameter.
-    [[nodiscard]] bool holds(const Parameter<T, Device>& parameter) const {
+    /// True if the optimizer trains the parameter at this address.
+    [[nodiscard]] bool holds(const void* parameter) const {
         return std::any_of(parameters_.begin(), parameters_.end(),
-                           [&](const auto& own) { return own.get() == &parameter; });
+                           [&](const auto& own) { return own.get() == parameter; });
     }
 
     [[nodiscard]] const SgdOptions& options() const { return options_; }

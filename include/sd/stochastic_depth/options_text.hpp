@@ -1,0 +1,98 @@
+// The settings of stochastic depth as one line of text, and back.
+//
+//     target_layer_name=ResNetBottleneck stochastic_method=sample drop_rate=0.1 drop_distribution=linear ...
+#pragma once
+
+#include "sd/stochastic_depth/options.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <set>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The shortest text that gives the same number back.
+inline std::string number_text(double number) {
+    char buffer[32];
+    const auto end = std::to_chars(buffer, buffer + sizeof buffer, number).ptr;
+    return {buffer, end};
+}
+
+inline double parse_number(const char* setting, std::string_view value) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size()) {
+        refuse("parse_options", setting, text('"', value, '"'), "a number");
+    }
+    return number;
+}
+
+inline bool parse_bool(const char* setting, std::string_view value) {
+    if (value != "true" && value != "false") refuse("parse_options", setting, text('"', value, '"'), "true or false");
+    return value == "true";
+}
+
+/// Sets the one option that the key names.
+inline void set_option(StochasticDepthOptions& options, std::string_view key, std::string_view value) {
+    if (key == "target_layer_name") {
+        options.target_layer_name = value;
+    } else if (key == "stochastic_method") {
+        options.stochastic_method = parse<StochasticMethod>(value);
+    } else if (key == "drop_rate") {
+        options.drop_rate = parse_number("drop_rate", value);
+        expect_rate("parse_options", "drop_rate", options.drop_rate);
+    } else if (key == "drop_distribution") {
+        options.drop_distribution = parse<DropDistribution>(value);
+    } else if (key == "use_same_gpu_seed") {
+        options.use_same_gpu_seed = parse_bool("use_same_gpu_seed", value);
+    } else if (key == "compute") {
+        options.compute = parse<Compute>(value);
+    } else if (key == "scaling") {
+        options.scaling = parse<Scaling>(value);
+    } else if (key == "skipped_gradient") {
+        options.skipped_gradient = parse<SkippedGradient>(value);
+    } else {
+        refuse("parse_options", "setting", text('"', key, '"'),
+               "target_layer_name, stochastic_method, drop_rate, drop_distribution, use_same_gpu_seed, compute, scaling "
+               "or skipped_gradient");
+    }
+}
+
+}  // namespace detail
+
+/// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit.
+[[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
+    return text("target_layer_name=", options.target_layer_name,
+                " stochastic_method=", to_string(options.stochastic_method),
+                " drop_rate=", detail::number_text(options.drop_rate),
+                " drop_distribution=", to_string(options.drop_distribution),
+                " use_same_gpu_seed=", options.use_same_gpu_seed ? "true" : "false",
+                " compute=", to_string(options.compute), " scaling=", to_string(options.scaling),
+                " skipped_gradient=", to_string(options.skipped_gradient));
+}
+
+/// The settings in a text of key=value, separated by spaces, in any order; what is not named has its default.
+/// Throws std::invalid_argument for an unknown or repeated key, a key without value, or a value that is not allowed.
+[[nodiscard]] inline StochasticDepthOptions parse_options(std::string_view settings) {
+    StochasticDepthOptions options;
+    std::set<std::string_view> seen;
+    while (true) {
+        settings.remove_prefix(std::min(settings.find_first_not_of(' '), settings.size()));
+        if (settings.empty()) return options;
+        const std::string_view item = settings.substr(0, settings.find(' '));
+        settings.remove_prefix(item.size());
+        const std::size_t equals = item.find('=');
+        if (equals == std::string_view::npos) refuse("parse_options", "setting", text('"', item, '"'), "key=value");
+        const std::string_view key = item.substr(0, equals);
+        if (!seen.insert(key).second) refuse("parse_options", "setting", text('"', key, "\" twice"), "it once");
+        detail::set_option(options, key, item.substr(equals + 1));
+    }
+}
+
+SD_NAMESPACE_END

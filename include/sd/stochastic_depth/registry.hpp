@@ -1,0 +1,91 @@
+// Names under which surgery finds the residual branches of a network: the library's own and those that users register.
+#pragma once
+
+#include "sd/core/error.hpp"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
+#include <typeindex>
+#include <typeinfo>
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Names of branch types, for the whole program.
+class BranchNames {
+public:
+    static BranchNames& instance() {
+        static BranchNames names;
+        return names;
+    }
+
+    void add(std::type_index type, const std::string& name) {
+        const std::lock_guard lock(mutex_);
+        const auto [place, is_new] = names_.emplace(type, name);
+        if (!is_new && place->second != name) {
+            refuse("register_branch", "name of a type that has one", text('"', name, '"'),
+                   text('"', place->second, '"'));
+        }
+    }
+    [[nodiscard]] std::string name_of(std::type_index type) const {
+        const std::lock_guard lock(mutex_);
+        const auto found = names_.find(type);
+        return found == names_.end() ? std::string() : found->second;
+    }
+    [[nodiscard]] bool has(const std::string& name) const {
+        const std::lock_guard lock(mutex_);
+        return std::any_of(names_.begin(), names_.end(), [&](const auto& entry) { return entry.second == name; });
+    }
+    /// "A, B, C" of the registered names, each once.
+    [[nodiscard]] std::string list() const {
+        const std::lock_guard lock(mutex_);
+        std::map<std::string, bool> sorted;
+        for (const auto& [type, name] : names_) sorted[name] = true;
+        std::string all;
+        for (const auto& [name, present] : sorted) all += text(", ", name);
+        return all;
+    }
+
+private:
+    mutable std::mutex mutex_;
+    std::map<std::type_index, std::string> names_;
+};
+
+}  // namespace detail
+
+/// Makes blocks of a user's branch type known to apply_stochastic_depth under a name:
+///
+///     sd::register_branch<MyBranch<float>>("MyBlock");
+///
+/// Types of one template may share a name. A branch with a static member `layer_name` needs no registration in models
+/// that hold it. Throws std::invalid_argument for an empty name, or if the type has another name.
+template <class Branch>
+void register_branch(const std::string& name) {
+    if (name.empty()) refuse("register_branch", "name", "an empty text", "a name");
+    detail::BranchNames::instance().add(typeid(Branch), name);
+}
+
+/// The name of a branch type: its layer_name, or the one it was registered under; empty if it has none.
+template <class Branch>
+[[nodiscard]] std::string branch_name() {
+    if constexpr (requires { Branch::layer_name; }) {
+        return std::string(Branch::layer_name);
+    } else {
+        return detail::BranchNames::instance().name_of(typeid(Branch));
+    }
+}
+
+/// Whether a name is the library's or registered, be it of a block of the model at hand or not.
+[[nodiscard]] inline bool is_branch_name(const std::string& name) {
+    return name == "ResNetBottleneck" || name == "ResNetBasicBlock" || detail::BranchNames::instance().has(name);
+}
+
+/// The names that is_branch_name knows, for messages.
+[[nodiscard]] inline std::string branch_names() {
+    return text("ResNetBottleneck, ResNetBasicBlock", detail::BranchNames::instance().list());
+}
+
+SD_NAMESPACE_END
