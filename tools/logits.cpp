@@ -31,7 +31,7 @@ int main(int argc, char** argv) {
     try {
         const sd::SafeTensors file = sd::read_safetensors(weights);
         const sd::Index classes = file.tensor<float>("fc.bias").size();
-        tools::with_network<float>(model, {.num_classes = classes}, [&](auto network) {
+        tools::with_network<float>(model, {.num_classes = classes}, [&](auto& network) {
             sd::load_state_dict(network, file);
             const auto x = tools::to_nhwc(sd::read_safetensors(images).tensor<float>("images"));
             sd::SafeTensors output;
