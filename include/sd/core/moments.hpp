@@ -12,7 +12,7 @@ SD_NAMESPACE_BEGIN
 /// so the biased variance is m2 / count. Never E[x^2] - E[x]^2, which cancels.
 template <class A, class Device = Cpu>
 struct Moments {
-    Index count = 0;
+    Index count = 0;  ///< values a channel
     Tensor<A, Device> mean;  ///< (C)
     Tensor<A, Device> m2;    ///< (C)
 };

@@ -12,6 +12,23 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// How many SerialScope objects this thread has.
+inline thread_local int serial_scopes = 0;
+
+}  // namespace detail
+
+/// While one lives, parallel loops that its thread starts run on that thread alone. For threads that a program starts
+/// itself beside those of the loops, which would otherwise bring a whole team each.
+class SerialScope {
+public:
+    SerialScope() { ++detail::serial_scopes; }
+    ~SerialScope() { --detail::serial_scopes; }
+    SerialScope(const SerialScope&) = delete;
+    SerialScope& operator=(const SerialScope&) = delete;
+};
+
 /// Sets how many threads parallel_for may use; at least 1. Results do not depend on it.
 inline void set_num_threads(int count) {
     if (count < 1) refuse("set_num_threads", "number of threads", count, "1 or more");
@@ -20,10 +37,10 @@ inline void set_num_threads(int count) {
 #endif
 }
 
-/// How many threads parallel_for may use.
+/// How many threads parallel_for may use; 1 in a SerialScope.
 [[nodiscard]] inline int num_threads() {
 #if defined(_OPENMP)
-    return omp_get_max_threads();
+    return detail::serial_scopes > 0 ? 1 : omp_get_max_threads();
 #else
     return 1;
 #endif

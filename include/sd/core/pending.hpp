@@ -16,13 +16,16 @@ SD_NAMESPACE_BEGIN
 /// An undefined scale means scale 1 and shift 0, so a plain tensor converts to a pending one.
 template <class T, class Device = Cpu>
 struct Pending {
-    Tensor<T, Device> raw;
+    Tensor<T, Device> raw;  ///< (..., C)
     Tensor<accumulate_t<T>, Device> scale;  ///< (C) or undefined
     Tensor<accumulate_t<T>, Device> shift;  ///< (C), defined exactly if scale is
-    bool relu = false;
+    bool relu = false;  ///< whether a ReLU is to be applied, last
 
     Pending() = default;
+    /// A tensor whose raw values are its values.
     Pending(Tensor<T, Device> plain) : raw(std::move(plain)) {}  // NOLINT(google-explicit-constructor)
+    /// Raw values with what is still to be applied. Throws std::invalid_argument unless scale and shift have one entry
+    /// a channel.
     Pending(Tensor<T, Device> raw_values, Tensor<accumulate_t<T>, Device> channel_scale,
             Tensor<accumulate_t<T>, Device> channel_shift, bool apply_relu)
         : raw(std::move(raw_values)),
@@ -34,7 +37,9 @@ struct Pending {
         expect_shape("Pending", "shift", shift.shape(), channels);
     }
 
+    /// The shape of the values, which is that of raw.
     [[nodiscard]] const Shape& shape() const { return raw.shape(); }
+    /// The last extent.
     [[nodiscard]] Index channels() const { return raw.extent(raw.rank() - 1); }
 
     /// True if the raw values are the values.

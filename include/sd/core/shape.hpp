@@ -20,16 +20,21 @@ using Index = std::ptrdiff_t;
 /// Throws std::invalid_argument for more than four extents, a negative one, or more elements than an Index can count.
 class Shape {
 public:
+    /// The largest number of dimensions.
     static constexpr Index max_rank = 4;
 
     Shape() = default;
+    /// A shape of these extents, outermost first. Throws std::invalid_argument for more than max_rank, a negative
+    /// extent, or a product that does not fit an Index.
     Shape(std::initializer_list<Index> extents) : Shape(extents.begin(), extents.end()) {}
 
+    /// The same from a range.
     template <class Iterator>
     Shape(Iterator first, Iterator last) {
         for (; first != last; ++first) append(static_cast<Index>(*first));
     }
 
+    /// The number of dimensions.
     [[nodiscard]] Index rank() const { return rank_; }
 
     /// Extent i, 0 <= i < rank().
@@ -41,13 +46,17 @@ public:
     /// The number of elements: the product of the extents, 1 for a scalar.
     [[nodiscard]] Index size() const { return size_; }
 
+    /// The outermost extent.
     [[nodiscard]] const Index* begin() const { return extents_.data(); }
+    /// Past the innermost extent.
     [[nodiscard]] const Index* end() const { return extents_.data() + rank_; }
 
+    /// Equal if all extents are.
     friend bool operator==(const Shape& a, const Shape& b) {
         return std::equal(a.begin(), a.end(), b.begin(), b.end());
     }
 
+    /// Prints "(2, 3)".
     friend std::ostream& operator<<(std::ostream& out, const Shape& shape) {
         out << '(';
         for (Index i = 0; i < shape.rank(); ++i) out << (i ? ", " : "") << shape[i];

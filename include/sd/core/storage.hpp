@@ -130,6 +130,7 @@ inline void poison_pool() { detail::Pool::instance().poison(); }
 template <class T, class Device>
 class Storage;
 
+/// The processor's storage: a block of the pool and how often it is referred to.
 template <class T>
 class Storage<T, Cpu> {
     static_assert(alignof(T) <= detail::alignment);
@@ -151,11 +152,14 @@ public:
         }
     }
 
+    /// Another reference to the same elements.
     Storage(const Storage& other) noexcept : block_(other.block_), count_(other.count_) {
         if (block_ != nullptr) block_->references.fetch_add(1, std::memory_order_relaxed);
     }
+    /// Takes the reference over.
     Storage(Storage&& other) noexcept
         : block_(std::exchange(other.block_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+    /// Refers to the other's elements from now on.
     Storage& operator=(Storage other) noexcept {
         std::swap(block_, other.block_);
         std::swap(count_, other.count_);
@@ -168,6 +172,7 @@ public:
         detail::Pool::instance().release(block_);
     }
 
+    /// The elements, or nullptr if there are none.
     [[nodiscard]] T* data() const { return block_ == nullptr ? nullptr : static_cast<T*>(block_->elements()); }
 
 private:

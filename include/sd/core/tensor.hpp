@@ -23,7 +23,7 @@ SD_NAMESPACE_BEGIN
 /// The type in which parameters, statistics and sums of T are kept.
 template <class T>
 struct Accumulate {
-    using type = T;
+    using type = T;  ///< float for narrower floating-point types, else T
 };
 template <class T>
 using accumulate_t = typename Accumulate<T>::type;
@@ -36,6 +36,7 @@ class Tensor {
 public:
     using value_type = T;
     using device_type = Device;
+    /// An Eigen matrix of the elements' layout.
     using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
     Tensor() = default;
@@ -60,23 +61,35 @@ public:
         return tensor;
     }
 
+    /// A tensor whose elements all have the value.
     [[nodiscard]] static Tensor full(const Shape& shape, const T& value) {
         Tensor tensor = empty(shape);
         tensor.fill(value);
         return tensor;
     }
 
+    /// False for an undefined tensor.
     [[nodiscard]] explicit operator bool() const { return defined_; }
+    /// The extents.
     [[nodiscard]] const Shape& shape() const { return shape_; }
+    /// The number of dimensions.
     [[nodiscard]] Index rank() const { return shape_.rank(); }
+    /// The extent of one dimension, 0 to rank() - 1.
     [[nodiscard]] Index extent(Index dimension) const { return shape_[dimension]; }
+    /// The number of elements; 0 if undefined.
     [[nodiscard]] Index size() const { return defined_ ? shape_.size() : 0; }
 
+    /// The elements in row-major order; nullptr if there are none.
     [[nodiscard]] T* data() { return storage_.data(); }
+    /// The elements in row-major order; nullptr if there are none.
     [[nodiscard]] const T* data() const { return storage_.data(); }
+    /// The first element.
     [[nodiscard]] T* begin() { return data(); }
+    /// Past the last element.
     [[nodiscard]] T* end() { return data() + size(); }
+    /// The first element.
     [[nodiscard]] const T* begin() const { return data(); }
+    /// Past the last element.
     [[nodiscard]] const T* end() const { return data() + size(); }
 
     /// Element by its indices, one a dimension. Checked in debug builds: throws std::out_of_range.
@@ -84,6 +97,7 @@ public:
     [[nodiscard]] T& operator()(I... indices) {
         return data()[offset(indices...)];
     }
+    /// Element by its indices, read only.
     template <class... I>
     [[nodiscard]] const T& operator()(I... indices) const {
         return data()[offset(indices...)];
@@ -105,6 +119,7 @@ public:
         return view;
     }
 
+    /// Sets every element.
     void fill(const T& value) { std::fill(begin(), end(), value); }
 
     /// True if both are handles on the same elements.
@@ -112,6 +127,7 @@ public:
 
     /// The elements as a row-major Eigen matrix: the last dimension gives the columns.
     [[nodiscard]] Eigen::Map<Matrix> matrix() { return {data(), rows(), columns()}; }
+    /// The same, read only.
     [[nodiscard]] Eigen::Map<const Matrix> matrix() const { return {data(), rows(), columns()}; }
 
     /// The elements as a row-major Eigen tensor of the given rank, which must be this tensor's.
@@ -119,6 +135,7 @@ public:
     [[nodiscard]] Eigen::TensorMap<Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() {
         return {data(), dimensions<Rank>()};
     }
+    /// The same, read only.
     template <int Rank>
     [[nodiscard]] Eigen::TensorMap<const Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() const {
         return {data(), dimensions<Rank>()};

@@ -42,11 +42,15 @@ inline Index window_count(const char* where, Index extent, Index kernel, Index s
 ///     with h = oh stride - padding + kh dilation, w = ow stride - padding + kw dilation, g = o / group_out,
 ///     and x = 0 outside its extents
 struct Conv2dGeometry {
+    /// @{ Extents, as above.
     Index batch = 0, in_height = 0, in_width = 0, in_channels = 0;
     Index out_height = 0, out_width = 0, out_channels = 0;
     Index kernel_height = 0, kernel_width = 0;
-    Index group_in = 0, group_out = 0;  ///< channels of one group
-    Conv2dOptions options;
+    /// @}
+    /// @{ Channels of one group.
+    Index group_in = 0, group_out = 0;
+    /// @}
+    Conv2dOptions options;  ///< stride, padding, dilation, groups
 
     /// Throws std::invalid_argument, naming setting or shape, if anything does not fit.
     Conv2dGeometry(const Shape& x, const Shape& weight, const Conv2dOptions& settings) : options(settings) {
@@ -74,8 +78,11 @@ struct Conv2dGeometry {
         out_width = window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
     }
 
+    /// (batch, in_height, in_width, in_channels)
     [[nodiscard]] Shape input_shape() const { return {batch, in_height, in_width, in_channels}; }
+    /// (out_channels, group_in, kernel_height, kernel_width)
     [[nodiscard]] Shape weight_shape() const { return {out_channels, group_in, kernel_height, kernel_width}; }
+    /// (batch, out_height, out_width, out_channels)
     [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
 };
 

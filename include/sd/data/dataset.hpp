@@ -64,7 +64,9 @@ public:
         fill_values(normalization);
     }
 
+    /// The number of samples.
     [[nodiscard]] Index size() const { return static_cast<Index>(labels_.size()); }
+    /// The number of classes.
     [[nodiscard]] Index num_classes() const { return num_classes_; }
 
     /// (H, W, C)

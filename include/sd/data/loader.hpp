@@ -51,7 +51,9 @@ public:
         if (options_.augmentation) check_augmentation(*options_.augmentation);
     }
 
+    /// The data set.
     [[nodiscard]] const D& dataset() const { return *dataset_; }
+    /// The settings.
     [[nodiscard]] const LoaderOptions& options() const { return options_; }
 
     /// The number of batches in an epoch: size / batch_size, rounded up, or down with drop_last.

@@ -56,7 +56,7 @@ struct DtypeOf<std::uint8_t> {
 
 /// A tensor as it stands in a file: of any type and rank, row-major.
 struct SafeTensorEntry {
-    Dtype dtype = Dtype::f32;
+    Dtype dtype = Dtype::f32;  ///< type of the elements
     std::vector<Index> shape;      ///< outermost extent first; empty for a scalar
     std::vector<std::byte> bytes;  ///< the elements, little-endian
 };
@@ -72,12 +72,16 @@ public:
     /// What errors call the file.
     [[nodiscard]] const std::string& source() const { return source_; }
 
+    /// The number of tensors.
     [[nodiscard]] Index size() const { return static_cast<Index>(entries_.size()); }
+    /// In the order in which they were added.
     [[nodiscard]] const std::vector<std::string>& names() const { return names_; }
+    /// Whether there is a tensor of the name.
     [[nodiscard]] bool contains(const std::string& name) const { return index_.contains(name); }
 
     /// Texts that go with the tensors, by key.
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
+    /// Adds or replaces a text.
     void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
 
     /// The tensor as it stands in the file. Throws std::runtime_error if there is none of the name.

@@ -1,7 +1,7 @@
 // Models to named tensors and back: PyTorch's state dicts, as safetensors. Needs nlohmann/json.
 //
-// A ResNet's names, shapes and layouts are torchvision's (convolutions OIHW, linear layers (out, in), running statistics
-// and num_batches_tracked), so weights go both ways unchanged.
+// A ResNet's names, shapes and layouts are torchvision's (convolutions OIHW, linear layers (out, in), running
+// statistics and num_batches_tracked), so weights go both ways unchanged.
 #pragma once
 
 #include "sd/io/safetensors.hpp"

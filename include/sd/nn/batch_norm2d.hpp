@@ -33,6 +33,7 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// Weight 1, bias 0, running mean 0 and variance 1. Throws std::invalid_argument for settings outside their ranges.
     explicit BatchNorm2d(Index channels, const BatchNormOptions& options = {})
         : options_(options), running_mean_(Shape{channels}), running_var_(Tensor<A, Device>::full({channels}, A(1))) {
         if (channels < 1) refuse("BatchNorm2d", "channels", channels, "1 or more");
@@ -45,6 +46,7 @@ public:
         bias_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>(Shape{channels}));
     }
     BatchNorm2d(const BatchNorm2d&) = delete;
+    /// Moves; parameters keep their addresses.
     BatchNorm2d(BatchNorm2d&&) = default;
     BatchNorm2d& operator=(BatchNorm2d&&) = default;
     ~BatchNorm2d() = default;
@@ -89,10 +91,15 @@ public:
                                    forward.batch_statistics ? &sums : nullptr);
     }
 
+    /// Scale (C).
     [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
+    /// Shift (C).
     [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
+    /// Mean (C) for evaluation.
     [[nodiscard]] const Tensor<A, Device>& running_mean() const { return running_mean_; }
+    /// Variance (C) for evaluation, unbiased.
     [[nodiscard]] const Tensor<A, Device>& running_var() const { return running_var_; }
+    /// Training batches seen.
     [[nodiscard]] std::int64_t num_batches_tracked() const { return num_batches_tracked_; }
 
     template <class Visitor>

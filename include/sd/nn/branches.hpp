@@ -11,10 +11,10 @@ SD_NAMESPACE_BEGIN
 
 /// Settings of a residual branch.
 struct BranchOptions {
-    Index in_channels = 64;
+    Index in_channels = 64;  ///< channels of the input
     Index planes =
         64;  ///< channels of the 3x3 convolution at width_per_group 64; the output has expansion times as many
-    Index stride = 1;
+    Index stride = 1;  ///< of the 3x3 convolution that halves the image, or 1
     Index dilation = 1;               ///< of the 3x3 convolution
     Index groups = 1;                 ///< of the 3x3 convolution (ResNeXt)
     Index width_per_group = 64;       ///< 64 is the plain network's width
@@ -27,9 +27,12 @@ class BasicBlock {
 public:
     using value_type = T;
     using device_type = Device;
+    /// Output channels over planes.
     static constexpr Index expansion = 1;
+    /// The name that surgery knows it by.
     static constexpr std::string_view layer_name = "ResNetBasicBlock";
 
+    /// Throws std::invalid_argument for groups, width or dilation other than the defaults, as torchvision does.
     BasicBlock(const BranchOptions& options, Initializer& initializer)
         : first_(options.in_channels, options.planes, 3, {.stride = options.stride, .padding = 1}, true, initializer),
           second_(options.planes, options.planes, 3, {.padding = 1}, false, initializer) {
@@ -66,9 +69,12 @@ class Bottleneck {
 public:
     using value_type = T;
     using device_type = Device;
+    /// Output channels over planes.
     static constexpr Index expansion = 4;
+    /// The name that surgery knows it by.
     static constexpr std::string_view layer_name = "ResNetBottleneck";
 
+    /// Throws std::invalid_argument for settings that do not fit together.
     Bottleneck(const BranchOptions& options, Initializer& initializer)
         : first_(options.in_channels, width(options), 1, {}, true, initializer),
           second_(width(options), width(options), 3,

@@ -14,6 +14,7 @@ SD_NAMESPACE_BEGIN
 template <class Contents>
 class Cache {
 public:
+    /// Keeps the contents if the pass keeps gradients, else forgets what was kept.
     void keep(const Context& context, Contents contents) {
         if (context.gradients()) {
             contents_ = std::move(contents);

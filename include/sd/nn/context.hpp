@@ -12,9 +12,11 @@ SD_NAMESPACE_BEGIN
 template <class T>
 class Required {
 public:
+    /// From any number that converts to T.
     template <class Value>
         requires std::is_convertible_v<Value, T>
     Required(Value value) : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
+    /// The setting.
     operator T() const { return value_; }                     // NOLINT(google-explicit-constructor)
 
 private:
@@ -50,11 +52,17 @@ public:
         return {false, pass.gradients, TrainPass{.step = 0, .seed = 0}};
     }
 
+    /// Whether the pass trains.
     [[nodiscard]] bool training() const { return training_; }
+    /// Whether layers keep what backward needs.
     [[nodiscard]] bool gradients() const { return gradients_; }
+    /// Batches trained so far.
     [[nodiscard]] std::uint64_t step() const { return pass_.step; }
+    /// The seed of the run.
     [[nodiscard]] std::uint64_t seed() const { return pass_.seed; }
+    /// The index of the first sample in the global batch.
     [[nodiscard]] std::uint64_t sample_offset() const { return pass_.sample_offset; }
+    /// The rank of this process.
     [[nodiscard]] std::uint32_t rank() const { return pass_.rank; }
 
 private:

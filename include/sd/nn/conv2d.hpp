@@ -17,6 +17,8 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// A convolution with weights from initializer.he_normal_fan_out. Throws std::invalid_argument for extents or
+    /// options that do not fit.
     Conv2d(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, Initializer& initializer)
         : options_(options) {
         if (in_channels < 1) refuse("Conv2d", "in_channels", in_channels, "1 or more");
@@ -30,6 +32,7 @@ public:
             {out_channels, in_channels / options.groups, kernel, kernel}));
     }
     Conv2d(const Conv2d&) = delete;
+    /// Moves; parameters keep their addresses.
     Conv2d(Conv2d&&) = default;
     Conv2d& operator=(Conv2d&&) = default;
     ~Conv2d() = default;
@@ -49,7 +52,9 @@ public:
         return conv2d_by_input<T>(dy, weight_->value, options_, x.shape());
     }
 
+    /// Stride, padding, dilation and groups.
     [[nodiscard]] const Conv2dOptions& options() const { return options_; }
+    /// (out_channels, in_channels / groups, kernel, kernel).
     [[nodiscard]] const ParameterPtr<accumulate_t<T>, Device>& weight() const { return weight_; }
 
     template <class Visitor>

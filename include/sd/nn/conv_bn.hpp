@@ -13,6 +13,7 @@ SD_NAMESPACE_BEGIN
 template <class T, class Device = Cpu>
 class ConvBn {
 public:
+    /// A Conv2d of these settings, its batch norm, and a ReLU if asked for.
     ConvBn(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, bool relu,
            Initializer& initializer)
         : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), relu_(relu) {}
@@ -26,7 +27,9 @@ public:
     /// dy is the gradient by the value of the output; returns the gradient by the value of x.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return conv_.backward(bn_.backward(dy)); }
 
+    /// The convolution.
     [[nodiscard]] Conv2d<T, Device>& conv() { return conv_; }
+    /// The batch norm.
     [[nodiscard]] BatchNorm2d<T, Device>& bn() { return bn_; }
 
 private:

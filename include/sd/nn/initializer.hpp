@@ -12,6 +12,7 @@ SD_NAMESPACE_BEGIN
 /// the seed and on how many tensors were asked for before it.
 class Initializer {
 public:
+    /// The seed is of all tensors that will be asked for.
     explicit Initializer(std::uint64_t seed) : seed_(seed) {}
 
     /// Values from N(0, 2 / fan_out) with fan_out = O KH KW for a weight (O, I, KH, KW).

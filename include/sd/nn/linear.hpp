@@ -20,6 +20,7 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// Weight and bias from U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch.
     Linear(Index in_features, Index out_features, Initializer& initializer) {
         if (in_features < 1) refuse("Linear", "in_features", in_features, "1 or more");
         if (out_features < 1) refuse("Linear", "out_features", out_features, "1 or more");
@@ -28,6 +29,7 @@ public:
         bias_ = std::make_shared<Parameter<A, Device>>(initializer.uniform<A>({out_features}, bound));
     }
     Linear(const Linear&) = delete;
+    /// Moves; parameters keep their addresses.
     Linear(Linear&&) = default;
     Linear& operator=(Linear&&) = default;
     ~Linear() = default;
@@ -45,7 +47,9 @@ public:
         return linear_by_input(dy, weight_->value);
     }
 
+    /// (out_features, in_features).
     [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
+    /// (out_features).
     [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
 
     template <class Visitor>

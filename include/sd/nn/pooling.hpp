@@ -13,6 +13,7 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// Window, stride and padding.
     explicit MaxPool2d(const Pool2dOptions& options) : options_(options) {}
 
     [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
@@ -38,6 +39,7 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// Window, stride and padding.
     explicit AvgPool2d(const Pool2dOptions& options) : options_(options) {}
 
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {

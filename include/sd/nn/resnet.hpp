@@ -30,21 +30,22 @@ enum class ShortcutKind {
 struct ResNetArchitecture {
     std::vector<Index> layers = {3, 4, 6, 3};         ///< blocks of each stage
     std::vector<Index> planes = {64, 128, 256, 512};  ///< width of each stage; stages after the first halve the image
-    Index stem_channels = 64;
-    Stem stem = Stem::imagenet;
-    ShortcutKind shortcut = ShortcutKind::projection;
-    Index groups = 1;
-    Index width_per_group = 64;
-    std::vector<bool> replace_stride_with_dilation =
-        {};  ///< one a stage, or empty: none; the first stage has no stride
+    Index stem_channels = 64;                          ///< of conv1
+    Stem stem = Stem::imagenet;                        ///< how images become the first stage's input
+    ShortcutKind shortcut = ShortcutKind::projection;  ///< where a block's shape changes
+    Index groups = 1;                                  ///< of 3x3 convolutions (ResNeXt)
+    Index width_per_group = 64;                        ///< 64 is the plain network's width
+
+    /// For each stage, whether dilation takes the place of its stride; empty: nowhere. The first stage has no stride.
+    std::vector<bool> replace_stride_with_dilation = {};
 };
 
 /// What a user chooses of a network with a given build.
 struct ResNetOptions {
-    Index num_classes = 1000;
+    Index num_classes = 1000;         ///< 1 or more
     std::uint64_t seed = 0;           ///< of the start values
     bool zero_init_residual = false;  ///< every block starts as its shortcut (P. Goyal et al., 2017)
-    Index in_channels = 3;
+    Index in_channels = 3;            ///< of the images
 };
 
 /// A residual network of blocks of one type. Block is built from (branch, policy, shortcut) and has Block::Branch.
@@ -52,6 +53,7 @@ struct ResNetOptions {
 template <class Block>
 class ResNet {
 public:
+    /// The residual branch of the blocks.
     using Branch = typename Block::Branch;
     using value_type = typename Block::value_type;
     using device_type = typename Block::device_type;
@@ -80,6 +82,7 @@ public:
 
     /// All blocks in forward order.
     [[nodiscard]] std::vector<Block>& blocks() { return blocks_; }
+    /// The same, read only.
     [[nodiscard]] const std::vector<Block>& blocks() const { return blocks_; }
 
     /// All parameters, in torchvision's order.

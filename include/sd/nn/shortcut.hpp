@@ -16,6 +16,7 @@ struct IdentityShortcut {};
 template <class T, class Device = Cpu>
 class ProjectionShortcut {
 public:
+    /// A 1x1 convolution of these settings and its batch norm.
     ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
         : unit_(in_channels, out_channels, 1, {.stride = stride}, false, initializer) {}
 
@@ -39,6 +40,7 @@ private:
 template <class T, class Device = Cpu>
 class PadShortcut {
 public:
+    /// Throws std::invalid_argument if out_channels is less than in_channels.
     PadShortcut(Index in_channels, Index out_channels)
         : in_channels_(in_channels), out_channels_(out_channels), pool_({.kernel = 2, .stride = 2}) {
         if (out_channels < in_channels) {
@@ -79,10 +81,13 @@ template <class T, class Device = Cpu>
 class Shortcut {
 public:
     Shortcut() = default;
+    /// A shortcut of this kind.
     Shortcut(ProjectionShortcut<T, Device> projection)
         : kind_(std::move(projection)) {}                            // NOLINT(google-explicit-constructor)
+    /// A shortcut of this kind.
     Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}  // NOLINT(google-explicit-constructor)
 
+    /// Whether S(x) = x.
     [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut>(kind_); }
 
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {

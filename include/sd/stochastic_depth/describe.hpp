@@ -26,10 +26,11 @@ struct BlockDescription {
 ///                     computed (method `block`; `sample` with compute `survivors`), 1 if it is (compute `all`).
 ///                     Branches count alike; in a ResNet they nearly are, since a halved image has twice the channels
 struct Description {
-    std::vector<BlockDescription> blocks;
-    Index batch_size = 0;
+    std::vector<BlockDescription> blocks;  ///< in forward order
+    Index batch_size = 0;  ///< samples of a training batch
     std::vector<std::string> warnings;  ///< in words
 
+    /// The mean number of branches that a sample passes in training.
     [[nodiscard]] double expected_depth() const {
         double depth = 0;
         for (const BlockDescription& block : blocks) depth += 1 - block.drop_rate;

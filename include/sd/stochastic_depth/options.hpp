@@ -117,13 +117,13 @@ inline void expect_rate(const char* where, const char* setting, double rate) {
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {
     std::string target_layer_name = "ResNetBottleneck";  ///< which blocks become stochastic
-    StochasticMethod stochastic_method = StochasticMethod::block;
+    StochasticMethod stochastic_method = StochasticMethod::block;  ///< whole blocks or samples
     double drop_rate = 0.2;  ///< 0 to 1
-    DropDistribution drop_distribution = DropDistribution::linear;
+    DropDistribution drop_distribution = DropDistribution::linear;  ///< over depth
     bool use_same_gpu_seed = true;  ///< `block`: all ranks drop the same blocks; without effect for `sample`
     Compute compute = Compute::all;  ///< of `sample`
-    Scaling scaling = Scaling::inference;
-    SkippedGradient skipped_gradient = SkippedGradient::none;
+    Scaling scaling = Scaling::inference;                       ///< where survival is made up for
+    SkippedGradient skipped_gradient = SkippedGradient::none;   ///< of parameters whose branch did not run
 };
 
 SD_NAMESPACE_END

@@ -37,7 +37,7 @@ inline double survival_scale(double drop_rate, Scaling scaling, bool training) {
 
 /// The plain residual block: act(S(x) + F(x)).
 struct KeepAllPolicy {
-    static constexpr double drop_rate = 0;
+    static constexpr double drop_rate = 0;  ///< p; 0 if all is kept.
 
     void validate() const {}
     [[nodiscard]] Mask draw(const Context&, std::uint32_t, Index samples) const {
@@ -52,10 +52,10 @@ struct KeepAllPolicy {
 /// Drops the branch for the whole batch with probability p. A dropped block with an identity shortcut returns its
 /// input. G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
 struct BlockPolicy {
-    double drop_rate = 0.2;  ///< p, 0 to 1
-    Scaling scaling = Scaling::inference;
-    bool use_same_gpu_seed = true;  ///< ranks drop together; otherwise each rank draws for itself
-    SkippedGradient skipped_gradient = SkippedGradient::none;
+    double drop_rate = 0.2;                ///< p, 0 to 1
+    Scaling scaling = Scaling::inference;  ///< where survival is made up for
+    bool use_same_gpu_seed = true;         ///< ranks drop together; otherwise each rank draws for itself
+    SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 
     void validate() const { expect_rate("BlockPolicy", "drop_rate", drop_rate); }
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
@@ -76,10 +76,10 @@ struct BlockPolicy {
 /// Drops the branch for each sample with probability p.
 /// MosaicML Composer's sample-wise stochastic depth; "drop path" and "row" mode elsewhere.
 struct SamplePolicy {
-    double drop_rate = 0.2;  ///< p, 0 to 1
-    Compute compute = Compute::all;
-    Scaling scaling = Scaling::inference;
-    SkippedGradient skipped_gradient = SkippedGradient::none;
+    double drop_rate = 0.2;                                    ///< p, 0 to 1
+    Compute compute = Compute::all;                            ///< whether dropped samples are computed
+    Scaling scaling = Scaling::inference;                      ///< where survival is made up for
+    SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 
     void validate() const { expect_rate("SamplePolicy", "drop_rate", drop_rate); }
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
@@ -105,16 +105,21 @@ struct SamplePolicy {
 class AnyPolicy {
 public:
     AnyPolicy() = default;
+    /// A policy of this kind.
     AnyPolicy(KeepAllPolicy policy) : policy_(policy) {}  // NOLINT(google-explicit-constructor)
-    AnyPolicy(BlockPolicy policy) : policy_(policy) {}    // NOLINT(google-explicit-constructor)
-    AnyPolicy(SamplePolicy policy) : policy_(policy) {}   // NOLINT(google-explicit-constructor)
+    /// A policy of this kind.
+    AnyPolicy(BlockPolicy policy) : policy_(policy) {}  // NOLINT(google-explicit-constructor)
+    /// A policy of this kind.
+    AnyPolicy(SamplePolicy policy) : policy_(policy) {}  // NOLINT(google-explicit-constructor)
 
     /// The policy if it is of that type, else nullptr.
     template <class Policy>
     [[nodiscard]] const Policy* get_if() const {
         return std::get_if<Policy>(&policy_);
     }
+    /// Whether anything can be dropped.
     [[nodiscard]] bool is_stochastic() const { return !std::holds_alternative<KeepAllPolicy>(policy_); }
+    /// p; 0 if all is kept.
     [[nodiscard]] double drop_rate() const {
         return std::visit([](const auto& policy) { return policy.drop_rate; }, policy_);
     }

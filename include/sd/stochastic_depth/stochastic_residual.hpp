@@ -32,7 +32,9 @@ template <ResidualBranch BranchType, class PolicyType = AnyPolicy, class Activat
     requires ResidualActivation<Activation, branch_value_t<BranchType>, branch_device_t<BranchType>>
 class StochasticResidual {
 public:
+    /// The residual branch F.
     using Branch = BranchType;
+    /// Who is dropped, and when.
     using Policy = PolicyType;
     using value_type = branch_value_t<Branch>;
     using device_type = branch_device_t<Branch>;
@@ -111,6 +113,7 @@ public:
         given_mask_ = std::move(mask);
     }
 
+    /// How the block trains.
     [[nodiscard]] const Policy& policy() const { return policy_; }
 
     /// Changes how the block trains; parameters stay where they are.
@@ -122,8 +125,10 @@ public:
 
     /// The block's place among the stochastic blocks of its network: it decides which random numbers the block draws.
     [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
+    /// Sets block_index().
     void set_block_index(std::uint32_t index) { block_index_ = index; }
 
+    /// The residual branch F.
     [[nodiscard]] Branch& branch() { return branch_; }
 
     template <class Visitor>

@@ -44,6 +44,7 @@ inline void validate(const StochasticDepthOptions& options) {
 /// holds(const void* parameter).
 class OptimizerView {
 public:
+    /// Looks at the optimizer, which must outlive the view.
     template <class Optimizer>
         requires requires(const Optimizer& optimizer, const void* parameter) {
             { optimizer.holds(parameter) } -> std::convertible_to<bool>;
@@ -51,6 +52,7 @@ public:
     OptimizerView(const Optimizer& optimizer)  // NOLINT(google-explicit-constructor)
         : holds_([&optimizer](const void* parameter) { return optimizer.holds(parameter); }) {}
 
+    /// Whether the optimizer trains the parameter at this address.
     [[nodiscard]] bool holds(const void* parameter) const { return holds_(parameter); }
 
 private:

@@ -20,12 +20,14 @@ namespace testing {
 /// Comparisons look at the value alone: at a kink, the derivative is that of the side on which the value lies. Layers
 /// built with Dual for their scalar run through the plain loops of reference/.
 struct Dual {
+    /// How many derivatives are carried.
     static constexpr std::size_t directions = 8;
 
-    double value = 0;
-    std::array<double, directions> slope{};
+    double value = 0;  ///< f
+    std::array<double, directions> slope{};  ///< derivatives of f, one a direction
 
     Dual() = default;
+    /// A constant: all derivatives are 0.
     explicit Dual(double number) : value(number) {}
 
     /// value f, slopes df times those of a.

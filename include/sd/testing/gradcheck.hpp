@@ -47,6 +47,7 @@ struct GradcheckOptions {
 
 /// What was found for one tensor: the input or a parameter.
 struct GradcheckRow {
+    /// "input" or the name of a parameter
     std::string tensor;
     Index probes = 0;             ///< entries and directions
     Index kinks = 0;              ///< probes that finite differences cannot judge
@@ -57,21 +58,25 @@ struct GradcheckRow {
 
 /// What gradcheck() found.
 struct GradcheckReport {
-    std::vector<GradcheckRow> rows;
+    std::vector<GradcheckRow> rows;  ///< the input, then each parameter
     std::vector<std::string> failures;  ///< in words; empty if the layer passed
 
+    /// Whether all is well.
     [[nodiscard]] bool passed() const { return failures.empty(); }
+    /// The largest of all rows.
     [[nodiscard]] double difference_error() const {
         double worst = 0;
         for (const GradcheckRow& row : rows) worst = std::max(worst, row.difference_error);
         return worst;
     }
+    /// The largest of all rows.
     [[nodiscard]] double dual_error() const {
         double worst = 0;
         for (const GradcheckRow& row : rows) worst = std::max(worst, row.dual_error);
         return worst;
     }
 
+    /// Prints a table, then the failures.
     friend std::ostream& operator<<(std::ostream& stream, const GradcheckReport& report) {
         stream << std::left << std::setw(36) << "gradient by" << std::right << std::setw(8) << "probes" << std::setw(8)
                << "kinks" << std::setw(14) << "differences" << std::setw(14) << "dual"

@@ -57,7 +57,9 @@ public:
                            [&](const auto& own) { return own.get() == parameter; });
     }
 
+    /// The settings.
     [[nodiscard]] const SgdOptions& options() const { return options_; }
+    /// Changes the settings. Throws std::invalid_argument, with nothing changed, if one is outside its range.
     void set_options(const SgdOptions& options) {
         const auto expect_not_negative = [](const char* setting, double value) {
             if (!(value >= 0) || !std::isfinite(value)) refuse("Sgd", setting, value, "a finite number of 0 or more");
@@ -72,6 +74,7 @@ public:
         }
         options_ = options;
     }
+    /// Changes the learning rate. Throws std::invalid_argument if it is negative or not finite.
     void set_learning_rate(double learning_rate) {
         SgdOptions options = options_;
         options.learning_rate = learning_rate;
