@@ -1,4 +1,5 @@
-// The reference kernels of the linear layer and cross-entropy: numbers worked out by hand, and every backward against its forward.
+// The reference kernels of the linear layer and cross-entropy: numbers worked out by hand, and every backward against
+// its forward.
 #include "kernel_gradient.hpp"
 
 #include "sd/reference/cross_entropy.hpp"

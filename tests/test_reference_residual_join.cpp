@@ -1,4 +1,5 @@
-// The reference kernels of pending tensors, ReLU and the residual join: numbers worked out by hand, and every backward against its forward.
+// The reference kernels of pending tensors, ReLU and the residual join: numbers worked out by hand, and every backward
+// against its forward.
 #include "kernel_gradient.hpp"
 
 #include "sd/reference/pending.hpp"
