@@ -22,12 +22,12 @@ using sd_test::TemporaryDirectory;
 
 namespace {
 
-// `records` records of a CIFAR-10 file: record r has label r mod 10 and pixel values (r + plane position + 7 plane) mod
-// 256.
-std::string cifar_records(int records) {
+// `records` records of a CIFAR file: record r has label r mod 10, after the coarse label if any, and pixel values
+// (r + plane position + 7 plane) mod 256.
+std::string cifar_records(int records, const std::string& coarse_label = "") {
     std::string bytes;
     for (int r = 0; r < records; ++r) {
-        bytes += static_cast<char>(r % 10);
+        bytes += coarse_label + static_cast<char>(r % 10);
         for (int i = 0; i < 3072; ++i) bytes += static_cast<char>((r + i % 1024 + 7 * (i / 1024)) % 256);
     }
     return bytes;
@@ -82,6 +82,42 @@ TEST_CASE("cifar-10: files that are not whole are refused, naming the file") {
     std::filesystem::remove(directory.path() / "test_batch.bin");
     directory.write("test_batch.bin.xz", "x");
     CHECK_THROWS_WITH_AS(read(), doctest::Contains("xz -dk"), std::runtime_error);
+}
+
+TEST_CASE("cifar-100: fine labels are the classes, coarse labels are checked") {
+    const TemporaryDirectory directory;
+    const std::string coarse(1, '\x13');
+    std::string bytes = cifar_records(3, coarse);
+    bytes[3074 + 1] = 99;
+    directory.write("train.bin", bytes);
+    directory.write("test.bin", cifar_records(1, coarse));
+    const auto train = sd::read_cifar100(directory.path(), sd::Split::train);
+    REQUIRE(train.size() == 3);
+    CHECK(train.num_classes() == 100);
+    CHECK(train.image_shape() == Shape{32, 32, 3});
+    CHECK(train.label(1) == 99);
+    CHECK(train.label(2) == 2);
+    std::vector<float> image(3072);
+    train.read(2, image.data());
+    // Blue of pixel (1, 3): byte 2 + 32 + 3 + 14 = 51, a fifth of 255.
+    CHECK(image[(32 + 3) * 3 + 2] == doctest::Approx((0.2 - 0.4409) / 0.2762).epsilon(1e-5));
+
+    const auto read = [&] { (void)sd::read_cifar100(directory.path(), sd::Split::test); };
+    CHECK_NOTHROW(read());
+    std::string wrong = cifar_records(2, coarse);
+    wrong[3074] = 20;
+    directory.write("test.bin", wrong);
+    CHECK_THROWS_WITH_AS(read(), doctest::Contains("coarse label of record 1: got 20, expected 0 to 19"),
+                         std::runtime_error);
+    wrong[3074] = 0;
+    wrong[3075] = 100;
+    directory.write("test.bin", wrong);
+    CHECK_THROWS_WITH_AS(read(), doctest::Contains("fine label of record 1: got 100, expected 0 to 99"),
+                         std::runtime_error);
+    directory.write("test.bin", cifar_records(1));
+    CHECK_THROWS_WITH_AS(read(), doctest::Contains("size of a CIFAR-100 record"), std::runtime_error);
+    std::filesystem::remove(directory.path() / "test.bin");
+    CHECK_THROWS_AS(read(), std::runtime_error);
 }
 
 TEST_CASE("data sets in memory: refused") {

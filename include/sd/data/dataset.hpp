@@ -8,6 +8,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -31,10 +32,57 @@ concept Dataset = requires(const D& dataset, Index i, float* image) {
     { dataset.label(i) } -> std::convertible_to<Index>;
 };
 
+/// Which part of a data set.
+enum class Split {
+    train,  ///< what to learn from
+    test    ///< what to be judged by
+};
+
 /// Mean and standard deviation of each channel, of pixels scaled to [0, 1].
 struct Normalization {
     std::vector<float> mean;       ///< (C), finite
     std::vector<float> deviation;  ///< (C), finite and above 0
+};
+
+/// The normalised value of each byte, a table a channel, rounded once from double:
+///
+///     value(c, byte) = (byte / 255 - mean(c)) / deviation(c)
+class NormalizedBytes {
+public:
+    /// `where` names the caller in errors. Throws std::invalid_argument for means or deviations that are not one a
+    /// channel, not finite, or for a deviation that is not above 0.
+    NormalizedBytes(const std::string& where, const Normalization& normalization, Index channels) {
+        const auto expect_one_each = [&](const char* what, std::size_t count) {
+            if (static_cast<Index>(count) != channels) refuse(where, what, count, text(channels, ", one a channel"));
+        };
+        expect_one_each("number of means", normalization.mean.size());
+        expect_one_each("number of deviations", normalization.deviation.size());
+        values_.resize(normalization.mean.size());
+        for (std::size_t c = 0; c < values_.size(); ++c) {
+            const double mean = normalization.mean[c];
+            const double deviation = normalization.deviation[c];
+            if (!std::isfinite(mean)) refuse(where, text("mean of channel ", c), mean, "a finite number");
+            if (!std::isfinite(deviation) || !(deviation > 0)) {
+                refuse(where, text("deviation of channel ", c), deviation, "a finite number above 0");
+            }
+            for (std::size_t byte = 0; byte < 256; ++byte) {
+                values_[c][byte] = static_cast<float>((static_cast<double>(byte) / 255 - mean) / deviation);
+            }
+        }
+    }
+
+    /// Writes the values of `size` bytes, pixel after pixel, channels contiguous.
+    void apply(const std::uint8_t* bytes, Index size, float* values) const {
+        const auto channels = static_cast<Index>(values_.size());
+        for (Index first = 0; first < size; first += channels) {
+            for (Index c = 0; c < channels; ++c) {
+                values[first + c] = values_[static_cast<std::size_t>(c)][bytes[first + c]];
+            }
+        }
+    }
+
+private:
+    std::vector<std::array<float, 256>> values_;
 };
 
 /// Images of bytes, given out as
@@ -46,9 +94,11 @@ public:
     /// Throws std::invalid_argument if anything does not fit.
     InMemoryDataset(const Shape& shape, std::vector<std::uint8_t> pixels, std::vector<Index> labels, Index num_classes,
                     const Normalization& normalization)
-        : shape_(shape), pixels_(std::move(pixels)), labels_(std::move(labels)), num_classes_(num_classes) {
-        expect_rank("InMemoryDataset", "an image", shape_, 3);
-        if (shape_.size() < 1) refuse("InMemoryDataset", "shape of an image", shape_, "extents of 1 or more");
+        : shape_(checked_shape(shape)),
+          pixels_(std::move(pixels)),
+          labels_(std::move(labels)),
+          num_classes_(num_classes),
+          values_("InMemoryDataset", normalization, shape_[2]) {
         if (num_classes_ < 1) refuse("InMemoryDataset", "number of classes", num_classes_, "1 or more");
         // By division: the number of labels times the size of an image may be more than an Index can count.
         const auto image_size = static_cast<std::size_t>(shape_.size());
@@ -61,7 +111,6 @@ public:
                 refuse("InMemoryDataset", text("label of sample ", i), labels_[i], text("0 to ", num_classes_ - 1));
             }
         }
-        fill_values(normalization);
     }
 
     /// The number of samples.
@@ -75,14 +124,7 @@ public:
     /// Writes the H * W * C normalised values of sample i. Throws std::invalid_argument if there is no sample i.
     void read(Index i, float* image) const {
         check_sample(i);
-        const Index size = shape_.size();
-        const Index channels = shape_[2];
-        const std::uint8_t* pixel = pixels_.data() + i * size;
-        for (Index first = 0; first < size; first += channels) {
-            for (Index c = 0; c < channels; ++c) {
-                image[first + c] = values_[static_cast<std::size_t>(c)][pixel[first + c]];
-            }
-        }
+        values_.apply(pixels_.data() + i * shape_.size(), shape_.size(), image);
     }
 
     /// The class of sample i. Throws std::invalid_argument if there is no sample i.
@@ -92,41 +134,21 @@ public:
     }
 
 private:
-    void check_sample(Index i) const {
-        if (i < 0 || i >= size()) refuse("InMemoryDataset", "sample", i, text("0 to ", size() - 1));
+    static const Shape& checked_shape(const Shape& shape) {
+        expect_rank("InMemoryDataset", "an image", shape, 3);
+        if (shape.size() < 1) refuse("InMemoryDataset", "shape of an image", shape, "extents of 1 or more");
+        return shape;
     }
 
-    /// The normalised value of each of the 256 bytes, a table a channel, rounded once from double.
-    void fill_values(const Normalization& normalization) {
-        const auto channels = static_cast<std::size_t>(shape_[2]);
-        if (normalization.mean.size() != channels) {
-            refuse("InMemoryDataset", "number of means", normalization.mean.size(), text(channels, ", one a channel"));
-        }
-        if (normalization.deviation.size() != channels) {
-            refuse("InMemoryDataset", "number of deviations", normalization.deviation.size(),
-                   text(channels, ", one a channel"));
-        }
-        values_.resize(channels);
-        for (std::size_t c = 0; c < channels; ++c) {
-            const double mean = normalization.mean[c];
-            const double deviation = normalization.deviation[c];
-            if (!std::isfinite(mean)) {
-                refuse("InMemoryDataset", text("mean of channel ", c), mean, "a finite number");
-            }
-            if (!std::isfinite(deviation) || !(deviation > 0)) {
-                refuse("InMemoryDataset", text("deviation of channel ", c), deviation, "a finite number above 0");
-            }
-            for (std::size_t byte = 0; byte < 256; ++byte) {
-                values_[c][byte] = static_cast<float>((static_cast<double>(byte) / 255 - mean) / deviation);
-            }
-        }
+    void check_sample(Index i) const {
+        if (i < 0 || i >= size()) refuse("InMemoryDataset", "sample", i, text("0 to ", size() - 1));
     }
 
     Shape shape_;
     std::vector<std::uint8_t> pixels_;
     std::vector<Index> labels_;
     Index num_classes_;
-    std::vector<std::array<float, 256>> values_;
+    NormalizedBytes values_;
 };
 
 SD_NAMESPACE_END

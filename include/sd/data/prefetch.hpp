@@ -1,0 +1,189 @@
+// Batches loaded ahead, by threads beside the one that trains. Needs the system's thread library.
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/data/loader.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <exception>
+#include <iterator>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <thread>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of a PrefetchLoader.
+struct PrefetchOptions {
+    Index workers = 2;  ///< threads that load, 1 to 1024
+    Index ahead = 4;    ///< batches loaded or being loaded beyond the one in use, 1 to 65536
+};
+
+template <Dataset D, class T>
+class PrefetchLoader;
+
+/// The batches of one epoch in their order, once through. Workers load them ahead as long as this lives; it may go
+/// before the last batch. To be used by one thread.
+template <Dataset D, class T>
+class PrefetchedEpoch {
+public:
+    /// Reads one batch after the other.
+    class Iterator {
+    public:
+        using value_type = Batch<T>;
+        using difference_type = std::ptrdiff_t;  ///< input iterators have one
+
+        /// The batch; it may be moved from.
+        [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
+        /// Waits for the next batch. Rethrows what loading it threw; the next call goes on with the batch after it.
+        Iterator& operator++() {
+            epoch_->advance();
+            return *this;
+        }
+        void operator++(int) { ++*this; }
+
+        /// True past the last batch.
+        [[nodiscard]] bool operator==(std::default_sentinel_t) const { return !epoch_->current_.has_value(); }
+
+    private:
+        friend class PrefetchedEpoch;
+        explicit Iterator(PrefetchedEpoch& epoch) : epoch_(&epoch) {}
+
+        PrefetchedEpoch* epoch_;
+    };
+
+    PrefetchedEpoch(const PrefetchedEpoch&) = delete;
+    PrefetchedEpoch& operator=(const PrefetchedEpoch&) = delete;
+    /// Waits for the batches that are being loaded; no other one is begun.
+    ~PrefetchedEpoch() {
+        for (std::jthread& worker : workers_) worker.request_stop();
+    }
+
+    /// Waits for the first batch. To be called once.
+    [[nodiscard]] Iterator begin() {
+        advance();
+        return Iterator(*this);
+    }
+    /// Past the last batch.
+    [[nodiscard]] std::default_sentinel_t end() const { return {}; }
+
+private:
+    friend class PrefetchLoader<D, T>;
+
+    /// Starts the workers; the arguments have been checked.
+    PrefetchedEpoch(const DataLoader<D, T>& loader, const PrefetchOptions& options, Index epoch)
+        : loader_(loader), epoch_(epoch), slots_(static_cast<std::size_t>(std::min(options.ahead, loader.batches()))) {
+        const Index workers = std::min(options.workers, static_cast<Index>(slots_.size()));
+        workers_.reserve(static_cast<std::size_t>(workers));
+        for (Index i = 0; i < workers; ++i) {
+            workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+        }
+    }
+
+    /// Where a batch waits to be taken: batch i in slot i mod number of slots. Empty while it is not loaded.
+    struct Slot {
+        std::optional<Batch<T>> batch;
+        std::exception_ptr error;  ///< instead of the batch
+
+        [[nodiscard]] bool is_filled() const { return batch.has_value() || error != nullptr; }
+    };
+
+    [[nodiscard]] Slot& slot_of(Index batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
+
+    /// Makes the next batch the current one, or none after the last.
+    void advance() {
+        current_.reset();
+        if (taken_ == loader_.batches()) return;
+        Slot slot;
+        {
+            std::unique_lock lock(mutex_);
+            filled_.wait(lock, [this] { return slot_of(taken_).is_filled(); });
+            slot = std::exchange(slot_of(taken_), Slot{});
+            ++taken_;
+        }
+        emptied_.notify_one();
+        if (slot.error) std::rethrow_exception(slot.error);
+        current_ = std::move(slot.batch);
+    }
+
+    /// Loads the next batch that nobody has begun, as long as there is one and nobody says stop.
+    void work(const std::stop_token& stop) {
+        const SerialScope serial;
+        std::unique_lock lock(mutex_);
+        while (begun_ < loader_.batches()) {
+            const auto has_room = [this] { return begun_ - taken_ < static_cast<Index>(slots_.size()); };
+            if (!emptied_.wait(lock, stop, has_room) || stop.stop_requested()) return;
+            if (begun_ == loader_.batches()) return;  // another worker took the last one meanwhile
+            const Index batch = begun_++;
+            lock.unlock();
+            Slot loaded;
+            try {
+                loaded.batch = loader_.load(epoch_, batch);
+            } catch (...) {
+                loaded.error = std::current_exception();
+            }
+            lock.lock();
+            slot_of(batch) = std::move(loaded);
+            filled_.notify_one();
+        }
+    }
+
+    DataLoader<D, T> loader_;
+    Index epoch_;
+    std::optional<Batch<T>> current_;  // of the thread that iterates
+    std::mutex mutex_;                 // of all that follows but for the workers
+    std::condition_variable filled_;
+    std::condition_variable_any emptied_;
+    std::vector<Slot> slots_;
+    Index begun_ = 0;                    // batches that a worker has taken on
+    Index taken_ = 0;                    // batches given out
+    std::vector<std::jthread> workers_;  // last: they are joined before anything that they use goes
+};
+
+/// Gives out the batches of a DataLoader in their order, loaded ahead of their use:
+///
+///     const PrefetchLoader loader(DataLoader(dataset), {.workers = 2, .ahead = 4});
+///     for (const auto& batch : loader.epoch(0)) train(batch);
+///
+/// The batches are the DataLoader's, bit for bit, for any number of workers. Each worker loads a batch alone, without
+/// the threads of parallel loops.
+template <Dataset D, class T>
+class PrefetchLoader {
+public:
+    /// Throws std::invalid_argument for options out of range.
+    explicit PrefetchLoader(DataLoader<D, T> loader, const PrefetchOptions& options = {})
+        : loader_(std::move(loader)), options_(options) {
+        constexpr Index most_workers = 1024, most_ahead = 65536;
+        if (options_.workers < 1 || options_.workers > most_workers) {
+            refuse("PrefetchLoader", "workers", options_.workers, text("1 to ", most_workers));
+        }
+        if (options_.ahead < 1 || options_.ahead > most_ahead) {
+            refuse("PrefetchLoader", "ahead", options_.ahead, text("1 to ", most_ahead));
+        }
+    }
+
+    /// Where the batches come from.
+    [[nodiscard]] const DataLoader<D, T>& loader() const { return loader_; }
+
+    /// The number of batches in an epoch.
+    [[nodiscard]] Index batches() const { return loader_.batches(); }
+
+    /// Starts to load an epoch. The loader may go before the result; several epochs may be under way.
+    /// Throws std::invalid_argument for a negative epoch, std::system_error if no thread can be started. What loading a
+    /// batch throws comes out where the batch would.
+    [[nodiscard]] PrefetchedEpoch<D, T> epoch(Index epoch) const {
+        if (epoch < 0) refuse("PrefetchLoader::epoch", "epoch", epoch, "0 or more");
+        return PrefetchedEpoch<D, T>(loader_, options_, epoch);
+    }
+
+private:
+    DataLoader<D, T> loader_;
+    PrefetchOptions options_;
+};
+
+SD_NAMESPACE_END
