@@ -1,0 +1,9 @@
+// Safetensors files.
+#include "fuzz.hpp"
+
+#include "sd/io/safetensors.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    sd_test::reads_or_refuses(data, size, [](auto bytes) { return sd::parse_safetensors(bytes, "fuzz"); });
+    return 0;
+}
