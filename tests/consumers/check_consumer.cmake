@@ -1,0 +1,41 @@
+# Builds and runs the consumer: ROUTE is how it gets the library, THREADS is openmp or serial.
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
+set(consumer ${CMAKE_CURRENT_LIST_DIR}/consumer)
+set(build ${BINARY}/${ROUTE}_${THREADS})
+set(warnings -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+file(REMOVE_RECURSE ${build})
+
+if(ROUTE STREQUAL pkg_config)
+  if(THREADS STREQUAL serial)
+    set(OPENMP_FLAGS "")
+  endif()
+  set(ENV{PKG_CONFIG_PATH} ${BINARY}/installed/share/pkgconfig)
+  run(${PKG_CONFIG} --modversion sd)
+  if(NOT output STREQUAL "${VERSION}\n")
+    message(FATAL_ERROR "sd.pc: version: got ${output}, expected ${VERSION}")
+  endif()
+  run(${PKG_CONFIG} --cflags --libs sd)
+  separate_arguments(flags UNIX_COMMAND "${output}")
+  file(MAKE_DIRECTORY ${build})
+  run(${CXX} -std=c++20 -O0 ${warnings} ${OPENMP_FLAGS} ${consumer}/consumer.cpp ${flags} -o ${build}/consumer)
+else()
+  set(disable_openmp OFF)
+  if(THREADS STREQUAL serial)
+    set(disable_openmp ON)
+  endif()
+  run(${CMAKE_COMMAND} -S ${consumer} -B ${build} -DCMAKE_CXX_COMPILER=${CXX} "-DCMAKE_CXX_FLAGS=-O0"
+      "-DCONSUMER_WARNINGS=${warnings}" -DCONSUMER_ROUTE=${ROUTE} -DCONSUMER_SOURCE=${SOURCE}
+      -DCONSUMER_VERSION=${VERSION} -DCMAKE_PREFIX_PATH=${BINARY}/installed
+      -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=${disable_openmp} --no-warn-unused-cli)
+  run(${CMAKE_COMMAND} --build ${build})
+  # A subproject brings nothing into the installation of its user.
+  run(${CMAKE_COMMAND} --install ${build} --prefix ${build}/installed)
+  if(EXISTS ${build}/installed)
+    message(FATAL_ERROR "the consumer installs files that are not its own")
+  endif()
+endif()
+
+run(${build}/consumer)
+if(NOT output STREQUAL "block of 2 x 3 x 3 x 4, ${THREADS}\n")
+  message(FATAL_ERROR "the consumer prints: ${output}")
+endif()

@@ -1,0 +1,3 @@
+#include "same_settings.hpp"
+
+Seen look_from_other_unit() { return look(); }
