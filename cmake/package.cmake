@@ -29,6 +29,11 @@ set(CPACK_DEBIAN_PACKAGE_NAME sd-dev)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE all)
 set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
+    "Trains and runs residual networks whose blocks are skipped at random while
+training, for the whole batch or for single samples. Every gradient is written
+by hand; runs with one seed give the same bits for any number of threads.
+Headers for C++20 that need Eigen alone and use OpenMP if it is there.")
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libeigen3-dev (>= 3.4)")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "g++ | clang")
 set(CPACK_DEBIAN_PACKAGE_MAINTAINER "The sd developers")

@@ -22,15 +22,32 @@
 #endif
 
 // Every setting that changes the code of an inline function is part of the namespace's name, so that units built with
-// different settings can be linked: the linker never merges a function of one with a function of another.
-#if defined(__AVX512F__)
+// different settings can be linked: the linker never merges a function of one with a function of another. Vector
+// instructions have a name for every set that compilers use for loops like ours. Sanitizers have none, since a function
+// that they watch computes the same; -ffp-contract has none because it defines no macro.
+#if defined(__AVX512VBMI__)
+#define SD_ABI_SIMD avx512vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define SD_ABI_SIMD avx512
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(__AVX512F__)
+#define SD_ABI_SIMD avx512f
+#elif defined(__AVX2__)
 #define SD_ABI_SIMD avx2
 #elif defined(__AVX__)
 #define SD_ABI_SIMD avx
+#elif defined(__SSE4_1__)
+#define SD_ABI_SIMD sse4
+#elif defined(__ARM_FEATURE_SVE)
+#define SD_ABI_SIMD sve
 #else
 #define SD_ABI_SIMD base
+#endif
+
+// A sum of products that is rounded once has other bits than one that is rounded twice.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define SD_ABI_FMA fma
+#else
+#define SD_ABI_FMA nofma
 #endif
 
 #if defined(_OPENMP)
@@ -47,15 +64,21 @@
 
 #if defined(__FAST_MATH__)
 #define SD_ABI_MATH fast
+#elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#define SD_ABI_MATH finite
+#elif defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#define SD_ABI_MATH reordered
 #else
 #define SD_ABI_MATH exact
 #endif
 
-#define SD_ABI_JOIN_(major, minor, simd, threads, checks, math) \
-    v##major##_##minor##_##simd##_##threads##_##checks##_##math
-#define SD_ABI_JOIN(major, minor, simd, threads, checks, math) SD_ABI_JOIN_(major, minor, simd, threads, checks, math)
-#define SD_ABI_NAMESPACE \
-    SD_ABI_JOIN(SD_VERSION_MAJOR, SD_VERSION_MINOR, SD_ABI_SIMD, SD_ABI_THREADS, SD_ABI_CHECKS, SD_ABI_MATH)
+#define SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math) \
+    v##major##_##minor##_##patch##_##simd##_##fma##_##threads##_##checks##_##math
+#define SD_ABI_JOIN(major, minor, patch, simd, fma, threads, checks, math) \
+    SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math)
+#define SD_ABI_NAMESPACE                                                                                       \
+    SD_ABI_JOIN(SD_VERSION_MAJOR, SD_VERSION_MINOR, SD_VERSION_PATCH, SD_ABI_SIMD, SD_ABI_FMA, SD_ABI_THREADS, \
+                SD_ABI_CHECKS, SD_ABI_MATH)
 
 #define SD_NAMESPACE_BEGIN \
     namespace sd {         \
