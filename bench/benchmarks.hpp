@@ -1,0 +1,22 @@
+// The benchmarks, a file a subject. Registering one allocates nothing: operands are made when it runs.
+#pragma once
+
+#include "workload.hpp"
+
+#include <vector>
+
+namespace bench {
+
+/// `fma_peak` and `copy`: the two ceilings of every kernel.
+void register_machine();
+/// `conv2d/{forward,by_input,by_weight}/<HxCixCoxKxS>`.
+void register_conv2d();
+/// `residual_join/{forward,backward}/<NxHxWxC>`.
+void register_residual_join();
+
+/// `train_step/<model>/<method>/batch:N/size:S`.
+std::vector<NamedWorkload> train_steps();
+/// `eval/<model>/batch:N/size:S`.
+std::vector<NamedWorkload> evals();
+
+}  // namespace bench

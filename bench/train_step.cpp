@@ -1,0 +1,130 @@
+// Training steps: zero_grad, forward, cross entropy, backward, SGD, on a batch that is in memory already.
+#include "benchmarks.hpp"
+#include "masks.hpp"
+#include "measure.hpp"
+#include "networks.hpp"
+
+#include <cmath>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace bench {
+
+namespace {
+
+/// How a network is trained, and the name of that in benchmarks.
+struct Method {
+    std::string name;
+    sd::StochasticDepthOptions options;
+};
+
+std::vector<Method> methods() {
+    std::vector<Method> all = {{"none", {}}};
+    for (const auto& [rate, digits] : {std::pair{0.1, "0.1"}, std::pair{0.5, "0.5"}}) {
+        using sd::StochasticMethod;
+        all.push_back(
+            {sd::text("sample@", digits),
+             {.stochastic_method = StochasticMethod::sample, .drop_rate = rate, .compute = sd::Compute::all}});
+        all.push_back({sd::text("block@", digits), {.stochastic_method = StochasticMethod::block, .drop_rate = rate}});
+        all.push_back({sd::text("survivors@", digits),
+                       {.stochastic_method = StochasticMethod::sample,
+                        .drop_rate = rate,
+                        .drop_distribution = sd::DropDistribution::uniform,
+                        .compute = sd::Compute::survivors}});
+    }
+    return all;
+}
+
+/// Adds up what a branch's convolutions cost a sample, as multiply-adds over the output pixels of the network's stem.
+/// Blocks are visited in forward order: a stride makes the image smaller for all that follow.
+struct BranchCost {
+    double& area;
+    double cost = 0;
+
+    template <class Layer>
+    void operator()(std::string_view, Layer& layer) {
+        if constexpr (requires { layer.options().stride; }) {
+            const auto stride = static_cast<double>(layer.options().stride);
+            area /= stride * stride;
+            cost += area * static_cast<double>(layer.weight()->value.size());
+        }
+    }
+};
+
+template <class Model>
+std::vector<BlockCost> block_costs(Model& model) {
+    std::vector<BlockCost> costs;
+    double area = 1;
+    for (auto& block : model.blocks()) {
+        BranchCost branch{area};
+        block.branch().visit(branch);
+        costs.push_back({block.policy().drop_rate(), branch.cost});
+    }
+    return costs;
+}
+
+template <class Model>
+class TrainStep final : public Workload {
+public:
+    TrainStep(Model model, const NetworkCase& network, const Method& method)
+        : model_(std::move(model)),
+          optimizer_(model_.parameters(), {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 1e-4}),
+          images_(filled(network.input_shape())) {
+        for (Index n = 0; n < network.batch; ++n) labels_.push_back(n % network.classes);
+        if (method.name == "none") return;
+        sd::StochasticDepthOptions options = method.options;
+        options.target_layer_name = Model::Branch::layer_name;
+        sd::apply_stochastic_depth(model_, options);
+        masks_ = stratified_masks(block_costs(model_), network.batch,
+                                  options.stochastic_method == sd::StochasticMethod::block);
+    }
+
+    void run() override {
+        for (std::size_t i = 0; !masks_.empty() && i < model_.blocks().size(); ++i) {
+            model_.blocks()[i].set_mask(masks_[step_ % masks_.size()][i]);
+        }
+        const std::span<const Index> labels(labels_);
+        optimizer_.zero_grad();
+        const auto logits = model_.forward(images_, sd::Context::train({.step = step_, .seed = 0}));
+        const float loss = sd::cross_entropy_forward(logits, labels, 0.0);
+        if (!std::isfinite(loss)) throw std::runtime_error("train_step: the loss is not finite");
+        model_.backward(sd::cross_entropy_by_input(logits, labels, 0.0));
+        optimizer_.step();
+        ++step_;
+    }
+
+    [[nodiscard]] Index cycle() const override { return masks_.empty() ? 1 : static_cast<Index>(masks_.size()); }
+    [[nodiscard]] Index images() const override { return images_.extent(0); }
+
+private:
+    Model model_;
+    sd::Sgd<float> optimizer_;
+    sd::Tensor<float> images_;
+    std::vector<Index> labels_;
+    MaskList masks_;  ///< empty: every block of every sample runs
+    std::size_t step_ = 0;
+};
+
+}  // namespace
+
+std::vector<NamedWorkload> train_steps() {
+    std::vector<NamedWorkload> all;
+    for (const NetworkCase& network : network_cases()) {
+        for (const Method& method : methods()) {
+            const auto make = [network, method]() -> std::unique_ptr<Workload> {
+                const auto build = [&]<class Model>(Model& model) -> std::unique_ptr<Workload> {
+                    return std::make_unique<TrainStep<Model>>(std::move(model), network, method);
+                };
+                return tools::with_network<float>(network.model, {.num_classes = network.classes}, build);
+            };
+            all.push_back({sd::text("train_step/", network.model, '/', method.name, '/', network.extents()), make});
+        }
+    }
+    return all;
+}
+
+}  // namespace bench
