@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""The results of ./run bench --json FILE as tables in Markdown: every convolution against its roofline, and every
+residual join against the copy.
+
+    tools/roofline.py FILE
+
+    bound of a convolution = min(fma_peak, copy x flop / bytes),  bytes = input, weight and output once each
+
+The file has fma_peak, copy and what is to be shown: ./run bench --filter 'fma_peak|copy|conv2d|residual_join'. With
+--benchmark_repetitions=N each figure is the median of its repetitions.
+"""
+import argparse
+import collections
+import json
+import pathlib
+import statistics
+import sys
+
+
+def read_medians(path):
+    """{name: {counter: median over repetitions}}"""
+    repetitions = collections.defaultdict(lambda: collections.defaultdict(list))
+    results = json.loads(path.read_text())
+    if "benchmarks" not in results:
+        sys.exit(f"roofline.py: {path}: got no \"benchmarks\", expected what ./run bench --json FILE writes")
+    for entry in results["benchmarks"]:
+        if entry.get("run_type") == "aggregate":
+            continue
+        for counter in ("FLOPS", "bytes_per_second", "flop_per_byte"):
+            if counter in entry:
+                repetitions[entry["run_name"]][counter].append(entry[counter])
+    return {name: {counter: statistics.median(values) for counter, values in counters.items()}
+            for name, counters in repetitions.items()}
+
+
+def print_table(columns, rows):
+    if not rows:
+        return
+    print()
+    for row in (columns, ["---"] * len(columns), *rows):
+        print("| " + " | ".join(row) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=pathlib.Path, help="JSON of ./run bench")
+    results = read_medians(parser.parse_args().file)
+    missing = [name for name in ("fma_peak", "copy") if name not in results]
+    if missing:
+        sys.exit(f"roofline.py: the file has no {' and no '.join(missing)}, expected both ceilings")
+    peak, bandwidth = results["fma_peak"]["FLOPS"], results["copy"]["bytes_per_second"]
+    print(f"fma_peak {peak / 1e9:.1f} GFLOP/s, copy {bandwidth / 1e9:.1f} GB/s")
+
+    convolutions, joins = [], []
+    for name, counters in results.items():
+        subject, _, case = name.partition("/")
+        if subject == "conv2d":
+            reached, memory_bound = counters["FLOPS"], bandwidth * counters["flop_per_byte"]
+            bound = min(peak, memory_bound)
+            convolutions.append([case, f"{reached / 1e9:.1f}", f"{bound / 1e9:.1f}",
+                                 "copy" if memory_bound < peak else "fma_peak", f"{100 * reached / bound:.1f}"])
+        elif subject == "residual_join":
+            reached = counters["bytes_per_second"]
+            joins.append([case, f"{reached / 1e9:.1f}", f"{100 * reached / bandwidth:.1f}"])
+    print_table(["conv2d", "GFLOP/s", "bound, GFLOP/s", "set by", "% of bound"], convolutions)
+    print_table(["residual_join", "GB/s", "% of copy"], joins)
+
+
+if __name__ == "__main__":
+    main()
