@@ -58,10 +58,9 @@ class Side:
             pass  # the line that is missing tells more
         return float(self._line()) / (self.runs * self.images)
 
-    def set_turn(self, seconds):
-        """Makes a turn last about as long, in whole cycles."""
-        cycle_seconds = self.seconds_per_image() * self.images * self.cycle
-        self.runs = self.cycle * max(1, round(seconds / cycle_seconds))
+    def seconds_per_cycle(self):
+        """As one turn has it."""
+        return self.seconds_per_image() * self.images * self.cycle
 
     def close(self):
         with contextlib.suppress(BrokenPipeError):  # what a dead process did not read
@@ -73,9 +72,11 @@ class Side:
 
 
 def paired_rounds(sides, rounds, seconds):
-    """For each side its seconds an image, a round. Every second round goes backwards."""
-    for side in sides:
-        side.set_turn(seconds)
+    """For each side its seconds an image, a round. Every second round goes backwards. Turns are of whole cycles, and about
+    as long for each side: the seconds asked for, or the longest cycle."""
+    cycles = [side.seconds_per_cycle() for side in sides]
+    for side, cycle in zip(sides, cycles):
+        side.runs = side.cycle * max(1, round(max(seconds, *cycles) / cycle))
     times = [[] for _ in sides]
     for i in range(rounds):
         order = range(len(sides)) if i % 2 == 0 else reversed(range(len(sides)))
