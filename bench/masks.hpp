@@ -26,8 +26,8 @@ using MaskList = std::vector<std::vector<sd::Mask>>;
 
 namespace detail {
 
-/// How often each block keeps its branch in `draws` draws: draws (1 - p) rounded down or up, so that what earlier blocks
-/// cost too much or too little is made up for.
+/// How often each block keeps its branch in `draws` draws: draws (1 - p) rounded down or up, so that what earlier
+/// blocks cost too much or too little is made up for.
 inline std::vector<Index> kept_draws(const std::vector<BlockCost>& blocks, Index draws) {
     std::vector<Index> kept;
     double surplus = 0;
@@ -70,10 +70,10 @@ inline double relative_cost(const MaskList& masks, const std::vector<BlockCost>&
     return cost / expected;
 }
 
-/// Masks for batches of `batch` samples, that drop single samples or, if `whole_batch`, all of them at once. Over the list
-/// each block keeps its branch as often as it is expected to, as nearly as whole numbers allow, evenly spread over steps
-/// and samples. The list is the shortest where that comes out even, else one of ten steps or a few more, with a mean cost
-/// within 0.2 % of the expected one. Throws std::logic_error if forty steps do not suffice.
+/// Masks for batches of `batch` samples, that drop single samples or, if `whole_batch`, all of them at once. Over the
+/// list each block keeps its branch as often as it is expected to, as nearly as whole numbers allow, evenly spread over
+/// steps and samples. The list is the shortest where that comes out even, else one of ten steps or a few more, with a
+/// mean cost within 0.2 % of the expected one. Throws std::logic_error if forty steps do not suffice.
 inline MaskList stratified_masks(const std::vector<BlockCost>& blocks, Index batch, bool whole_batch) {
     constexpr double tolerance = 0.002;
     for (Index steps = 1; steps <= 40; ++steps) {

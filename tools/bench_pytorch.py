@@ -56,7 +56,8 @@ class CifarResNet(nn.Module):
 
 def make_run(name, memory_format, compiled):
     """The function to run and the images of a run."""
-    fields = re.fullmatch(r"(?:train_step/(?P<train>\w+)/none|eval/(?P<eval>\w+))/batch:(?P<batch>\d+)/size:(?P<size>\d+)", name)
+    fields = re.fullmatch(r"(?:train_step/(?P<train>\w+)/none|eval/(?P<eval>\w+))"
+                          r"/batch:(?P<batch>\d+)/size:(?P<size>\d+)", name)
     if not fields:
         sys.exit(f"bench_pytorch.py: got {name}, expected train_step/<model>/none/... or eval/<model>/...")
     model_name, batch, size = fields["train"] or fields["eval"], int(fields["batch"]), int(fields["size"])

@@ -32,8 +32,8 @@ class Side:
 
     def __init__(self, command, threads):
         self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-                                        env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+                                        text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
         try:
             self.cycle, self.images = map(int, self._line().split())
             self.runs = self.cycle
@@ -148,7 +148,8 @@ class Comparison:
             result[side] = images_per_second(own)
             if side != "sd":
                 result[side + "_ratio"] = ratio(own, times[0])
-        columns = [name, f"{result['sd']:.2f}", f"{result['pytorch']:.2f}", memory_format, ratio_text(result["pytorch_ratio"])]
+        columns = [name, f"{result['sd']:.2f}", f"{result['pytorch']:.2f}", memory_format,
+                   ratio_text(result["pytorch_ratio"])]
         if "pytorch_compile" in result:
             columns += [f"{result['pytorch_compile']:.2f}", ratio_text(result["pytorch_compile_ratio"])]
         else:
@@ -221,13 +222,17 @@ def processor():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sd-bench", required=True, metavar="PROGRAM", help="./run sets it")
-    parser.add_argument("--pytorch-python", required=True, metavar="PROGRAM", help="a Python that has PyTorch; ./run sets it")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="rows whose name has a match; --list shows the names")
+    parser.add_argument("--pytorch-python", required=True, metavar="PROGRAM",
+                        help="a Python that has PyTorch; ./run sets it")
+    parser.add_argument("--rows", default="", metavar="REGEX",
+                        help="rows whose name has a match; --list shows the names")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each side has its turn (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N",
+                        help="how often each side has its turn (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3, metavar="S",
                         help="about how long a turn lasts; at least one cycle of masks (%(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="of both sides (%(default)s)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+                        help="of both sides (%(default)s)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="file for all figures")
     return parser.parse_args()
@@ -242,7 +247,8 @@ def main():
     if options.list:
         print("\n".join(name for _, rows in chosen for name, _ in rows))
         return
-    versions = subprocess.run([options.pytorch_python, str(PYTORCH_SIDE), "--versions"], check=True, stdout=subprocess.PIPE, text=True)
+    versions = subprocess.run([options.pytorch_python, str(PYTORCH_SIDE), "--versions"], check=True,
+                              stdout=subprocess.PIPE, text=True)
     machine = f"{processor()}, {options.threads} threads; {versions.stdout.strip()}"
     print(f"{machine}; medians of {options.rounds} rounds, with their range")
     for titles, rows in chosen:
