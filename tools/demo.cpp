@@ -40,9 +40,9 @@ Network small_network() {
 
 Row train(const std::string& name, Network model, const std::shared_ptr<const sd::InMemoryDataset>& train_set,
           const std::shared_ptr<const sd::InMemoryDataset>& test_set) {
-    const sd::DataLoader loader(train_set, {.batch_size = 64, .shuffle = true, .seed = seed});
-    const sd::DataLoader in_order(train_set, {.batch_size = 250, .shuffle = false});
-    const sd::DataLoader test_loader(test_set, {.batch_size = 250, .shuffle = false});
+    const sd::PrefetchLoader loader(sd::DataLoader(train_set, {.batch_size = 64, .shuffle = true, .seed = seed}));
+    const sd::PrefetchLoader in_order(sd::DataLoader(train_set, {.batch_size = 250, .shuffle = false}));
+    const sd::PrefetchLoader test_loader(sd::DataLoader(test_set, {.batch_size = 250, .shuffle = false}));
     sd::Sgd<float> optimizer(model.parameters(),
                              {.learning_rate = 0.03, .momentum = 0.9, .weight_decay = 1e-4, .nesterov = true});
     const bool live = isatty(STDOUT_FILENO) != 0;

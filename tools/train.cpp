@@ -1,4 +1,5 @@
 // sd_train: trains a residual network with stochastic depth from the command line.
+#include "datasets.hpp"
 #include "networks.hpp"
 #include "training.hpp"
 
@@ -11,7 +12,6 @@
 #include <iomanip>
 #include <iostream>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <unistd.h>
 
@@ -22,6 +22,7 @@ using sd::Index;
 
 struct Settings {
     std::string data = "synthetic";
+    Index image_size = 224;
     std::string model = "cifar_resnet20";
     Index epochs = 3;
     Index batch_size = 128;
@@ -35,6 +36,7 @@ struct Settings {
     std::string drop_distribution = "linear";
     std::uint64_t seed = 42;
     int threads = 0;
+    Index workers = sd::PrefetchOptions{}.workers;
     Index max_batches = 0;
     std::string metrics;
     std::string weights;
@@ -61,12 +63,14 @@ void add_options(CLI::App& app, Settings& settings) {
         },
         "0..1");
     const auto data = CLI::Validator(
-        [](const std::string& value) -> std::string {
-            const bool known = value == "synthetic" || (value.starts_with("cifar10:") && value.size() > 8);
-            return known ? std::string() : value + " is not synthetic or cifar10:DIR";
+        [](const std::string& value) {
+            return tools::is_data_name(value) ? std::string() : value + " is none of " + tools::data_names();
         },
-        "synthetic|cifar10:DIR");
+        tools::data_names());
     app.add_option("--data", settings.data, "what to train on")->check(data)->capture_default_str();
+    app.add_option("--image-size", settings.image_size, "side of the squares cut from a folder's images")
+        ->check(CLI::Range(Index{1}, Index{8192}))
+        ->capture_default_str();
     app.add_option("--model", settings.model)->check(CLI::IsMember(tools::network_names()))->capture_default_str();
     app.add_option("--epochs", settings.epochs)->check(at_least(Index{1}))->capture_default_str();
     app.add_option("--batch-size", settings.batch_size)
@@ -90,26 +94,15 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--threads", settings.threads, "0: as many as there are")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
+    app.add_option("--workers", settings.workers, "threads that load batches ahead")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
     app.add_option("--max-batches", settings.max_batches, "training batches an epoch; 0: all")
         ->check(at_least(Index{0}))
         ->capture_default_str();
     app.add_option("--metrics", settings.metrics, "JSON lines, one a batch and one an epoch");
     app.add_option("--weights", settings.weights, "safetensors file to start from, with torchvision's names");
     app.add_option("--save", settings.save, "safetensors file for the weights, written after each epoch");
-}
-
-struct Data {
-    std::shared_ptr<const sd::InMemoryDataset> train, test;
-};
-
-Data load_data(const Settings& settings) {
-    if (settings.data == "synthetic") {
-        return {std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(8000, 10, 32, 32, settings.seed)),
-                std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(2000, 10, 32, 32, settings.seed, 8000))};
-    }
-    const std::string directory = settings.data.substr(std::string("cifar10:").size());
-    return {std::make_shared<sd::InMemoryDataset>(sd::read_cifar10(directory, sd::Split::train)),
-            std::make_shared<sd::InMemoryDataset>(sd::read_cifar10(directory, sd::Split::test))};
 }
 
 template <class Model>
@@ -140,17 +133,20 @@ private:
 };
 
 template <class Model>
-void train(Model& model, const Data& data, const Settings& settings) {
+void train(Model& model, const tools::Data& data, const Settings& settings) {
     if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
     make_stochastic(model, settings);
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
                                                   .momentum = settings.momentum,
                                                   .weight_decay = settings.weight_decay});
-    const sd::DataLoader train_loader(data.train, {.batch_size = settings.batch_size,
-                                                   .shuffle = true,
-                                                   .seed = settings.seed,
-                                                   .augmentation = sd::Augmentation{}});
-    const sd::DataLoader test_loader(data.test, {.batch_size = settings.batch_size, .shuffle = false});
+    const sd::PrefetchOptions prefetch{.workers = settings.workers};
+    const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
+                                                                      .shuffle = true,
+                                                                      .seed = settings.seed,
+                                                                      .augmentation = data.augmentation}),
+                                          prefetch);
+    const sd::PrefetchLoader test_loader(
+        sd::DataLoader(data.test, {.batch_size = settings.batch_size, .shuffle = false}), prefetch);
     Metrics metrics(settings.metrics);
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
               << " blocks, expected depth " << std::setprecision(4) << tools::expected_depth(model) << ", "
@@ -212,9 +208,11 @@ int main(int argc, char** argv) {
     }
     try {
         if (settings.threads > 0) sd::set_num_threads(settings.threads);
-        const Data data = load_data(settings);
-        tools::with_network<float>(settings.model, {.num_classes = data.train->num_classes(), .seed = settings.seed},
-                                   [&](auto& model) { train(model, data, settings); });
+        const tools::Data data = tools::load_data(settings.data, settings.seed, settings.image_size);
+        const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
+                                        .seed = settings.seed,
+                                        .in_channels = data.train->image_shape()[2]};
+        tools::with_network<float>(settings.model, options, [&](auto& model) { train(model, data, settings); });
     } catch (const std::invalid_argument& error) {
         std::cerr << "train: " << error.what() << '\n';
         return 2;

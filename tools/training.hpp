@@ -70,8 +70,8 @@ Score train_epoch(Model& model, sd::Sgd<float>& optimizer, const Loader& loader,
     const auto start = std::chrono::steady_clock::now();
     const Index batches = max_batches > 0 ? std::min(max_batches, loader.batches()) : loader.batches();
     Score score;
-    for (Index i = 0; i < batches; ++i) {
-        const auto batch = loader.load(epoch, i);
+    Index i = 0;
+    for (const auto& batch : loader.epoch(epoch)) {
         const std::span<const Index> labels(batch.labels);
         optimizer.zero_grad();
         const sd::Tensor<float> logits = model.forward(batch.images, sd::Context::train({.step = step, .seed = seed}));
@@ -86,6 +86,7 @@ Score train_epoch(Model& model, sd::Sgd<float>& optimizer, const Loader& loader,
         score.add(loss, correct, logits.extent(0));
         report({epoch, i, batches, step, loss, static_cast<double>(correct) / static_cast<double>(logits.extent(0))});
         ++step;
+        if (++i == batches) break;
     }
     score.seconds = seconds_since(start);
     return score;
@@ -96,8 +97,7 @@ template <class Model, class Loader>
 Score evaluate(Model& model, const Loader& loader) {
     const auto start = std::chrono::steady_clock::now();
     Score score;
-    for (Index i = 0; i < loader.batches(); ++i) {
-        const auto batch = loader.load(0, i);
+    for (const auto& batch : loader.epoch(0)) {
         const std::span<const Index> labels(batch.labels);
         const sd::Tensor<float> logits = model.forward(batch.images, sd::Context::eval());
         score.add(static_cast<double>(sd::cross_entropy_forward(logits, labels, 0.0)), count_correct(logits, labels),

@@ -56,7 +56,7 @@ struct DtypeOf<std::uint8_t> {
 
 /// A tensor as it stands in a file: of any type and rank, row-major.
 struct SafeTensorEntry {
-    Dtype dtype = Dtype::f32;  ///< type of the elements
+    Dtype dtype = Dtype::f32;      ///< type of the elements
     std::vector<Index> shape;      ///< outermost extent first; empty for a scalar
     std::vector<std::byte> bytes;  ///< the elements, little-endian
 };

@@ -47,7 +47,8 @@ void load_state_dict(Model& model, const SafeTensors& file) {
     const auto check = [&]<class T>(const std::string& name, const Tensor<T>& own) {
         const Tensor<T> stored = file.tensor<T>(name);
         if (!(stored.shape() == own.shape())) {
-            refuse_file(file.source(), text("tensor ", detail::in_quotes(name), ": shape"), stored.shape(), own.shape());
+            refuse_file(file.source(), text("tensor ", detail::in_quotes(name), ": shape"), stored.shape(),
+                        own.shape());
         }
         left.erase(name);
     };
