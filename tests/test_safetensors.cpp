@@ -134,7 +134,8 @@ TEST_CASE("malformed files are refused, saying what and where") {
     const std::string f32 = "\"F32\"";
     refused("", "bytes: got 0, expected at least 8");
     refused("1234567", "bytes: got 7");
-    refused(with_size(100'000'001, std::string(16, ' ')), "bytes of the header: got 100000001");
+    refused(with_size(100'000'001, std::string(16, ' ')), "bytes of the header: got 100000001, expected at most 100000000");
+    refused(with_size(100'000'000, std::string(16, ' ')), "bytes of the header: got 100000000, expected at most 16");
     refused(with_size(3, "{}"), "bytes of the header: got 3, expected at most 2");
     refused(with_size(~std::uint64_t{0}, "{}"), "bytes of the header");
     refused(file_of("", 0), "header");
@@ -161,7 +162,12 @@ TEST_CASE("malformed files are refused, saying what and where") {
     refused(file_of(tensor_json(f32, "[2]", "[0]"), 8), "data_offsets: got 1 numbers");
     refused(file_of(tensor_json(f32, "[2]", "[0,8,8]"), 8), "a third number");
     refused(file_of(tensor_json(f32, "[2]", "[0,1e1]"), 8), "data_offsets");
+    refused(file_of(tensor_json(f32, "[2]", "[0.5,8.5]"), 9), "data_offsets: got 0.5");
     refused(file_of(tensor_json(f32, "[2]", "[-1,7]"), 8), "data_offsets: got -1");
+    refused(file_of(tensor_json(f32, "[2]", "[0,9223372036854775808]"), 8), "data_offsets: got 9223372036854775808");
+    refused(file_of(tensor_json(f32, "[2]", "[0,36893488147419103240]"), 8), "data_offsets: got 36893488147419103240");
+    refused(file_of(tensor_json(f32, "[2]", "\"0,8\""), 8), "data_offsets: got the text");
+    refused(file_of(tensor_json("null", "[2]", "[0,8]"), 8), "dtype: got null");
     refused(file_of(tensor_json(f32, "[2]", "[8,0]"), 8), "END of data_offsets: got 0");
     refused(file_of(tensor_json(f32, "[2]", "[0,16]"), 8), "END of data_offsets: got 16, expected at most 8");
     refused(file_of(tensor_json(f32, "[2]", "[0,4]"), 4), "bytes in data_offsets: got 4, expected 8");
@@ -171,6 +177,7 @@ TEST_CASE("malformed files are refused, saying what and where") {
     refused(file_of(R"({"__metadata__":{"a":"1","a":"2"}})", 0), "twice");
     refused(file_of(R"({"__metadata__":{},"__metadata__":{}})", 0), "twice");
     refused(file_of(two_tensors("[0,4]", "b", "[8,12]"), 12), "BEGIN of data_offsets: got 8, expected 4");
+    refused(file_of(two_tensors("[0,4]", "b", "[2,6]"), 6), "BEGIN of data_offsets: got 2, expected 4");
     refused(file_of(two_tensors("[0,4]", "b", "[0,4]"), 8), "BEGIN of data_offsets: got 0, expected 4");
     refused(file_of(two_tensors("[0,4]", "a", "[4,8]"), 8), "twice");
     refused(file_of(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4), "twice");

@@ -1,4 +1,5 @@
-// Everything that needs Eigen alone. Files, tests of gradients and other devices are opt-in headers of their own.
+// Everything that needs Eigen alone. Readers that need another library, tests of gradients and other devices are opt-in
+// headers of their own.
 #pragma once
 
 #include "sd/core/config.hpp"

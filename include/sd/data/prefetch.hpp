@@ -1,4 +1,5 @@
-// Batches loaded ahead, by threads beside the one that trains. Needs the system's thread library.
+// Batches loaded ahead, by threads beside the one that trains. Where threads are a library of their own (glibc before
+// 2.34), programs that use it are linked with -pthread, which -fopenmp brings along.
 #pragma once
 
 #include "sd/core/parallel.hpp"
