@@ -134,7 +134,8 @@ TEST_CASE("malformed files are refused, saying what and where") {
     const std::string f32 = "\"F32\"";
     refused("", "bytes: got 0, expected at least 8");
     refused("1234567", "bytes: got 7");
-    refused(with_size(100'000'001, std::string(16, ' ')), "bytes of the header: got 100000001, expected at most 100000000");
+    refused(with_size(100'000'001, std::string(16, ' ')),
+            "bytes of the header: got 100000001, expected at most 100000000");
     refused(with_size(100'000'000, std::string(16, ' ')), "bytes of the header: got 100000000, expected at most 16");
     refused(with_size(3, "{}"), "bytes of the header: got 3, expected at most 2");
     refused(with_size(~std::uint64_t{0}, "{}"), "bytes of the header");
