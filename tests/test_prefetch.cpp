@@ -94,6 +94,9 @@ TEST_CASE("prefetch: no batch further ahead than asked for, and as far as that")
                                       {.workers = 3, .ahead = 4});
     auto epoch = prefetch.epoch(0);
     witness->wait_for_reads(4);  // before the first batch is asked for
+    const sd::DataLoader other(std::make_shared<const Witness>(5000), {.batch_size = 1});
+    for (Index i = 0; i < 5000; ++i) (void)other.load(0, i);  // time enough for workers that do not wait
+    CHECK(witness->reads() == 4);
     Index taken = 0;
     for (auto batch = epoch.begin(); batch != epoch.end(); ++batch) {
         ++taken;
