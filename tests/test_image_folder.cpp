@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -152,6 +153,23 @@ TEST_CASE("image folder: classes and files by name, decoded, cropped and normali
     CHECK(batch.labels == std::vector<Index>{0, 0, 1, 1, 1});
     CHECK(batch.images(3, 1, 1, 0) == doctest::Approx(0.4F));
     CHECK(sd::ImageFolder(directory.path()).image_shape() == Shape{224, 224, 3});
+}
+
+TEST_CASE("image folder: rows, columns and channels stay where they are") {
+    const TemporaryDirectory directory;
+    Bytes counting(36);  // (3, 4, 3)
+    std::iota(counting.begin(), counting.end(), std::uint8_t{0});
+    std::filesystem::create_directory(directory.path() / "a");
+    directory.write("a/1.png", png_file(3, 4, counting));
+    const sd::ImageFolder folder(directory.path(),
+                                 {.crop = {.resize = 3, .size = 3}, .normalization = {{0, 0, 0}, {1, 1, 1}}});
+    std::vector<float> image(27);
+    folder.read(0, image.data());
+    for (std::size_t h = 0; h < 3; ++h) {
+        for (std::size_t i = 0; i < 9; ++i) {  // the left three columns: half a pixel goes to the even side
+            CHECK(image[9 * h + i] == doctest::Approx(static_cast<double>(12 * h + i) / 255));
+        }
+    }
 }
 
 TEST_CASE("image folder: refused") {
