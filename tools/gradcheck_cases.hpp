@@ -4,6 +4,8 @@
 #include "sd/sd.hpp"
 #include "sd/testing/gradcheck.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -192,17 +194,68 @@ void blocks(const std::string& branch_name, const Check& check) {
     }
 }
 
-/// A network of both stems' kinds, with masks that are drawn.
+/// tanh: an activation of a user's own after the addition.
+template <class T>
+class TanhActivation {
+public:
+    Tensor<T> forward(const Tensor<T>& x, const Context&) {
+        using std::tanh;
+        y_ = Tensor<T>(x.shape());
+        std::transform(x.begin(), x.end(), y_.begin(), [](const T& v) { return T(tanh(v)); });
+        return y_;
+    }
+    Tensor<T> backward(const Tensor<T>& dy) {
+        Tensor<T> dx(dy.shape());
+        std::transform(dy.begin(), dy.end(), y_.begin(), dx.begin(),
+                       [](const T& g, const T& y) { return T(g * (T(1) - y * y)); });
+        return dx;
+    }
+
+private:
+    Tensor<T> y_;
+};
+
+/// Checks a block with the activation: an identity whose samples are kept, dropped, and mixed.
+template <template <class> class Activation, class Check>
+void activations(const std::string& name, const Check& check) {
+    for (const Mask& mask : {Mask{1, 1, 1}, Mask{1, 0, 1}, Mask{0, 0, 0}}) {
+        const auto factory = [mask]<class T>() {
+            sd::Initializer initializer(6);
+            sd::StochasticResidual<sd::BasicBlock<T>, sd::SamplePolicy, Activation<T>> block(
+                sd::BasicBlock<T>({.in_channels = 4, .planes = 4}, initializer), {.compute = sd::Compute::survivors});
+            block.set_mask(mask);
+            return block;
+        };
+        const auto kept = std::count(mask.begin(), mask.end(), 1);
+        check(sd::text("basic, ", name, " after the addition, ", kept, " of 3 kept"), factory, Shape{3, 4, 5, 4},
+              GradcheckOptions{});
+    }
+}
+template <class>
+using NoActivation = sd::NoActivation;
+
+/// Networks of both stems, branches and methods, with masks that are drawn.
 template <class Check>
 void networks(const Check& check) {
-    const auto network = []<class T>() {
+    const auto bottleneck = []<class T>() {
         sd::BottleneckResNet<T> model(
             {.layers = {1, 2}, .planes = {2, 3}, .stem_channels = 4, .stem = sd::Stem::imagenet},
             {.num_classes = 3, .seed = 5});
         sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.5});
         return model;
     };
-    check("resnet, bottleneck, sample", network, Shape{4, 19, 17, 3}, GradcheckOptions{});
+    check("resnet, bottleneck, sample", bottleneck, Shape{4, 19, 17, 3}, GradcheckOptions{});
+    const auto basic = []<class T>() {
+        sd::BasicResNet<T> model({.layers = {2, 2},
+                                  .planes = {4, 6},
+                                  .stem_channels = 4,
+                                  .stem = sd::Stem::cifar,
+                                  .shortcut = sd::ShortcutKind::pad},
+                                 {.num_classes = 3, .seed = 5});
+        sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBasicBlock", .drop_rate = 0.8});
+        return model;
+    };
+    check("resnet, basic, block", basic, Shape{4, 6, 6, 3}, GradcheckOptions{});
 }
 
 template <class Check>
@@ -210,6 +263,8 @@ void all(const Check& check) {
     layers(check);
     blocks<sd::BasicBlock>("basic", check);
     blocks<sd::Bottleneck>("bottleneck", check);
+    activations<NoActivation>("nothing", check);
+    activations<TanhActivation>("tanh", check);
     networks(check);
 }
 
