@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Checks that a torchvision network's weights go into sd and back: saves a network with PyTorch, converts it, lets
-sd_logits load it, compares logits, and compares what sd saved with what it loaded.
+sd_logits load it, compares logits, compares what sd saved with what it loaded, and loads that into PyTorch again.
 
     tools/check_torchvision_weights.py build/release/tools/sd_logits [--model resnet50] [--weights FILE.pth]
 
-Without --weights the network has random weights and running statistics. Needs torch and torchvision.
+Without --weights the network has torchvision's random start weights, and statistics from a few training batches. Needs
+torch and torchvision.
 """
 import argparse
 import pathlib
@@ -24,14 +25,15 @@ if __name__ == "__main__":
     parser.add_argument("--weights", help="a .pth file of the model")
     arguments = parser.parse_args()
     torch.manual_seed(1)
-    network = getattr(torchvision.models, arguments.model)(weights=None).eval()
+    build = getattr(torchvision.models, arguments.model)
+    network = build(weights=None)
     if arguments.weights:
         network.load_state_dict(torch.load(arguments.weights, map_location="cpu"))
     else:
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        with torch.no_grad():
+            for _ in range(3):
+                network(torch.randn(8, 3, 64, 64))  # in training mode: moves the running statistics
+    network.eval()
     images = torch.randn(4, 3, 224, 224)
     with torch.no_grad():
         expected = network(images)
@@ -47,8 +49,14 @@ if __name__ == "__main__":
                         "--save", folder / "saved.safetensors"], check=True)
         logits = read_safetensors(folder / "logits.safetensors")["logits"]
         saved, loaded = read_safetensors(folder / "saved.safetensors"), network.state_dict()
-        unchanged = saved.keys() == loaded.keys() and all(torch.equal(saved[name], loaded[name]) for name in saved)
+    unchanged = saved.keys() == loaded.keys() and all(
+        saved[name].dtype == loaded[name].dtype and torch.equal(saved[name], loaded[name]) for name in saved)
+    again = build(weights=None, num_classes=len(loaded["fc.bias"])).eval()
+    again.load_state_dict(saved)
+    with torch.no_grad():
+        unchanged = unchanged and torch.equal(again(images), expected)
     error = ((logits - expected).abs().max() / expected.abs().max()).item()
-    print(f"{arguments.model}: largest error of the logits {error:.1e} of the largest logit; saved again: "
-          f"{'unchanged' if unchanged else 'CHANGED'}, {len(saved)} tensors")
+    print(f"{arguments.model}: {len(saved)} tensors, {loaded['bn1.num_batches_tracked']} batches tracked; largest logit "
+          f"{expected.abs().max():.3f}, largest error {error:.1e} of it; back in PyTorch "
+          f"{'unchanged' if unchanged else 'CHANGED'}")
     sys.exit(0 if error <= 1e-4 and unchanged else 1)
