@@ -51,6 +51,7 @@ public:
     BatchNorm2d& operator=(BatchNorm2d&&) = default;
     ~BatchNorm2d() = default;
 
+    /// y of the shape of z (..., C). Throws std::invalid_argument for another number of channels.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& z, const Context& context) {
         Moments<A, Device> moments;
         if (context.training()) moments = batch_moments(z);
@@ -102,6 +103,7 @@ public:
     /// Training batches seen.
     [[nodiscard]] std::int64_t num_batches_tracked() const { return num_batches_tracked_; }
 
+    /// Names weight, bias, running_mean, running_var and num_batches_tracked.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("weight", weight_);

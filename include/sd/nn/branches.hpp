@@ -42,13 +42,17 @@ public:
         if (options.zero_init_residual) second_.bn().weight()->value.fill(accumulate_t<T>(0));
     }
 
+    /// F(x), (N, H / stride, W / stride, planes) rounded up, as a pending tensor; x (N, H, W, in_channels).
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return second_.forward(first_.forward(x, context), context);
     }
+    /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
+    /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return first_.backward(second_.backward(dy));
     }
 
+    /// Names conv1, bn1, conv2 and bn2.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("conv1", first_.conv());
@@ -87,13 +91,17 @@ public:
         if (options.zero_init_residual) third_.bn().weight()->value.fill(accumulate_t<T>(0));
     }
 
+    /// F(x), (N, H / stride, W / stride, 4 planes) rounded up, as a pending tensor; x (N, H, W, in_channels).
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return third_.forward(second_.forward(first_.forward(x, context), context), context);
     }
+    /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
+    /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return first_.backward(second_.backward(third_.backward(dy)));
     }
 
+    /// Names conv1, bn1, conv2, bn2, conv3 and bn3.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("conv1", first_.conv());

@@ -57,6 +57,7 @@ public:
     /// (out_channels, in_channels / groups, kernel, kernel).
     [[nodiscard]] const ParameterPtr<accumulate_t<T>, Device>& weight() const { return weight_; }
 
+    /// Names the weight.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("weight", weight_);

@@ -18,6 +18,7 @@ public:
            Initializer& initializer)
         : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), relu_(relu) {}
 
+    /// The output (N, H', W', O) as a pending tensor on the raw convolution, of x (N, H, W, C), plain or pending.
     [[nodiscard]] Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
         Moments<accumulate_t<T>, Device> moments;
         const Tensor<T, Device> z = conv_.forward(x, context, context.training() ? &moments : nullptr);

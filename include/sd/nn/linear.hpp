@@ -34,6 +34,7 @@ public:
     Linear& operator=(Linear&&) = default;
     ~Linear() = default;
 
+    /// y (N, out_features) of x (N, in_features). Throws std::invalid_argument for another shape.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value);
         input_.keep(context, x);
@@ -52,6 +53,7 @@ public:
     /// (out_features).
     [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
 
+    /// Names weight and bias.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("weight", weight_);

@@ -16,14 +16,18 @@ public:
     /// Window, stride and padding.
     explicit MaxPool2d(const Pool2dOptions& options) : options_(options) {}
 
+    /// y (N, H', W', C) of x (N, H, W, C), plain or pending. Throws std::invalid_argument if the window does not fit.
     [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
         Tensor<T, Device> y = max_pool2d_forward<T>(x, options_);
         input_.keep(context, x);
         return y;
     }
+    /// dx of x's shape: dy at the first largest value of each window. Throws std::logic_error if the last forward pass
+    /// kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return max_pool2d_by_input<T>(dy, input_.get("MaxPool2d"), options_);
     }
+    /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}
 
@@ -42,13 +46,17 @@ public:
     /// Window, stride and padding.
     explicit AvgPool2d(const Pool2dOptions& options) : options_(options) {}
 
+    /// y (N, H', W', C) of x (N, H, W, C). Throws std::invalid_argument if the window does not fit.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         input_shape_.keep(context, x.shape());
         return avg_pool2d_forward(x, options_);
     }
+    /// dx of x's shape: an equal share of dy for each value of the window. Throws std::logic_error if the last forward
+    /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return avg_pool2d_by_input(dy, options_, input_shape_.get("AvgPool2d"));
     }
+    /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}
 
@@ -64,13 +72,16 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// y (N, C) of x (N, H, W, C).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         input_shape_.keep(context, x.shape());
         return global_avg_pool_forward(x);
     }
+    /// dx = dy / (H W), of x's shape. Throws std::logic_error if the last forward pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return global_avg_pool_by_input(dy, input_shape_.get("GlobalAvgPool"));
     }
+    /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}
 

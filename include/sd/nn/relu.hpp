@@ -13,14 +13,17 @@ public:
     using value_type = T;
     using device_type = Device;
 
+    /// y of x's shape, which may be any.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         Tensor<T, Device> y = relu_forward(x);
         output_.keep(context, y);
         return y;
     }
+    /// dx = dy where y > 0, else 0. Throws std::logic_error if the last forward pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return relu_by_input(dy, output_.get("Relu"));
     }
+    /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}
 

@@ -99,6 +99,7 @@ public:
         return count;
     }
 
+    /// Names conv1, bn1, the blocks (layer1.0, ...) and fc, in forward order.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("conv1", stem_.conv());

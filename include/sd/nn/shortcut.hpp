@@ -20,11 +20,15 @@ public:
     ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
         : unit_(in_channels, out_channels, 1, {.stride = stride}, false, initializer) {}
 
+    /// S(x), (N, H / stride, W / stride, out_channels) rounded up, as a pending tensor; x (N, H, W, in_channels).
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return unit_.forward(x, context);
     }
+    /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
+    /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return unit_.backward(dy); }
 
+    /// Names the convolution "0" and the batch norm "1", as torchvision does.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("0", unit_.conv());
@@ -48,14 +52,19 @@ public:
         }
     }
 
+    /// S(x), (N, H / 2, W / 2, out_channels) rounded down, of x (N, H, W, in_channels). Throws std::invalid_argument
+    /// for
+    /// another shape.
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         expect_shape("PadShortcut", "input", x.shape(), {x.extent(0), x.extent(1), x.extent(2), in_channels_});
         return with_channels(pool_.forward(x, context), out_channels_);
     }
+    /// The gradient by x. Throws std::logic_error if the last forward pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return pool_.backward(with_channels(dy, in_channels_));
     }
 
+    /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}
 
@@ -90,6 +99,7 @@ public:
     /// Whether S(x) = x.
     [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut>(kind_); }
 
+    /// S(x) as a pending tensor; x itself for an identity.
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return std::visit(
             [&]<class Kind>(Kind& kind) -> Pending<T, Device> {
@@ -115,6 +125,7 @@ public:
             kind_);
     }
 
+    /// Names what there is, "downsample".
     template <class Visitor>
     void visit(Visitor&& visitor) {
         std::visit(

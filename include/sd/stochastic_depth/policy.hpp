@@ -39,13 +39,20 @@ inline double survival_scale(double drop_rate, Scaling scaling, bool training) {
 struct KeepAllPolicy {
     static constexpr double drop_rate = 0;  ///< p; 0 if all is kept.
 
+    /// Throws std::invalid_argument if a setting is outside its range.
     void validate() const {}
+    /// Which samples of a training pass keep the branch: `samples` entries, a function of the context and of the
+    /// block's place in the network.
     [[nodiscard]] Mask draw(const Context&, std::uint32_t, Index samples) const {
         return Mask(static_cast<std::size_t>(samples), 1);
     }
+    /// What the branch is multiplied by: 1.
     [[nodiscard]] double branch_scale(bool) const { return 1; }
+    /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask&) const { return BranchRun::all_samples; }
+    /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return false; }
+    /// Whether the parameters of a branch that did not run get a gradient of zeros.
     [[nodiscard]] bool zero_gradient_if_skipped() const { return false; }
 };
 
@@ -57,19 +64,26 @@ struct BlockPolicy {
     bool use_same_gpu_seed = true;         ///< ranks drop together; otherwise each rank draws for itself
     SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 
+    /// Throws std::invalid_argument if a setting is outside its range.
     void validate() const { expect_rate("BlockPolicy", "drop_rate", drop_rate); }
+    /// Which samples of a training pass keep the branch: `samples` entries, a function of the context and of the
+    /// block's place in the network.
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
         const std::uint32_t index = use_same_gpu_seed ? 0 : context.rank();
         const bool keep = keeps_branch(drop_rate, context.seed(), context.step(), block, index);
         return Mask(static_cast<std::size_t>(samples), keep ? 1 : 0);
     }
+    /// What the branch is multiplied by: 1, 1 - p or 1 / (1 - p).
     [[nodiscard]] double branch_scale(bool training) const {
         return detail::survival_scale(drop_rate, scaling, training);
     }
+    /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         return detail::any_kept(mask) ? BranchRun::all_samples : BranchRun::nothing;
     }
+    /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return true; }
+    /// Whether the parameters of a branch that did not run get a gradient of zeros.
     [[nodiscard]] bool zero_gradient_if_skipped() const { return skipped_gradient == SkippedGradient::zero; }
 };
 
@@ -81,7 +95,10 @@ struct SamplePolicy {
     Scaling scaling = Scaling::inference;                      ///< where survival is made up for
     SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 
+    /// Throws std::invalid_argument if a setting is outside its range.
     void validate() const { expect_rate("SamplePolicy", "drop_rate", drop_rate); }
+    /// Which samples of a training pass keep the branch: `samples` entries, a function of the context and of the
+    /// block's place in the network.
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
         Mask mask(static_cast<std::size_t>(samples));
         for (std::size_t n = 0; n < mask.size(); ++n) {
@@ -90,14 +107,18 @@ struct SamplePolicy {
         }
         return mask;
     }
+    /// What the branch is multiplied by: 1, 1 - p or 1 / (1 - p).
     [[nodiscard]] double branch_scale(bool training) const {
         return detail::survival_scale(drop_rate, scaling, training);
     }
+    /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         if (compute == Compute::all) return BranchRun::all_samples;
         return detail::any_kept(mask) ? BranchRun::kept_samples : BranchRun::nothing;
     }
+    /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return false; }
+    /// Whether the parameters of a branch that did not run get a gradient of zeros.
     [[nodiscard]] bool zero_gradient_if_skipped() const { return skipped_gradient == SkippedGradient::zero; }
 };
 
@@ -124,21 +145,28 @@ public:
         return std::visit([](const auto& policy) { return policy.drop_rate; }, policy_);
     }
 
+    /// Throws std::invalid_argument if a setting is outside its range.
     void validate() const {
         std::visit([](const auto& policy) { policy.validate(); }, policy_);
     }
+    /// Which samples of a training pass keep the branch: `samples` entries, a function of the context and of the
+    /// block's place in the network.
     [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const {
         return std::visit([&](const auto& policy) { return policy.draw(context, block, samples); }, policy_);
     }
+    /// What the branch is multiplied by: 1, 1 - p or 1 / (1 - p).
     [[nodiscard]] double branch_scale(bool training) const {
         return std::visit([&](const auto& policy) { return policy.branch_scale(training); }, policy_);
     }
+    /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         return std::visit([&](const auto& policy) { return policy.runs(mask); }, policy_);
     }
+    /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const {
         return std::visit([](const auto& policy) { return policy.skips_whole_block(); }, policy_);
     }
+    /// Whether the parameters of a branch that did not run get a gradient of zeros.
     [[nodiscard]] bool zero_gradient_if_skipped() const {
         return std::visit([](const auto& policy) { return policy.zero_gradient_if_skipped(); }, policy_);
     }
