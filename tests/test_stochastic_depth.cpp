@@ -1,9 +1,10 @@
-// Schedules, masks, policies and the stochastic residual block.
+// Schedules, policies and the stochastic residual block. Masks have test_masks.cpp.
 #include "messages.hpp"
 #include "random.hpp"
 
 #include "sd/stochastic_depth/resnet_models.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
+#include "sd/train/sgd.hpp"
 
 #include <doctest/doctest.h>
 
@@ -59,9 +60,18 @@ private:
 template <class Policy>
 using ScaleBlock = sd::StochasticResidual<ScaleBranch<double>, Policy>;
 
-sd::Context train(std::uint64_t step, std::uint64_t offset = 0, std::uint32_t rank = 0) {
-    return sd::Context::train({.step = step, .seed = sd_test::seed, .sample_offset = offset, .rank = rank});
-}
+sd::Context train(std::uint64_t step) { return sd::Context::train({.step = step, .seed = sd_test::seed}); }
+
+// What is not a branch is told so at once.
+struct WithoutBackward {
+    using value_type = double;
+    Tensor<double> forward(const Tensor<double>& x, const sd::Context&) { return x; }
+    template <class Visitor>
+    void visit(Visitor&&) {}
+};
+static_assert(sd::ResidualBranch<ScaleBranch<double>>);
+static_assert(!sd::ResidualBranch<WithoutBackward>);
+static_assert(!sd::ResidualBranch<int>);
 
 // y_n = relu(x_n + m_n c w x_n), from the formula.
 Tensor<double> expected_join(const Tensor<double>& x, const sd::Mask& mask, double factor) {
@@ -72,19 +82,6 @@ Tensor<double> expected_join(const Tensor<double>& x, const sd::Mask& mask, doub
         y.data()[i] = std::max(0.0, x.data()[i] + branch);
     }
     return y;
-}
-
-// P(|X - n p| >= |observed - n p|) for X ~ Binomial(n, p), by summing its probabilities.
-double binomial_p_value(int trials, double p, int observed) {
-    double log_choose = 0;
-    double total = 0;
-    const double distance = std::abs(observed - trials * p) - 1e-9;
-    for (int k = 0; k <= trials; ++k) {
-        if (k > 0) log_choose += std::log(trials - k + 1.0) - std::log(static_cast<double>(k));
-        if (std::abs(k - trials * p) >= distance)
-            total += std::exp(log_choose + k * std::log(p) + (trials - k) * std::log(1 - p));
-    }
-    return total;
 }
 
 }  // namespace
@@ -100,82 +97,6 @@ TEST_CASE("drop rates follow the distribution's formula") {
     CHECK(sd::drop_rate_of_block(linear_huang, 0.5, 4, 5) == 0.5);
     CHECK_THROWS_AS((void)sd::drop_rate_of_block(linear, 1.1, 0, 5), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::drop_rate_of_block(linear, 0.5, 5, 5), std::invalid_argument);
-}
-
-TEST_CASE("the drop threshold is the smallest integer that is not below p 2^24") {
-    CHECK(sd::drop_threshold(0) == 0);
-    CHECK(sd::drop_threshold(1) == (1U << 24));
-    CHECK(sd::drop_threshold(0.5) == (1U << 23));
-    CHECK(sd::drop_threshold(0x1p-24) == 1);
-    CHECK(sd::drop_threshold(0x1p-25) == 1);
-    CHECK(sd::drop_threshold(std::numeric_limits<double>::denorm_min()) == 1);
-    CHECK(sd::drop_threshold(std::nextafter(1.0, 0.0)) == (1U << 24));
-}
-
-TEST_CASE("a mask is the binding function of seed, step, block and sample") {
-    // key = (seed low, seed high), counter = (index, block, step low, step high << 8 | tag)
-    const std::uint64_t seed = 0x123456789abcdef0ULL;
-    const std::uint64_t step = 0x00c0ffee00000007ULL;
-    const sd::PhiloxCounter words = sd::philox4x32_10({5, 3, 7U, 0x00c0ffeeU << 8}, {0x9abcdef0U, 0x12345678U});
-    for (const double p : {0.1, 0.5, 0.9}) {
-        const bool keep = (words[0] >> 8) >= static_cast<std::uint32_t>(std::ceil(p * 16777216.0));
-        CHECK(sd::keeps_branch(p, seed, step, 3, 5) == keep);
-    }
-    const double at_the_word = (words[0] >> 8) * 0x1p-24;
-    CHECK(sd::keeps_branch(at_the_word, seed, step, 3, 5));
-    CHECK_FALSE(sd::keeps_branch(std::nextafter(at_the_word, 1.0), seed, step, 3, 5));
-}
-
-TEST_CASE("masks have the right rate for both policies") {
-    for (const double p : {0.2, 0.5, 0.8}) {
-        for (std::uint64_t seed = 0; seed < 10; ++seed) {
-            int block_kept = 0;
-            for (std::uint64_t step = 0; step < 250; ++step) {
-                block_kept +=
-                    sd::BlockPolicy{.drop_rate = p}.draw(sd::Context::train({.step = step, .seed = seed}), 0, 4)[0];
-            }
-            const sd::Mask mask =
-                sd::SamplePolicy{.drop_rate = p}.draw(sd::Context::train({.step = 0, .seed = seed}), 0, 250);
-            int sample_kept = 0;
-            for (const auto kept : mask) sample_kept += kept;
-            CAPTURE(p);
-            CAPTURE(seed);
-            CHECK(binomial_p_value(250, 1 - p, block_kept) > 0.01);
-            CHECK(binomial_p_value(250, 1 - p, sample_kept) > 0.01);
-        }
-    }
-    const sd::Context context = train(0);
-    CHECK(sd::SamplePolicy{.drop_rate = 0}.draw(context, 0, 64) == sd::Mask(64, 1));
-    CHECK(sd::SamplePolicy{.drop_rate = 1}.draw(context, 0, 64) == sd::Mask(64, 0));
-    CHECK(sd::BlockPolicy{.drop_rate = 0}.draw(context, 0, 4) == sd::Mask(4, 1));
-    CHECK(sd::BlockPolicy{.drop_rate = 1}.draw(context, 0, 4) == sd::Mask(4, 0));
-}
-
-TEST_CASE("masks differ where they must and agree where they must") {
-    const sd::SamplePolicy sample{.drop_rate = 0.5};
-    const sd::Mask mask = sample.draw(train(3), 2, 64);
-    CHECK(mask == sample.draw(train(3), 2, 64));
-    CHECK(mask != sample.draw(train(4), 2, 64));
-    CHECK(mask != sample.draw(train(3), 1, 64));
-    CHECK(mask != sample.draw(sd::Context::train({.step = 3, .seed = sd_test::seed + 1}), 2, 64));
-
-    // Two ranks with half the batch each draw what one rank with the whole batch draws, whatever their rank number.
-    sd::Mask halves = sample.draw(train(3, 0, 0), 2, 32);
-    const sd::Mask second = sample.draw(train(3, 32, 1), 2, 32);
-    halves.insert(halves.end(), second.begin(), second.end());
-    CHECK(halves == mask);
-
-    const auto block_bits = [](bool same, std::uint32_t rank) {
-        sd::Mask bits;
-        for (std::uint64_t step = 0; step < 64; ++step) {
-            bits.push_back(
-                sd::BlockPolicy{.drop_rate = 0.5, .use_same_gpu_seed = same}.draw(train(step, 0, rank), 2, 1)[0]);
-        }
-        return bits;
-    };
-    CHECK(block_bits(true, 0) == block_bits(true, 3));
-    CHECK(block_bits(false, 0) != block_bits(false, 3));
-    CHECK(block_bits(false, 0) == block_bits(true, 0));
 }
 
 TEST_CASE("sample-wise training selects the kept samples") {
@@ -244,6 +165,54 @@ TEST_CASE("a dropped block is its input, the same elements") {
     const Tensor<double> dy = random_tensor<double>(x.shape(), 6);
     CHECK(block.backward(dy).shares_storage_with(dy));
     CHECK_FALSE(block.branch().weight()->has_grad);
+}
+
+TEST_CASE("a branch that did not run keeps its statistics and its parameters, through momentum and weight decay too") {
+    for (const auto skipped : {sd::SkippedGradient::none, sd::SkippedGradient::zero}) {
+        for (const bool is_block : {true, false}) {
+            sd::Initializer initializer(3);
+            sd::AnyPolicy policy = sd::BlockPolicy{.drop_rate = 0.5, .skipped_gradient = skipped};
+            if (!is_block) {
+                policy =
+                    sd::SamplePolicy{.drop_rate = 0.5, .compute = sd::Compute::survivors, .skipped_gradient = skipped};
+            }
+            sd::StochasticResidual<sd::BasicBlock<double>> block(
+                sd::BasicBlock<double>({.in_channels = 3, .planes = 3}, initializer), policy);
+            const auto state_now = [&] {
+                std::vector<double> all;
+                sd::for_each_state(
+                    block,
+                    [&](const std::string&, auto& parameter) {
+                        all.insert(all.end(), parameter->value.begin(), parameter->value.end());
+                    },
+                    [&]<class Buffer>(const std::string&, Buffer& buffer) {
+                        if constexpr (std::is_same_v<Buffer, std::int64_t>) {
+                            all.push_back(static_cast<double>(buffer));
+                        } else {
+                            all.insert(all.end(), buffer.begin(), buffer.end());
+                        }
+                    });
+                return all;
+            };
+            sd::ParameterList<double> parameters;
+            sd::for_each_parameter(block, [&](const std::string&, auto& one) { parameters.push_back(one); });
+            sd::Sgd<double> optimizer(parameters, {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.1});
+            const Tensor<double> x = random_tensor<double>({2, 4, 4, 3}, 11);
+            const auto step = [&](const sd::Mask& mask) {
+                block.set_mask(mask);
+                optimizer.zero_grad();
+                (void)block.forward(x, train(0));
+                (void)block.backward(x);
+                optimizer.step();
+            };
+            const auto start = state_now();
+            step({1, 1});  // fills momentum
+            const auto trained = state_now();
+            CHECK(trained != start);
+            step({0, 0});
+            CHECK((state_now() == trained) == (skipped == sd::SkippedGradient::none));
+        }
+    }
 }
 
 TEST_CASE("a kept block is not its input") {

@@ -137,16 +137,22 @@ TEST_CASE("blocks of a user's own, in a model of their own, by a registered name
     sd::register_branch<PlainBranch<float>>("PlainBlock");
     CHECK(contains(message_of([] { sd::register_branch<PlainBranch<float>>("Other"); }), "\"PlainBlock\""));
     CHECK_THROWS_AS(sd::register_branch<PlainBranch<double>>(""), std::invalid_argument);
+    CHECK(contains(message_of([] { sd::register_branch<PlainBranch<double>>("Plain Block"); }), "without spaces"));
+    CHECK(contains(message_of([] { sd::register_branch<NamedBranch<float>>("Other"); }), "NamedBranch"));
+    sd::register_branch<NamedBranch<float>>("NamedBranch");
 
     sd::apply_stochastic_depth(model, {.target_layer_name = "PlainBlock", .drop_rate = 0.4});
     for (std::size_t i = 0; i < 9; ++i) {
         CHECK(model.plain[i].policy().drop_rate() == doctest::Approx(0.4 * static_cast<double>(i) / 8).epsilon(1e-15));
-        CHECK(model.plain[i].block_index() == i);
         CHECK_FALSE(model.named[i].policy().is_stochastic());
     }
     sd::apply_stochastic_depth(model, {.target_layer_name = "NamedBranch", .drop_rate = 0.5});
     CHECK(model.named[8].policy().drop_rate() == 0.5);
     CHECK(model.plain[8].policy().drop_rate() == 0.4);
+    for (std::size_t i = 0; i < 9; ++i) {  // no two blocks draw the same masks, though two calls matched them
+        CHECK(model.plain[i].block_index() == 2 * i);
+        CHECK(model.named[i].block_index() == 2 * i + 1);
+    }
     CHECK(warnings.messages.empty());
 
     auto resnet = sd::cifar_resnet<float>(20);
@@ -171,6 +177,32 @@ TEST_CASE("optimizers must hold the parameters of the blocks") {
     CHECK_NOTHROW(sd::apply_stochastic_depth(model, options, {most, rest}));
     CHECK_NOTHROW(sd::apply_stochastic_depth(model, options, {whole}));
     CHECK(model.named[8].policy().is_stochastic());
+}
+
+TEST_CASE("what is not a value of a setting is refused, and nothing changes") {
+    auto model = sd::cifar_bottleneck_resnet<float>(11);
+    const auto refusal = [&](const sd::StochasticDepthOptions& options) {
+        const std::string message = message_of([&] { sd::apply_stochastic_depth(model, options); });
+        CHECK_FALSE(model.blocks()[0].policy().is_stochastic());
+        return message;
+    };
+    CHECK(contains(refusal({.stochastic_method = static_cast<sd::StochasticMethod>(2)}), "block or sample"));
+    CHECK(contains(refusal({.drop_distribution = static_cast<sd::DropDistribution>(9)}), "linear or linear_huang"));
+    CHECK(contains(refusal({.compute = static_cast<sd::Compute>(9)}), "all or survivors"));
+    CHECK(contains(refusal({.scaling = static_cast<sd::Scaling>(9)}), "inference or train"));
+    CHECK(contains(refusal({.skipped_gradient = static_cast<sd::SkippedGradient>(9)}), "none or zero"));
+}
+
+TEST_CASE("the defaults are the method's") {
+    const sd::StochasticDepthOptions options;
+    CHECK(options.target_layer_name == "ResNetBottleneck");
+    CHECK(options.stochastic_method == sd::StochasticMethod::block);
+    CHECK(options.drop_rate == 0.2);
+    CHECK(options.drop_distribution == sd::DropDistribution::linear);
+    CHECK(options.use_same_gpu_seed);
+    CHECK(options.compute == sd::Compute::all);
+    CHECK(options.scaling == sd::Scaling::inference);
+    CHECK(options.skipped_gradient == sd::SkippedGradient::none);
 }
 
 TEST_CASE("few blocks are warned of") {
@@ -201,11 +233,16 @@ TEST_CASE("settings to text and back") {
     CHECK(defaults.drop_rate == 0.25);
     CHECK(defaults.stochastic_method == sd::StochasticMethod::block);
     for (const char* wrong :
-         {"drop_rate", "drop_rate=", "drop_rate=x", "drop_rate=0.5x", "drop_rate=1.5", "drop_rate=nan",
-          "drop_rate=0.1 drop_rate=0.2", "rate=0.1", "use_same_gpu_seed=yes", "compute=some"}) {
+         {"target_layer_name=", "stochastic_method=row", "drop_rate", "drop_rate=", "drop_rate=x", "drop_rate=0.5x",
+          "drop_rate=1.5", "drop_rate=nan", "drop_rate=0.1 drop_rate=0.2", "rate=0.1", "drop_distribution=log",
+          "use_same_gpu_seed=yes", "compute=some", "scaling=both", "skipped_gradient=one"}) {
         CAPTURE(wrong);
-        CHECK_THROWS_AS((void)sd::parse_options(wrong), std::invalid_argument);
+        const std::string item(wrong);
+        CHECK(contains(message_of([&] { (void)sd::parse_options(item); }), "parse"));
     }
+    sd::StochasticDepthOptions spaced = options;
+    spaced.target_layer_name = "two words";  // would read back as something else
+    CHECK_THROWS_AS((void)sd::to_string(spaced), std::invalid_argument);
 }
 
 TEST_CASE("a description has every block, the expected depth and cost, and the warnings") {
@@ -226,6 +263,8 @@ TEST_CASE("a description has every block, the expected depth and cost, and the w
     CHECK(contains(table.str(), "survivors 0.750"));
 
     // 0.5 * 3 < 2 kept samples, and 1 - prod(1 - p_i^3) is far above 1 %.
+    CHECK(contains(table.str(), "block 0.750, sample with compute all 1.000, sample with compute survivors 0.750"));
+
     const auto small = sd::describe(model, 3);
     REQUIRE(small.warnings.size() >= 2);
     CHECK(contains(small.warnings[0], "fewer than 2"));

@@ -114,6 +114,13 @@ inline void expect_rate(const char* where, const char* setting, double rate) {
     if (!(rate >= 0 && rate <= 1)) refuse(where, setting, rate, "a number from 0 to 1");
 }
 
+/// Refuses a name of blocks that is empty or has a space, which settings as text could not hold.
+inline void expect_name(const char* where, const char* setting, const std::string& name) {
+    if (name.empty() || name.find(' ') != std::string::npos) {
+        refuse(where, setting, text('"', name, '"'), "a name without spaces");
+    }
+}
+
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {
     std::string target_layer_name = "ResNetBottleneck";  ///< which blocks become stochastic

@@ -42,6 +42,7 @@ inline bool parse_bool(const char* setting, std::string_view value) {
 inline void set_option(StochasticDepthOptions& options, std::string_view key, std::string_view value) {
     if (key == "target_layer_name") {
         options.target_layer_name = value;
+        expect_name("parse_options", "target_layer_name", options.target_layer_name);
     } else if (key == "stochastic_method") {
         options.stochastic_method = parse<StochasticMethod>(value);
     } else if (key == "drop_rate") {
@@ -67,7 +68,9 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
 }  // namespace detail
 
 /// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit.
+/// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
+    expect_name("to_string", "target_layer_name", options.target_layer_name);
     return text("target_layer_name=", options.target_layer_name,
                 " stochastic_method=", to_string(options.stochastic_method),
                 " drop_rate=", detail::number_text(options.drop_rate),

@@ -1,7 +1,7 @@
 // Names under which surgery finds the residual branches of a network: the library's own and those that users register.
 #pragma once
 
-#include "sd/core/error.hpp"
+#include "sd/stochastic_depth/options.hpp"
 
 #include <algorithm>
 #include <map>
@@ -61,10 +61,15 @@ private:
 ///     sd::register_branch<MyBranch<float>>("MyBlock");
 ///
 /// Types of one template may share a name. A branch with a static member `layer_name` needs no registration in models
-/// that hold it. Throws std::invalid_argument for an empty name, or if the type has another name.
+/// that hold it. Throws std::invalid_argument for a name that is empty or has a space, or if the type has another name.
 template <class Branch>
 void register_branch(const std::string& name) {
-    if (name.empty()) refuse("register_branch", "name", "an empty text", "a name");
+    expect_name("register_branch", "name", name);
+    if constexpr (requires { Branch::layer_name; }) {
+        if (name != Branch::layer_name) {
+            refuse("register_branch", "name", text('"', name, '"'), text("the type's layer_name, ", Branch::layer_name));
+        }
+    }
     detail::BranchNames::instance().add(typeid(Branch), name);
 }
 

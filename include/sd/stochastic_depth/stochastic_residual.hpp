@@ -116,14 +116,15 @@ public:
     /// How the block trains.
     [[nodiscard]] const Policy& policy() const { return policy_; }
 
-    /// Changes how the block trains; parameters stay where they are.
+    /// Changes how the block trains; parameters stay where they are. A mask that was given is forgotten.
+    /// Throws std::invalid_argument, with nothing changed, if a setting of the policy is outside its range.
     void set_policy(Policy policy) {
         policy.validate();
         policy_ = std::move(policy);
         given_mask_.reset();
     }
 
-    /// The block's place among the stochastic blocks of its network: it decides which random numbers the block draws.
+    /// The block's place among all blocks of its network, from 0: it decides which random numbers the block draws.
     [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
     /// Sets block_index().
     void set_block_index(std::uint32_t index) { block_index_ = index; }
@@ -131,6 +132,7 @@ public:
     /// The residual branch F.
     [[nodiscard]] Branch& branch() { return branch_; }
 
+    /// Names what the branch and the shortcut name, with nothing put before it.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         branch_.visit(visitor);

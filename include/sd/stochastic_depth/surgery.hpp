@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -89,8 +90,9 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 }  // namespace detail
 
 /// Makes every block of the model whose branch has the name options.target_layer_name stochastic, in forward order and
-/// in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Applied again it
-/// changes the settings and nests nothing. Without a match it warns and changes nothing.
+/// in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Drop rates grow over
+/// the matched blocks alone. Applied again it changes the settings and nests nothing; masks that were given are
+/// forgotten. Without a match it warns and changes nothing.
 ///
 /// The model has visit(visitor), and blocks of type StochasticResidual<Branch, AnyPolicy>; a branch's name is its
 /// layer_name, or the one given to register_branch. If optimizers are given, each parameter of the blocks must be held
@@ -105,12 +107,14 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
     validate(options);
     const std::string& target = options.target_layer_name;
     const auto for_each_match = [&](const auto& use) {
+        std::uint32_t place = 0;  // among all blocks, so that no two draw the same masks, whatever is matched next
         for_each_block(model, [&]<class Block>(const std::string& name, Block& block) {
-            if (!target.empty() && branch_name<typename Block::Branch>() == target) use(name, block);
+            if (!target.empty() && branch_name<typename Block::Branch>() == target) use(name, block, place);
+            ++place;
         });
     };
     Index count = 0;
-    for_each_match([&](const std::string&, const auto&) { ++count; });
+    for_each_match([&](const std::string&, const auto&, std::uint32_t) { ++count; });
     if (count == 0) {
         if (!is_branch_name(target)) {
             refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
@@ -119,11 +123,12 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
         warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
         return model;
     }
-    for_each_match([&](const std::string& name, auto& block) { detail::expect_held(name, block, optimizers); });
+    for_each_match(
+        [&](const std::string& name, auto& block, std::uint32_t) { detail::expect_held(name, block, optimizers); });
     detail::warn_of(options, count);
     Index i = 0;
-    for_each_match([&](const std::string&, auto& block) {
-        block.set_block_index(static_cast<std::uint32_t>(i));
+    for_each_match([&](const std::string&, auto& block, std::uint32_t place) {
+        block.set_block_index(place);
         block.set_policy(
             make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
         ++i;
