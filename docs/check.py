@@ -1,21 +1,39 @@
 #!/usr/bin/env python3
 """Builds the site with Doxygen and fails if it warns, a public name without documentation included.
 
-    check.py DOXYGEN DOXYFILE
+    check.py DOXYGEN DOXYFILE XML
 
-Member types, the functions of numbers and operators explain themselves.
+XML is the folder of Doxygen's XML, for what Doxygen does not warn of: values of enumerations.
+
+Member types, deduction guides, the functions of numbers, operators, and types of elements explain themselves.
 """
+import pathlib
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree
 
-EXPLAINED = {"value_type", "device_type", "T", "Device", "exp", "log", "sqrt", "tanh", "abs"}
+EXPLAINED = {"value_type", "device_type", "T", "Device", "exp", "log", "sqrt", "tanh", "abs", "Dtype"}
 
-output = subprocess.run(sys.argv[1:3], check=True, capture_output=True, text=True).stderr
-faults = []
-for line in output.splitlines():
-    member = re.search(r"Member (operator ?[^\s(]+|\w+).* is not documented", line)
-    if line.strip() and not (member and (member[1] in EXPLAINED or re.fullmatch(r"operator\s?[-+*/=<>]+", member[1]))):
-        faults.append(line)
+
+def explains_itself(warning):
+    """Whether Doxygen's warning is of a name that needs no words."""
+    member = re.search(r"Member (operator ?[^\s(]+|\w+).* is not documented", warning)
+    return member and (member[1] in EXPLAINED or ") -> " in warning or re.fullmatch(r"operator\s?[-+*/=<>]+", member[1]))
+
+
+def undocumented_values(path):
+    """The values of enumerations without words in a file of Doxygen's XML."""
+    for enumeration in xml.etree.ElementTree.parse(path).iter("memberdef"):
+        name = enumeration.findtext("name")
+        for value in enumeration.iter("enumvalue") if name not in EXPLAINED else ():
+            if not any("".join(value.find(part).itertext()).strip() for part in ("briefdescription", "detaileddescription")):
+                yield f"{name}::{value.findtext('name')} is not documented"
+
+
+warnings = subprocess.run(sys.argv[1:3], check=True, capture_output=True, text=True).stderr.splitlines()
+faults = [line for line in warnings if line.strip() and not explains_itself(line)]
+for path in sorted(pathlib.Path(sys.argv[3]).glob("*.xml")):
+    faults += undocumented_values(path)
 print("\n".join(faults) or "every public name is documented")
 sys.exit(1 if faults else 0)

@@ -10,7 +10,7 @@ import pathlib
 import re
 import sys
 
-QUOTE = re.compile(r"<!-- from (\S+) -->\n```cpp\n(.*?)```", re.DOTALL)
+QUOTE = re.compile(r"^<!-- from (\S+) -->\n```cpp\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
@@ -25,7 +25,7 @@ for document in map(pathlib.Path, sys.argv[2:]):
         quotes += 1
         if f"\n{lines_of(quote)}\n" not in f"\n{lines_of((root / path).read_text())}\n":
             faults.append(f"{document}: {path} does not have\n{quote}")
-    if text.count("<!-- from ") != len(QUOTE.findall(text)):
+    if len(re.findall(r"^<!-- from ", text, re.MULTILINE)) != len(QUOTE.findall(text)):
         faults.append(f"{document}: a line <!-- from ... --> without a block of code after it")
     for link in LINK.findall(text):
         if not link.startswith("http") and not (document.parent / link).exists():

@@ -43,6 +43,7 @@ struct Parameter {
 template <class T, class Device = Cpu>
 using ParameterPtr = std::shared_ptr<Parameter<T, Device>>;
 
+/// Parameters in some order, such as that of a model's visits; what an optimizer is made of.
 template <class T, class Device = Cpu>
 using ParameterList = std::vector<ParameterPtr<T, Device>>;
 

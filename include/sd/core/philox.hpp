@@ -10,7 +10,9 @@
 
 SD_NAMESPACE_BEGIN
 
+/// Four words that name a random number.
 using PhiloxCounter = std::array<std::uint32_t, 4>;
+/// Two words that name a sequence of random numbers: the seed, low word first.
 using PhiloxKey = std::array<std::uint32_t, 2>;
 
 /// Ten Philox rounds: four 32-bit words, equidistributed over the counters of one key.
@@ -29,12 +31,12 @@ SD_HOST_DEVICE constexpr PhiloxCounter philox4x32_10(PhiloxCounter counter, Phil
 
 /// What random numbers are drawn for. Each stream is independent of the others under the same seed.
 enum class Stream : std::uint8_t {
-    mask = 0,
-    shuffle = 1,
-    augmentation = 2,
-    initialization = 3,
-    synthetic = 4,
-    mixup = 5
+    mask = 0,            ///< which samples keep a branch
+    shuffle = 1,         ///< the order of an epoch
+    augmentation = 2,    ///< crops and flips
+    initialization = 3,  ///< start values
+    synthetic = 4,       ///< images and tests
+    mixup = 5            ///< pairs of samples and their shares
 };
 
 /// The four words that belong to (seed, stream, step, block, index). `step` uses its low 56 bits.

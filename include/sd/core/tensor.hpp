@@ -25,6 +25,7 @@ template <class T>
 struct Accumulate {
     using type = T;  ///< float for narrower floating-point types, else T
 };
+/// The type of sums, statistics and parameters of tensors of T: float for narrower floating-point types, else T.
 template <class T>
 using accumulate_t = typename Accumulate<T>::type;
 

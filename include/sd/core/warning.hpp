@@ -10,6 +10,7 @@
 
 SD_NAMESPACE_BEGIN
 
+/// Receives warnings, one line of text each.
 using WarningHandler = std::function<void(const std::string&)>;
 
 namespace detail {

@@ -42,8 +42,10 @@ struct IgnoreState {
 
 }  // namespace detail
 
+/// The scalar type of a branch.
 template <class Branch>
 using branch_value_t = typename detail::BranchTypes<Branch>::Value;
+/// The device of a branch: its member device_type, or else the processor.
 template <class Branch>
 using branch_device_t = typename detail::BranchDevice<Branch>::type;
 

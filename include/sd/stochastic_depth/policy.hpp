@@ -20,7 +20,11 @@
 SD_NAMESPACE_BEGIN
 
 /// What a branch computes in a training pass.
-enum class BranchRun { all_samples, kept_samples, nothing };
+enum class BranchRun {
+    all_samples,   ///< the whole batch, whatever of it is dropped afterwards
+    kept_samples,  ///< those that keep the branch
+    nothing        ///< the branch does not run
+};
 
 namespace detail {
 

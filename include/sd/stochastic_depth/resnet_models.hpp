@@ -6,9 +6,10 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Networks of basic and of bottleneck blocks.
+/// A network of basic blocks.
 template <class T, class Device = Cpu>
 using BasicResNet = ResNet<StochasticResidual<BasicBlock<T, Device>>>;
+/// A network of bottleneck blocks.
 template <class T, class Device = Cpu>
 using BottleneckResNet = ResNet<StochasticResidual<Bottleneck<T, Device>>>;
 

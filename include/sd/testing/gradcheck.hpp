@@ -100,7 +100,7 @@ std::vector<Tensor<double>> check_protocol(Checked<double, Layer>& checked, cons
 ///     - neither pass writes into what it was given
 ///     - a zero upstream gradient gives zeros
 ///
-/// factory() makes the layer: a template lambda, []<class T>() { return MyBranch<T>(64); }, called with double and
+/// factory() makes the layer: a template lambda, `[]<class T>() { return MyBranch<T>(64); }`, called with double and
 /// with Dual. The layer has forward(x, context), backward(dy) and visit(visitor). x_shape is the shape of its input,
 /// which is drawn from U(-1, 1). In evaluation (options.context), one training pass first gives buffers values.
 /// Returns what was found; report.passed() says whether all is well. Throws what the layer throws.
