@@ -33,6 +33,27 @@ struct Simd {
     typedef T Vector __attribute__((vector_size(vector_bytes)));
 };
 
+template <class T>
+using Vector = typename Simd<T>::Vector;
+template <class T>
+inline constexpr Index lanes = Simd<T>::lanes;
+
+/// Unaligned load and store.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> load(const T* from) {
+    Vector<T> result;
+    std::memcpy(&result, from, sizeof result);
+    return result;
+}
+template <class T>
+[[gnu::always_inline]] inline void store(const Vector<T>& values, T* to) {
+    std::memcpy(to, &values, sizeof values);
+}
+
+/// Rounds up to a multiple; quotient rounded up.
+constexpr Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr Index quotient_up(Index value, Index divisor) { return (value + divisor - 1) / divisor; }
+
 }  // namespace cpu
 
 SD_NAMESPACE_END

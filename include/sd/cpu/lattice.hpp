@@ -1,0 +1,118 @@
+// The geometry of a convolution as a product that reads one image and writes another.
+//
+//     forward:   writes y,  reads x,   for each output channel o over depth (i, kh, kw)
+//     by input:  writes dx, reads dy,  for each input channel i over depth (o, kh, kw)
+//
+// Written pixels that read through the same taps form a lattice. Forward, all of y is one. By input with stride s, the
+// pixels of dx fall into s x s lattices, each reached by its own taps only, so no product with a zero that the stride
+// made is computed.
+#pragma once
+
+#include "sd/core/window.hpp"
+
+#include <algorithm>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// One position of the kernel, and where it reads relative to a lattice point.
+struct Tap {
+    Index kernel_position;  ///< kh * kernel_width + kw
+    Index row_offset, column_offset;
+};
+
+/// Lattice point (i, j) writes pixel (row + i step, column + j step); its taps read the pixels (i row_step +
+/// row_offset, j column_step + column_offset).
+struct Lattice {
+    Index row = 0, column = 0, step = 1;
+    Index height = 0, width = 0;  ///< points
+    Index row_step = 1, column_step = 1;
+    std::vector<Tap> taps;
+
+    /// The least and the largest offset of a tap, 0 without taps.
+    [[nodiscard]] Index first_row() const { return least(&Tap::row_offset); }
+    [[nodiscard]] Index last_row() const { return largest(&Tap::row_offset); }
+    [[nodiscard]] Index first_column() const { return least(&Tap::column_offset); }
+    [[nodiscard]] Index last_column() const { return largest(&Tap::column_offset); }
+
+private:
+    [[nodiscard]] Index least(Index Tap::*offset) const {
+        const auto found = std::min_element(taps.begin(), taps.end(),
+                                            [&](const Tap& a, const Tap& b) { return a.*offset < b.*offset; });
+        return found == taps.end() ? 0 : (*found).*offset;
+    }
+    [[nodiscard]] Index largest(Index Tap::*offset) const {
+        const auto found = std::max_element(taps.begin(), taps.end(),
+                                            [&](const Tap& a, const Tap& b) { return a.*offset < b.*offset; });
+        return found == taps.end() ? 0 : (*found).*offset;
+    }
+};
+
+/// All pixels of y, reading x.
+[[nodiscard]] inline Lattice forward_lattice(const Conv2dGeometry& geometry) {
+    const Conv2dOptions& options = geometry.options;
+    Lattice lattice{0, 0, 1, geometry.out_height, geometry.out_width, options.stride, options.stride, {}};
+    for (Index kh = 0; kh < geometry.kernel_height; ++kh) {
+        for (Index kw = 0; kw < geometry.kernel_width; ++kw) {
+            lattice.taps.push_back({kh * geometry.kernel_width + kw, kh * options.dilation - options.padding,
+                                    kw * options.dilation - options.padding});
+        }
+    }
+    return lattice;
+}
+
+/// The lattices of dx, reading dy. Tap (kh, kw) maps row h of dx to row (h + padding - kh dilation) / stride of dy, if
+/// that is whole.
+[[nodiscard]] inline std::vector<Lattice> by_input_lattices(const Conv2dGeometry& geometry) {
+    const Conv2dOptions& options = geometry.options;
+    const Index stride = options.stride;
+    std::vector<Lattice> lattices;
+    for (Index phase = 0; phase < stride * stride; ++phase) {
+        Lattice lattice;
+        lattice.row = phase / stride;
+        lattice.column = phase % stride;
+        lattice.step = stride;
+        lattice.height = (geometry.in_height - lattice.row + stride - 1) / stride;
+        lattice.width = (geometry.in_width - lattice.column + stride - 1) / stride;
+        if (lattice.height <= 0 || lattice.width <= 0) continue;
+        for (Index kh = 0; kh < geometry.kernel_height; ++kh) {
+            const Index row = lattice.row + options.padding - kh * options.dilation;
+            for (Index kw = 0; kw < geometry.kernel_width; ++kw) {
+                const Index column = lattice.column + options.padding - kw * options.dilation;
+                if (row % stride != 0 || column % stride != 0) continue;
+                lattice.taps.push_back({kh * geometry.kernel_width + kw, row / stride, column / stride});
+            }
+        }
+        lattices.push_back(std::move(lattice));
+    }
+    return lattices;
+}
+
+/// Groups that are computed together. Groups of few channels would leave most of a vector empty, so `merged` of them
+/// are taken as one group, whose weights between different groups are zero.
+struct GroupPlan {
+    GroupPlan(const Conv2dGeometry& geometry, Index lanes)
+        : group_in(geometry.group_in), group_out(geometry.group_out) {
+        const Index groups = geometry.options.groups;
+        while (merged < groups && (merged * std::min(group_in, group_out) < lanes || groups % merged != 0)) ++merged;
+        count = groups / merged;
+    }
+
+    [[nodiscard]] Index in() const { return merged * group_in; }
+    [[nodiscard]] Index out() const { return merged * group_out; }
+    /// Where weight(o, i, position 0) of merged group `group` stands in the OIHW tensor, or -1 between groups.
+    [[nodiscard]] Index weight_offset(Index group, Index o, Index i, Index positions) const {
+        if (o / group_out != i / group_in) return -1;
+        return ((group * out() + o) * group_in + i % group_in) * positions;
+    }
+
+    Index group_in, group_out;
+    Index merged = 1;
+    Index count = 1;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
