@@ -47,6 +47,22 @@ Pending<double> in_double(const Pending<T>& x) {
 }
 
 template <class T>
+sd::BatchNormPass<double> in_double(const sd::BatchNormPass<T>& pass) {
+    return {in_double(pass.y), in_double(pass.mean), in_double(pass.inverse_std), pass.batch_statistics};
+}
+
+template <class T>
+sd::BatchNormSums<double> in_double(const sd::BatchNormSums<T>& sums) {
+    return {in_double(sums.dweight), in_double(sums.dbias)};
+}
+
+template <class T>
+sd::PendingGradient<double> in_double(const sd::PendingGradient<T>& dy) {
+    if (dy.is_plain()) return in_double(dy.dy);
+    return {in_double(dy.dy), in_double(dy.y), in_double(dy.center), in_double(dy.slope), in_double(dy.offset)};
+}
+
+template <class T>
 void check_close(const Tensor<T>& got, const Tensor<double>& expected) {
     CHECK(relative_error(in_double(got), expected) < (std::is_same_v<T, float> ? 2e-5 : 1e-13));
 }
@@ -58,6 +74,30 @@ Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) 
     const auto raw = random_tensor<T>(shape, stream);
     if (kind == 0) return Pending<T>(raw);
     return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2), kind == 2);
+}
+
+// The forward pass of a batch norm with output y, whatever statistics it had.
+template <class T>
+sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
+    const Shape channels{shape[shape.rank() - 1]};
+    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<T>(channels, stream + 3),
+            random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
+}
+
+// Plain, or batch norm's, with or without ReLU.
+template <class T>
+sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
+    const auto dy = random_tensor<T>(shape, stream);
+    if (kind == 0) return dy;
+    const Shape channels{shape[shape.rank() - 1]};
+    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<T>(channels, stream + 4),
+            random_tensor<T>(channels, stream + 5), random_tensor<T>(channels, stream + 6)};
+}
+
+template <class T>
+void check_close(const sd::BatchNormSums<T>& got, const sd::BatchNormSums<double>& expected) {
+    check_close(got.dweight, expected.dweight);
+    check_close(got.dbias, expected.dbias);
 }
 
 // Each sample of a batch joins another sample of the branch, in a drawn order, or none.
@@ -100,11 +140,49 @@ TEST_CASE_TEMPLATE("conv2d", T, float, double) {
         CHECK(moments.count == expected_moments.count);
         check_close(moments.mean, expected_moments.mean);
         check_close(moments.m2, expected_moments.m2);
-        const auto dy = random_tensor<T>(y.shape(), 5);
-        check_close(sd::conv2d_by_input(dy, weight, options, x_shape),
-                    sd::reference::conv2d_by_input(in_double(dy), in_double(weight), options, x_shape));
-        check_close(sd::conv2d_by_weight(x, dy, options, weight_shape),
-                    sd::reference::conv2d_by_weight(in_double(x), in_double(dy), options, weight_shape));
+        check_close(sd::conv2d_forward(x, weight, options), in_double(y));
+        const Shape outputs{weight_shape[0]};
+        const auto scale = random_tensor<T>(outputs, 10);
+        const auto shift = random_tensor<T>(outputs, 11);
+        check_close(sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, i % 2 == 0),
+                    sd::reference::conv2d_batch_norm_forward(in_double(x), in_double(weight), options, in_double(scale),
+                                                             in_double(shift), i % 2 == 0));
+        const auto dy = random_gradient<T>(y.shape(), 20, i / 3 % 3);
+        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
+        sd::BatchNormSums<T> sums;
+        sd::BatchNormSums<double> expected_sums;
+        const auto before_in_double = in_double(before);
+        const Tensor<double> expected_dx = sd::reference::conv2d_by_input<double>(
+            in_double(dy), in_double(weight), options, x_shape, &before_in_double, &expected_sums);
+        check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape), expected_dx);
+        check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums), expected_dx);
+        check_close(sums, expected_sums);
+        check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
+                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+    }
+}
+
+// Depths that are cut into chunks, and outputs that go past the caches.
+TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double) {
+    struct Case {
+        Shape x, weight;
+        Index padding;
+    };
+    const Case cases[] = {{{2, 4, 3, 600}, {70, 600, 3, 3}, 1}, {{1, 330, 331, 2}, {64, 2, 1, 1}, 0}};
+    for (const auto& [x_shape, weight_shape, padding] : cases) {
+        CAPTURE(x_shape);
+        const sd::Conv2dOptions options{.padding = padding};
+        const Pending<T> x = random_pending<T>(x_shape, 1, 2);
+        const auto weight = random_tensor<T>(weight_shape, 4);
+        sd::Moments<T> moments;
+        const Tensor<T> y = sd::conv2d_forward(x, weight, options, &moments);
+        check_close(y, sd::reference::conv2d_forward(in_double(x), in_double(weight), options));
+        check_close(moments.m2, sd::reference::batch_moments(in_double(y)).m2);
+        const auto dy = random_gradient<T>(y.shape(), 20, 2);
+        check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape),
+                    sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
+        check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
+                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
     }
 }
 
@@ -113,25 +191,19 @@ TEST_CASE_TEMPLATE("batch norm", T, float, double) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Shape shape{draw(1, 5), draw(1, 9), draw(1, 9), draw(1, 70)};
         CAPTURE(shape);
-        const Pending<T> y = random_pending<T>(shape, 1, 1 + i % 2);
-        const Shape channels{shape[3]};
-        const auto moments = sd::batch_moments(y.raw);
-        const auto expected = sd::reference::batch_moments(in_double(y.raw));
+        const auto z = random_tensor<T>(shape, 1);
+        const auto moments = sd::batch_moments(z);
+        const auto expected = sd::reference::batch_moments(in_double(z));
         CHECK(moments.count == expected.count);
         check_close(moments.mean, expected.mean);
         check_close(moments.m2, expected.m2);
-        const auto inverse_std = random_tensor<T>(channels, 5, 0.5, 2);
+        const auto pass = random_pass<T>(shape, 5, i % 2 == 0, draw(0, 1) == 1);
         const auto dy = random_tensor<T>(shape, 6);
-        const auto sums = sd::batch_norm_sums(dy, y, moments.mean, inverse_std);
-        const auto expected_sums = sd::reference::batch_norm_sums(in_double(dy), in_double(y), in_double(moments.mean),
-                                                                  in_double(inverse_std));
-        check_close(sums.dweight, expected_sums.dweight);
-        check_close(sums.dbias, expected_sums.dbias);
-        const sd::BatchNormSums<double> same_sums{in_double(sums.dweight), in_double(sums.dbias)};
-        const bool train = draw(0, 1) == 1;
-        check_close(sd::batch_norm_by_input(dy, y, moments.mean, inverse_std, train ? &sums : nullptr),
-                    sd::reference::batch_norm_by_input(in_double(dy), in_double(y), in_double(moments.mean),
-                                                       in_double(inverse_std), train ? &same_sums : nullptr));
+        const auto sums = sd::batch_norm_sums(dy, pass);
+        check_close(sums, sd::reference::batch_norm_sums(in_double(dy), in_double(pass)));
+        check_close(sd::materialize(sd::batch_norm_by_input(dy, pass, sums)),
+                    sd::reference::materialize(
+                        sd::reference::batch_norm_by_input(in_double(dy), in_double(pass), in_double(sums))));
     }
 }
 
@@ -170,11 +242,23 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         check_close(
             y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
-        const auto gradient = sd::residual_join_backward(dy, y, selection, branch_samples, scale, relu);
-        const auto expected =
-            sd::reference::residual_join_backward(in_double(dy), in_double(y), selection, branch_samples, 0.75, relu);
-        check_close(gradient.dshortcut, expected.dshortcut);
-        check_close(gradient.dbranch, expected.dbranch);
+        const auto before = random_pass<T>(branch.shape(), 20, i % 2 == 0, true);
+        const auto before_in_double = in_double(before);
+        sd::BatchNormSums<T> sums;
+        sd::BatchNormSums<double> expected_sums;
+        const auto expected = sd::reference::residual_join_backward<double>(
+            in_double(dy), in_double(y), selection, branch_samples, 0.75, relu, &before_in_double, &expected_sums);
+        for (const auto* pass : {static_cast<const sd::BatchNormPass<T>*>(nullptr), &before}) {
+            const auto gradient = sd::residual_join_backward<T>(dy, y, selection, branch_samples, scale, relu, pass, &sums);
+            check_close(gradient.dshortcut, expected.dshortcut);
+            check_close(gradient.dbranch, expected.dbranch);
+        }
+        check_close(sums, expected_sums);
+        const auto whole = sd::residual_join_backward<T>(dy, y, {}, shape[0], T(1), relu);
+        const auto expected_whole =
+            sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), {}, shape[0], 1.0, relu);
+        check_close(whole.dshortcut, expected_whole.dshortcut);
+        check_close(whole.dbranch, expected_whole.dbranch);
         check_close(sd::add_selected(dy, branch.raw, selection),
                     sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
         const std::vector<Index> samples(5, shape[0] - 1);
@@ -243,7 +327,7 @@ TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch
     const Tensor<float> x(empty);
     const Tensor<float> weight(Shape{5, 3, 3, 3});
     CHECK(sd::conv2d_forward<float>(x, weight, {.padding = 1}).shape() == Shape{0, 4, 4, 5});
-    CHECK(sd::conv2d_by_input(Tensor<float>(Shape{0, 4, 4, 5}), weight, {.padding = 1}, empty).shape() == empty);
+    CHECK(sd::conv2d_by_input<float>(Tensor<float>(Shape{0, 4, 4, 5}), weight, {.padding = 1}, empty).shape() == empty);
     const auto dweight =
         sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
     CHECK(relative_error(dweight, weight) == 0);

@@ -109,18 +109,16 @@ public:
             using std::sqrt;
             inverse_std(c) = T(1) / sqrt(T(moments.m2(c) / T(static_cast<double>(moments.count)) + T(1e-5)));
         }
-        mean_ = moments.mean;
-        inverse_std_ = inverse_std;
-        y_ = layer_.pending(x, moments, false, context);
-        return sd::materialize(y_);
+        pass_ = {layer_.pending(x, moments, false, context), moments.mean, inverse_std, true};
+        return sd::materialize(pass_.y);
     }
     Tensor<T> backward(const Tensor<T>& dy) {
-        sd::BatchNormSums<T> sums = sd::batch_norm_sums(dy, y_, mean_, inverse_std_);
+        sd::BatchNormSums<T> sums = sd::batch_norm_sums(dy, pass_);
         layer_.weight()->add_grad(sums.dweight);
         layer_.bias()->add_grad(sums.dbias);
         if (!has_mean_term_) sums.dbias = Tensor<T>(Shape{3});
         if (!has_variance_term_) sums.dweight = Tensor<T>(Shape{3});
-        return sd::batch_norm_by_input(dy, y_, mean_, inverse_std_, &sums);
+        return sd::materialize(sd::batch_norm_by_input(dy, pass_, sums));
     }
     template <class Visitor>
     void visit(Visitor&& visitor) {
@@ -130,8 +128,7 @@ public:
 private:
     bool has_mean_term_, has_variance_term_;
     sd::BatchNorm2d<T> layer_{3};
-    Tensor<T> mean_, inverse_std_;
-    sd::Pending<T> y_;
+    sd::BatchNormPass<T> pass_;
 };
 
 GradcheckReport check_batch_norm(bool has_mean_term, bool has_variance_term) {

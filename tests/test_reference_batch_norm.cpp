@@ -15,13 +15,7 @@ namespace {
 
 // Batch norm as a layer has it, eps 1e-5.
 template <class N>
-struct BatchNormOutput {
-    Tensor<N> mean, inverse_std;
-    Pending<N> y;
-};
-
-template <class N>
-BatchNormOutput<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, const Tensor<N>& bias, bool relu) {
+sd::BatchNormPass<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, const Tensor<N>& bias, bool relu) {
     using std::sqrt;
     const auto moments = reference::batch_moments(z);
     const Index channels = weight.size();
@@ -34,7 +28,7 @@ BatchNormOutput<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, const
         scale(c) = weight(c) * inverse_std(c);
         shift(c) = bias(c) - moments.mean(c) * scale(c);
     }
-    return {moments.mean, inverse_std, Pending<N>(z, scale, shift, relu)};
+    return {Pending<N>(z, scale, shift, relu), moments.mean, inverse_std};
 }
 
 }  // namespace
@@ -65,15 +59,14 @@ TEST_CASE("batch norm: gradients through the batch's own statistics") {
         const auto bias = random_tensor<double>({4}, 3);
         const auto out = batch_norm(z, weight, bias, relu);
         const auto sums = [&](const Tensor<double>& dy) {
-            return reference::batch_norm_sums(dy, out.y, out.mean, out.inverse_std);
+            return reference::batch_norm_sums(dy, out);
         };
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
                 return reference::materialize(batch_norm(v, in<N>(weight), in<N>(bias), relu).y);
             },
             [&](const Tensor<double>& dy) {
-                const auto both = sums(dy);
-                return reference::batch_norm_by_input(dy, out.y, out.mean, out.inverse_std, &both);
+                return reference::materialize(reference::batch_norm_by_input(dy, out, sums(dy)));
             },
             z);
         check_gradient(
@@ -98,8 +91,9 @@ TEST_CASE("batch norm: constant statistics, the gradient is scale times dy") {
     check_gradient(
         [&]<class N>(const Tensor<N>& v) { return reference::materialize(pending_in(v, scale, shift, true)); },
         [&](const Tensor<double>& dy) {
-            return reference::batch_norm_by_input(dy, pending_in(z, scale, shift, true), mean, inverse_std,
-                                                  static_cast<const sd::BatchNormSums<double>*>(nullptr));
+            const sd::BatchNormPass<double> pass{pending_in(z, scale, shift, true), mean, inverse_std, false};
+            return reference::materialize(
+                reference::batch_norm_by_input(dy, pass, reference::batch_norm_sums(dy, pass)));
         },
         z);
 }
@@ -110,10 +104,10 @@ TEST_CASE("batch norm: one value a channel becomes the bias and passes no gradie
     const auto out = batch_norm(z, Tensor<double>::full({2}, 2.0), bias, false);
     CHECK(relative_error(reference::materialize(out.y), bias.reshape({1, 1, 1, 2})) < 1e-12);
     const Tensor<double> dy(Shape{1, 1, 1, 2}, {7, 11});
-    const auto sums = reference::batch_norm_sums(dy, out.y, out.mean, out.inverse_std);
+    const auto sums = reference::batch_norm_sums(dy, out);
     check_equal(sums.dbias, Tensor<double>(Shape{2}, {7, 11}));
     check_equal(sums.dweight, Tensor<double>(Shape{2}));
-    check_equal(reference::batch_norm_by_input(dy, out.y, out.mean, out.inverse_std, &sums), Tensor<double>(z.shape()));
+    check_equal(reference::materialize(reference::batch_norm_by_input(dy, out, sums)), Tensor<double>(z.shape()));
 }
 
 TEST_CASE("batch norm: refused shapes") {
@@ -121,11 +115,14 @@ TEST_CASE("batch norm: refused shapes") {
     const Tensor<double> three = Tensor<double>::full({3}, 1.0);
     const Tensor<double> two = Tensor<double>::full({2}, 1.0);
     const Pending<double> y(z, three, three, false);
-    CHECK_THROWS_AS((void)reference::batch_norm_sums(two, y, three, three), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, y, two, three), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, y, three, two), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, Pending<double>(z), three, three), std::invalid_argument);
-    const sd::BatchNormSums<double> wrong{two, three};
-    CHECK_THROWS_AS((void)reference::batch_norm_by_input(z, y, three, three, &wrong), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::batch_norm_by_input(z, y, two, three, nullptr), std::invalid_argument);
+    const sd::BatchNormPass<double> pass{y, three, three};
+    CHECK_THROWS_AS((void)reference::batch_norm_sums(two, pass), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, {y, two, three}), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, {y, three, two}), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::batch_norm_sums(z, {Pending<double>(z), three, three}), std::invalid_argument);
+    const sd::BatchNormSums<double> sums{three, three};
+    CHECK_THROWS_AS((void)reference::batch_norm_by_input(z, pass, {two, three}), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::batch_norm_by_input(z, {y, two, three}, sums), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::PendingGradient<double>(two, y, three, three, three), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::PendingGradient<double>(z, y, three, two, three), std::invalid_argument);
 }

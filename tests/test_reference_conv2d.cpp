@@ -41,9 +41,9 @@ TEST_CASE("conv2d: by hand") {
                 Tensor<double>(Shape{1, 2, 2, 1}, {12, 16, 24, 28}));
 
     const Tensor<double> dy = Tensor<double>::full({1, 2, 2, 1}, 1.0);
-    check_equal(reference::conv2d_by_input(dy, weight, {}, x.shape()),
+    check_equal(reference::conv2d_by_input<double>(dy, weight, {}, x.shape()),
                 Tensor<double>(Shape{1, 3, 3, 1}, {1, 3, 2, 4, 10, 6, 3, 7, 4}));
-    check_equal(reference::conv2d_by_weight(Pending<double>(x), dy, {}, weight.shape()),
+    check_equal(reference::conv2d_by_weight<double>(Pending<double>(x), dy, {}, weight.shape()),
                 Tensor<double>(Shape{1, 1, 2, 2}, {12, 16, 24, 28}));
 }
 
@@ -88,13 +88,13 @@ TEST_CASE("conv2d: gradients") {
             [&]<class N>(const Tensor<N>& v) {
                 return reference::conv2d_forward(Pending<N>(v), in<N>(weight), options);
             },
-            [&](const Tensor<double>& dy) { return reference::conv2d_by_input(dy, weight, options, x_shape); }, x);
+            [&](const Tensor<double>& dy) { return reference::conv2d_by_input<double>(dy, weight, options, x_shape); }, x);
         check_gradient(
             [&]<class N>(const Tensor<N>& w) {
                 return reference::conv2d_forward(pending_in(in<N>(x), scale, shift, true), w, options);
             },
             [&](const Tensor<double>& dy) {
-                return reference::conv2d_by_weight(pending_in(x, scale, shift, true), dy, options, weight_shape);
+                return reference::conv2d_by_weight<double>(pending_in(x, scale, shift, true), dy, options, weight_shape);
             },
             weight);
     }
@@ -108,7 +108,7 @@ TEST_CASE("conv2d: no samples, refused shapes") {
     CHECK(y.shape() == Shape{0, 3, 3, 3});
     CHECK(moments.count == 0);
     CHECK(moments.mean.shape() == Shape{3});
-    check_equal(reference::conv2d_by_weight(none, y, {}, weight.shape()), Tensor<double>(weight.shape()));
+    check_equal(reference::conv2d_by_weight<double>(none, y, {}, weight.shape()), Tensor<double>(weight.shape()));
 
     const Pending<double> x(Tensor<double>(Shape{1, 5, 5, 2}));
     const auto forward = [&](const Tensor<double>& w, const sd::Conv2dOptions& options) {
@@ -123,6 +123,6 @@ TEST_CASE("conv2d: no samples, refused shapes") {
     CHECK_THROWS_AS(forward(weight, {.dilation = 0}), std::invalid_argument);
     CHECK_THROWS_AS(forward(weight, {.groups = 0}), std::invalid_argument);
     const Tensor<double> bad_dy(Shape{1, 4, 3, 3});
-    CHECK_THROWS_AS((void)reference::conv2d_by_input(bad_dy, weight, {}, {1, 5, 5, 2}), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::conv2d_by_weight(x, bad_dy, {}, weight.shape()), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::conv2d_by_input<double>(bad_dy, weight, {}, {1, 5, 5, 2}), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::conv2d_by_weight<double>(x, bad_dy, {}, weight.shape()), std::invalid_argument);
 }

@@ -84,7 +84,7 @@ inline void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& re
         const Tensor<T> weight = get("weight");
         const Tensor<T> dy = to_nhwc(get("dy"));
         compare("y", to_nchw(sd::conv2d_forward<T>(x, weight, options)));
-        compare("dx", to_nchw(sd::conv2d_by_input(dy, weight, options, x.shape())));
+        compare("dx", to_nchw(sd::conv2d_by_input<T>(dy, weight, options, x.shape())));
         compare("dweight", sd::conv2d_by_weight<T>(x, dy, options, weight.shape()));
     } else if (op == "max_pool2d") {
         const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), spec.at("padding")};

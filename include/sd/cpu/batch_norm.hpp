@@ -7,7 +7,7 @@
 
 #include "sd/core/moments.hpp"
 #include "sd/core/parallel.hpp"
-#include "sd/core/pending.hpp"
+#include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/pending.hpp"
 #include "sd/reference/batch_norm.hpp"
 
@@ -61,49 +61,52 @@ template <cpu::Vectorized T>
     return moments;
 }
 
-/// The sums of batch norm's backward. y is its output as a pending tensor: raw = its input z, scale = weight
-/// inverse_std, shift = bias - mean scale, and maybe the ReLU that follows.
-///
-///     g = dy where no ReLU follows or y > 0, else 0
-///     dbias = sum g,    dweight = sum g (z - mean) inverse_std
-template <cpu::Vectorized T>
-[[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const Pending<T>& y,
-                                                             const Tensor<accumulate_t<T>>& mean,
-                                                             const Tensor<accumulate_t<T>>& inverse_std) {
-    expect_shape("batch_norm_sums", "dy", dy.shape(), y.shape());
-    const Index channels = y.channels();
-    expect_shape("batch_norm_sums", "scale", y.scale.shape(), {channels});
-    expect_shape("batch_norm_sums", "mean", mean.shape(), {channels});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {channels});
+namespace cpu {
+
+/// The two sums of batch norm's backward over some rows of pixels, a vector of channels at a time. y is batch norm's
+/// output with z as raw values.
+template <class T>
+class RowSums {
+public:
+    /// Sums into dweight and dbias (C), which begin as zeros.
+    RowSums(const Pending<T>& y, const Tensor<T>& mean, T* dweight, T* dbias)
+        : scale_(y.scale.data()),
+          shift_(y.shift.data()),
+          center_(mean.data()),
+          relu_(y.relu),
+          dweight_(dweight),
+          dbias_(dbias) {
+        std::fill_n(dweight, y.channels(), T(0));
+        std::fill_n(dbias, y.channels(), T(0));
+    }
+
+    /// Takes in the gradient by y and the value of z at `count` channels from c on.
+    [[gnu::always_inline]] void add(const Vector<T>& dy, const Vector<T>& z, Index c, Index count) {
+        Vector<T> g = dy;
+        if (relu_) g = load_some(scale_ + c, count) * z + load_some(shift_ + c, count) > Vector<T>{} ? dy : Vector<T>{};
+        store_some<T>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
+        store_some<T>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
+    }
+
+private:
+    const T* scale_;
+    const T* shift_;
+    const T* center_;
+    bool relu_;
+    T* dweight_;
+    T* dbias_;
+};
+
+/// Adds up partial sums (chunks, 2, C) of deviations and of gradients, in order.
+template <class T>
+[[nodiscard]] BatchNormSums<T> merge_row_sums(const Tensor<T>& partial, const Tensor<T>& inverse_std) {
+    const Index channels = partial.extent(2);
     BatchNormSums<T> sums{Tensor<T>(Shape{channels}), Tensor<T>(Shape{channels})};
-    if (dy.size() == 0) return sums;
-    const Index rows = dy.size() / channels;
-    const Index grain = cpu::sweep_rows(channels);
-    const Index chunks = (rows + grain - 1) / grain;
-
-    Tensor<T> partial(Shape{chunks, 2, channels});
-    parallel_ranges(rows, grain, [&](Index first, Index last) {
-        T* dweight = partial.data() + first / grain * 2 * channels;
-        T* dbias = dweight + channels;
-        const T* scale = y.scale.data();
-        const T* shift = y.shift.data();
-        const T* center = mean.data();
-        for (Index row = first; row < last; ++row) {
-            const T* z = y.raw.data() + row * channels;
-            const T* upstream = dy.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) {
-                const T g = !y.relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
-                dbias[c] += g;
-                dweight[c] += g * (z[c] - center[c]);
-            }
-        }
-    });
-
     parallel_ranges(channels, 64, [&](Index first, Index last) {
         for (Index c = first; c < last; ++c) {
             double dweight = 0;
             double dbias = 0;
-            for (Index chunk = 0; chunk < chunks; ++chunk) {
+            for (Index chunk = 0; chunk < partial.extent(0); ++chunk) {
                 const T* part = partial.data() + chunk * 2 * channels;
                 dweight += static_cast<double>(part[c]);
                 dbias += static_cast<double>(part[channels + c]);
@@ -115,52 +118,35 @@ template <cpu::Vectorized T>
     return sums;
 }
 
-/// The gradient by batch norm's input z, for y as in batch_norm_sums. With the batch's own statistics, which depend on
-/// z:
-///
-///     dz = scale (g - dbias / count - zhat dweight / count),    zhat = (z - mean) inverse_std
-///
-/// With constant statistics (evaluation; sums == nullptr): dz = scale g.
-template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y,
-                                            const Tensor<accumulate_t<T>>& mean,
-                                            const Tensor<accumulate_t<T>>& inverse_std,
-                                            const BatchNormSums<accumulate_t<T>>* sums) {
-    expect_shape("batch_norm_by_input", "dy", dy.shape(), y.shape());
-    const Index channels = y.channels();
-    expect_shape("batch_norm_by_input", "scale", y.scale.shape(), {channels});
-    Tensor<T> dz = Tensor<T>::empty(dy.shape());
-    if (dz.size() == 0) return dz;
-    const Index rows = dz.size() / channels;
+}  // namespace cpu
 
-    // dz = scale g + slope (z - mean) + offset, one slope and offset a channel
-    Tensor<T> slope(Shape{channels});
-    Tensor<T> offset(Shape{channels});
-    if (sums != nullptr) {
-        const T count = static_cast<T>(rows);
-        for (Index c = 0; c < channels; ++c) {
-            const T along = -y.scale.data()[c] * sums->dweight.data()[c] * inverse_std.data()[c] / count;
-            slope.data()[c] = along;
-            offset.data()[c] = -y.scale.data()[c] * sums->dbias.data()[c] / count;
-        }
-    }
-    parallel_ranges(rows, cpu::sweep_rows(channels), [&](Index first, Index last) {
-        const T* scale = y.scale.data();
-        const T* shift = y.shift.data();
-        const T* center = mean.data();
-        const T* along = slope.data();
-        const T* constant = offset.data();
+/// The sums of batch norm's backward:
+///
+///     g = dy where no ReLU follows or y > 0, else 0
+///     dbias = sum g,    dweight = sum g (z - mean) inverse_std
+///
+/// Throws std::invalid_argument if shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
+    expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    const Pending<T>& y = pass.y;
+    const Index channels = y.channels();
+    const Index rows = channels == 0 ? 0 : dy.size() / channels;
+    const Index grain = cpu::sweep_rows(channels);
+    Tensor<T> partial = Tensor<T>::empty({cpu::quotient_up(rows, grain), 2, channels});
+    parallel_ranges(rows, grain, [&](Index first, Index last) {
+        T* dweight = partial.data() + first / grain * 2 * channels;
+        cpu::RowSums<T> sums(y, pass.mean, dweight, dweight + channels);
         for (Index row = first; row < last; ++row) {
-            const T* z = y.raw.data() + row * channels;
-            const T* upstream = dy.data() + row * channels;
-            T* target = dz.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) {
-                const T g = !y.relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
-                target[c] = scale[c] * g + along[c] * (z[c] - center[c]) + constant[c];
+            for (Index c = 0; c < channels; c += cpu::lanes<T>) {
+                const Index count = std::min(cpu::lanes<T>, channels - c);
+                const Index element = row * channels + c;
+                sums.add(cpu::load_some(dy.data() + element, count), cpu::load_some(y.raw.data() + element, count), c,
+                         count);
             }
         }
     });
-    return dz;
+    return cpu::merge_row_sums(partial, pass.inverse_std);
 }
 
 SD_NAMESPACE_END

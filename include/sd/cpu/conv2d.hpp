@@ -4,6 +4,7 @@
 
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/conv2d_by_weight.hpp"
+#include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/product.hpp"
 #include "sd/reference/conv2d.hpp"
@@ -12,87 +13,32 @@
 
 SD_NAMESPACE_BEGIN
 
+using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
 
 namespace cpu {
 
-/// Writes the points of one lattice for one merged group; weight_at as in pack_panels. Statistics of task t go to
-/// moments(t, 0 to 2, column): mean, m2 and count, if given.
-template <class T, class WeightAt>
-void product(const Pending<T>& source, const Lattice& lattice, Index first_channel, Index channels, Index first_column,
-             Index columns, const WeightAt& weight_at, Tensor<T>& target, Tensor<T>* moments) {
-    if (lattice.taps.empty()) channels = 0;  // nothing to read: the points are zero
-    const std::size_t shape = choose_tile<T>(lattice.width, columns);
-    const auto [points, vectors] = tile_shapes[shape];
-    const Index width = vectors * lanes<T>;
-    const auto taps = static_cast<Index>(lattice.taps.size());
-    const Tensor<T> weights = pack_panels<T>(channels, columns, taps, width, weight_at);
-    const RunPanel<T> run = find_run_panel<T>(shape, slab_column_step(lattice));
-    const Cut cut = Cut::of(lattice, slab_pixels<T>(channels), points);
-    const Index tasks = source.shape()[0] * cut.pieces_of_sample();
-    const PendingSource<T> values(source);
-    const Index target_channels = target.extent(3);
-    if (moments != nullptr) *moments = Tensor<T>::empty({tasks, 3, columns});
-
-    parallel_for(tasks, [&](Index t) {
-        const Piece piece = cut.piece(lattice, t);
-        const SlabShape slab = piece.slab(lattice, first_channel, channels);
-        Tensor<T> packed = Tensor<T>::empty({slab.size<T>(points * slab_column_step(lattice))});
-        pack_slab<T>(values, slab, packed.data());
-        const std::vector<Index> offsets = tap_offsets(lattice, slab.columns, lanes<T>);
-        const Index row = lattice.row + piece.first_row * lattice.step;
-        const Index column = lattice.column + piece.first_column * lattice.step;
-        T* first_pixel =
-            target.data() + ((piece.sample * target.extent(1) + row) * target.extent(2) + column) * target_channels;
-        PanelTask<T> task{.slab = packed.data(),
-                          .slab_columns = slab.columns,
-                          .plane = slab.plane<T>(),
-                          .channels = channels,
-                          .row_step = slab_row_step(lattice),
-                          .point_step = slab_column_step(lattice),
-                          .tap_offsets = offsets.data(),
-                          .taps = taps,
-                          .weights = nullptr,
-                          .rows = piece.rows,
-                          .width = piece.width,
-                          .target = nullptr,
-                          .row_stride = lattice.step * target.extent(2) * target_channels,
-                          .pixel_stride = lattice.step * target_channels,
-                          .columns = 0,
-                          .moments = nullptr,
-                          .moments_stride = columns};
-        for (Index c = 0; c < columns; c += width) {
-            task.weights = weights.data() + c / width * weights.extent(1);
-            task.columns = std::min(width, columns - c);
-            task.target = first_pixel + first_column + c;
-            task.moments = moments == nullptr ? nullptr : moments->data() + t * 3 * columns + c;
-            run(task);
-        }
-        if (moments != nullptr) moments->data()[(t * 3 + 2) * columns] = static_cast<T>(piece.rows * piece.width);
-    });
-}
-
-/// Merges the statistics of the tasks, in their order.
-template <class T>
-void merge_task_moments(const Tensor<T>& tasks, Index first_column, Moments<T>& moments) {
-    const Index columns = tasks.extent(2);
-    parallel_ranges(columns, 64, [&](Index first, Index last) {
-        for (Index c = first; c < last; ++c) {
-            double mean = 0;
-            double m2 = 0;
-            Index count = 0;
-            for (Index t = 0; t < tasks.extent(0); ++t) {
-                const T* task = tasks.data() + t * 3 * columns;
-                const auto task_count = static_cast<Index>(task[2 * columns]);
-                merge_moments(count, mean, m2, task_count, static_cast<double>(task[c]),
-                              static_cast<double>(task[columns + c]));
-                count += task_count;
-            }
-            moments.mean.data()[first_column + c] = static_cast<T>(mean);
-            moments.m2.data()[first_column + c] = static_cast<T>(m2);
-        }
-    });
+/// Runs the products of all merged groups of a forward pass. epilogue_of(target, first channel, channels) makes a
+/// group's epilogue, finish(epilogue, first channel) takes what it gathered.
+template <class T, class EpilogueOf, class Finish>
+[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<T>& weight, const Conv2dGeometry& geometry,
+                                const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
+    Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
+    if (y.size() == 0) return y;
+    const ForwardSide<T> side(x, geometry);
+    const GroupPlan& plan = side.plan;
+    const PendingSource<T> source(side.x);
+    for (Index group = 0; group < plan.count; ++group) {
+        const Index first = group * plan.out();
+        auto epilogue = epilogue_of(y, first, plan.out());
+        Product<T, PendingSource<T>, decltype(epilogue)> product(
+            source, side.lattice, group * plan.in(), first, weight, side.weights(group),
+            factors == nullptr ? nullptr : factors + first, side.y_shape, epilogue);
+        product.run();
+        finish(epilogue, first);
+    }
+    return y;
 }
 
 }  // namespace cpu
@@ -105,61 +51,86 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Conv2dOptions& options, Moments<accumulate_t<T>>* moments = nullptr) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
-    Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
-    if (moments != nullptr) {
-        const Shape channels{geometry.out_channels};
-        *moments = {y.size() / std::max<Index>(geometry.out_channels, 1), Tensor<T>(channels), Tensor<T>(channels)};
+    if (moments == nullptr) {
+        return cpu::forward<T>(
+            x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index) { return cpu::Store<T>(y); },
+            [](const auto&, Index) {});
     }
-    if (y.size() == 0) return y;
-    const cpu::ForwardSide<T> side(x, geometry);
-    const cpu::GroupPlan& plan = side.plan;
-    Tensor<T> target = y.reshape(side.y_shape);
-    for (Index group = 0; group < plan.count; ++group) {
-        const auto weight_at = [&](Index k, Index o, Index tap) {
-            const Index offset = side.weight_offset(group, o, k, tap);
-            return offset < 0 ? T(0) : weight.data()[offset];
-        };
-        Tensor<T> task_moments;
-        cpu::product(side.x, side.lattice, group * plan.in(), side.depth, group * plan.out(), plan.out(), weight_at,
-                     target, moments == nullptr ? nullptr : &task_moments);
-        if (moments != nullptr) cpu::merge_task_moments(task_moments, group * plan.out(), *moments);
-    }
-    return y;
+    const Shape channels{geometry.out_channels};
+    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<T>(channels), Tensor<T>(channels)};
+    return cpu::forward<T>(
+        x, weight, geometry, nullptr,
+        [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
+        [&](auto& epilogue, Index first) { epilogue.merge(first, *moments); });
+}
+
+/// A convolution with the batch norm of evaluation, whose scale and shift (O) are constants, folded into it:
+///
+///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift),    act ReLU or nothing
+///
+/// Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                                  const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                                  const Tensor<accumulate_t<T>>& shift, bool relu) {
+    const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    expect_shape("conv2d_batch_norm_forward", "scale", scale.shape(), {geometry.out_channels});
+    expect_shape("conv2d_batch_norm_forward", "shift", shift.shape(), {geometry.out_channels});
+    return cpu::forward<T>(
+        x, weight, geometry, scale.data(),
+        [&](Tensor<T>& y, Index first, Index count) {
+            return cpu::StoreActivated<T>(y, shift.data() + first, count, relu);
+        },
+        [](const auto&, Index) {});
 }
 
 /// The gradient by the value of x (with its pending scale, shift and ReLU applied), of shape x_shape:
 ///
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
 ///
-/// Throws std::invalid_argument if settings or shapes do not fit.
+/// If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of its backward, gathered as
+/// dx is written. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> conv2d_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight,
-                                        const Conv2dOptions& options, const Shape& x_shape) {
+[[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                        const Conv2dOptions& options, const Shape& x_shape,
+                                        const BatchNormPass<T>* before = nullptr,
+                                        BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
+    if (before != nullptr) {
+        expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
+        const Shape channels{geometry.in_channels};
+        *sums = {Tensor<T>(channels), Tensor<T>(channels)};
+    }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
     const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
-    const Index positions = geometry.kernel_height * geometry.kernel_width;
     std::vector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    Tensor<T> source = dy;
-    Tensor<T> target = dx;
-    if (positions == 1 && options.stride == 1 && options.padding == 0) {  // all pixels are one row, as forward
-        const Index pixels = dy.size() / geometry.out_channels;
-        source = dy.reshape({1, 1, pixels, geometry.out_channels});
-        target = dx.reshape({1, 1, pixels, geometry.in_channels});
+    PendingGradient<T> gradient = dy;
+    Shape target = x_shape;
+    if (plan.positions == 1 && options.stride == 1 && options.padding == 0) {  // all pixels are one row, as forward
+        const Index pixels = dx.size() / geometry.in_channels;
+        gradient = cpu::reshaped(dy, {1, 1, pixels, geometry.out_channels});
+        target = {1, 1, pixels, geometry.in_channels};
         lattices.front().height = 1;
         lattices.front().width = pixels;
     }
+    const cpu::GradientSource<T> source(gradient);
     for (const cpu::Lattice& lattice : lattices) {
         for (Index group = 0; group < plan.count; ++group) {
-            const auto weight_at = [&](Index o, Index i, Index tap) {
-                const Index offset = plan.weight_offset(group, o, i, positions);
-                const Index position = lattice.taps[static_cast<std::size_t>(tap)].kernel_position;
-                return offset < 0 ? T(0) : weight.data()[offset + position];
+            const Index first = group * plan.in();
+            const cpu::WeightMap map{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice)};
+            const auto run = [&](auto epilogue) {
+                cpu::Product<T, cpu::GradientSource<T>, decltype(epilogue)> product(
+                    source, lattice, group * plan.out(), first, weight, map, nullptr, target, epilogue);
+                product.run();
+                if constexpr (requires { epilogue.merge(first, *sums); }) epilogue.merge(first, *sums);
             };
-            cpu::product<T>(source, lattice, group * plan.out(), plan.out(), group * plan.in(), plan.in(), weight_at,
-                            target, nullptr);
+            if (before != nullptr) {
+                run(cpu::StoreWithSums<T>(dx, *before, first, plan.in()));
+            } else {
+                run(cpu::Store<T>(dx));
+            }
         }
     }
     return dx;

@@ -14,7 +14,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/forward_side.hpp"
-#include "sd/cpu/product.hpp"
+#include "sd/cpu/cut.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/reference/conv2d.hpp"
@@ -41,7 +41,8 @@ struct OuterTask {
 
 /// Adds the outer product of one pair of blocks of dy with all channels and taps of x. `step` as in run_panel.
 template <class T, Index step>
-void run_outer(const OuterTask<T>& task) {
+void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
+               SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
     constexpr Index vectors = 2;
     constexpr Index rows = lanes<T> / 2;
     const auto pixel_stride = [&] {
@@ -64,10 +65,23 @@ void run_outer(const OuterTask<T>& task) {
 #pragma GCC unroll 16
             for (Index r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
-                for (Index v = 0; v < vectors; ++v, target += lanes<T>) store(load(target) + sum[r][v], target);
+                for (Index v = 0; v < vectors; ++v, target += lanes<T>) store<T>(load(target) + sum[r][v], target);
             }
+            x_ahead.advance();
+            dy_ahead.advance();
         }
     }
+}
+
+template <class T>
+using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>&, SlabPrefetch<T, GradientSource<T>>&);
+
+/// The same gradient under other extents.
+template <class T>
+[[nodiscard]] PendingGradient<T> reshaped(PendingGradient<T> dy, const Shape& shape) {
+    dy.dy = dy.dy.reshape(shape);
+    if (!dy.is_plain()) dy.y.raw = dy.y.raw.reshape(shape);
+    return dy;
 }
 
 /// Adds all spans of sums (spans, pairs, sums of a pair) to the first one, in order.
@@ -99,6 +113,122 @@ struct OuterCut {
     }
 };
 
+/// What by-weight sums, one merged group at a time.
+template <class T>
+class OuterProduct {
+public:
+    OuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
+        : side_(side),
+          x_(side.x),
+          dy_(dy),
+          plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
+          cut_(Cut::of(side.lattice, piece_pixels, 1)),
+          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
+          taps_(static_cast<Index>(side.lattice.taps.size())),
+          sums_of_pair_(taps_ * round_up(side.depth, lanes<T>) * 2 * lanes<T>),
+          tasks_(side.plan.out(), lanes<T>, sums_of_pair_, pieces_),
+          run_(slab_column_step(side.lattice) == 1   ? &run_outer<T, 1>
+               : slab_column_step(side.lattice) == 2 ? &run_outer<T, 2>
+                                                     : &run_outer<T, 0>) {}
+
+    /// Writes the gradients of a group's weights to where they stand.
+    void run(Index group, Tensor<T>& dweight) {
+        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.pairs, sums_of_pair_});
+        parallel_for(tasks_.spans * tasks_.pair_groups, [&](Index t) { run_task(group, t, sums); });
+        add_spans(sums);
+        scatter(sums, side_.weights(group), dweight);
+    }
+
+private:
+    static constexpr Index piece_pixels = 160;  // a block of x and a pair of blocks of dy stay in the nearest cache
+
+    void run_task(Index group, Index t, Tensor<T>& sums) const {
+        const Index span = t / tasks_.pair_groups;
+        const Index first_pair = t % tasks_.pair_groups * tasks_.pairs_each;
+        const Index last_pair = std::min(tasks_.pairs, first_pair + tasks_.pairs_each);
+        if (first_pair >= last_pair) return;
+        T* task_sums = sums.data() + (span * tasks_.pairs + first_pair) * sums_of_pair_;
+        std::fill_n(task_sums, (last_pair - first_pair) * sums_of_pair_, T(0));
+        const Index first_channel = first_pair * 2 * lanes<T>;
+        const Index channels = std::min(side_.plan.out(), last_pair * 2 * lanes<T>) - first_channel;
+        const auto x_slab_of = [&](const Piece& piece) {
+            return piece.slab(side_.lattice, group * side_.plan.in(), side_.depth);
+        };
+        const auto dy_slab_of = [&](const Piece& piece) {
+            return piece.slab(plain_, group * side_.plan.out() + first_channel, channels);
+        };
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        Tensor<T> packed_x = Tensor<T>::empty({x_slab_of(largest).template size<T>(0)});
+        Tensor<T> packed_dy = Tensor<T>::empty({dy_slab_of(largest).template size<T>(0) +
+                                                dy_slab_of(largest).template plane<T>()});
+        const Index last_piece = std::min(pieces_, (span + 1) * tasks_.pieces_each);
+        for (Index p = span * tasks_.pieces_each; p < last_piece; ++p) {
+            const Piece piece = cut_.piece(side_.lattice, p);
+            const SlabShape x_slab = x_slab_of(piece);
+            const SlabShape dy_slab = dy_slab_of(piece);
+            pack_slab<T>(x_, x_slab, packed_x.data());
+            pack_slab<T>(dy_, dy_slab, packed_dy.data());
+            if (dy_slab.template blocks<T>() % 2 != 0) {  // the second block of the last pair
+                std::fill_n(packed_dy.data() + dy_slab.template size<T>(0), dy_slab.template plane<T>(), T(0));
+            }
+            const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
+            const Index pairs = p + 1 < last_piece ? last_pair - first_pair : 0;
+            const Index calls = taps_ * x_slab.template blocks<T>() * 2;
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next), pairs * calls);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next), pairs * calls);
+            const std::vector<Index> offsets = tap_offsets(side_.lattice, x_slab.columns, lanes<T>);
+            for (Index pair = first_pair; pair < last_pair; ++pair) {
+                run_({.x = packed_x.data(),
+                      .x_columns = x_slab.columns,
+                      .x_plane = x_slab.template plane<T>(),
+                      .x_blocks = x_slab.template blocks<T>(),
+                      .row_step = slab_row_step(side_.lattice),
+                      .point_step = slab_column_step(side_.lattice),
+                      .dy = packed_dy.data() + (pair - first_pair) * 2 * dy_slab.template plane<T>(),
+                      .dy_plane = dy_slab.template plane<T>(),
+                      .rows = piece.rows,
+                      .width = piece.width,
+                      .tap_offsets = offsets.data(),
+                      .taps = taps_,
+                      .sums = task_sums + (pair - first_pair) * sums_of_pair_},
+                     x_ahead, dy_ahead);
+            }
+        }
+    }
+
+    // From (pair, tap, channel of x, channel of dy in the pair) to the tensor of weights.
+    void scatter(const Tensor<T>& sums, const WeightMap& map, Tensor<T>& dweight) const {
+        constexpr Index grain = 64;
+        const Index depth = round_up(side_.depth, lanes<T>);
+        const Index parts = quotient_up(side_.depth, grain);
+        parallel_for(tasks_.pairs * parts, [&](Index task) {
+            const Index first_column = task / parts * 2 * lanes<T>;
+            const Index columns = std::min(2 * lanes<T>, side_.plan.out() - first_column);
+            const Index first = task % parts * grain;
+            const Index last = std::min(side_.depth, first + grain);
+            const T* pair = sums.data() + task / parts * sums_of_pair_;
+            for (Index k = first; k < last; ++k) {
+                for (Index tap = 0; tap < taps_; ++tap) {
+                    const T* sum = pair + (tap * depth + k) * 2 * lanes<T>;
+                    for (Index c = 0; c < columns; ++c) {
+                        const Index offset = map.offset(k, first_column + c, tap);
+                        if (offset >= 0) dweight.data()[offset] = sum[c];
+                    }
+                }
+            }
+        });
+    }
+
+    const ForwardSide<T>& side_;
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    Lattice plain_;  ///< reads dy at the points themselves
+    Cut cut_;
+    Index pieces_, taps_, sums_of_pair_;
+    OuterCut tasks_;
+    RunOuter<T> run_;
+};
+
 }  // namespace cpu
 
 /// The gradient by the weights, of shape weight_shape:
@@ -107,83 +237,16 @@ struct OuterCut {
 ///
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
-[[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const Tensor<T>& dy,
+[[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
-    using cpu::lanes;
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    Tensor<T> dweight(weight_shape);
-    if (dy.size() == 0 || dweight.size() == 0) return dweight;
+    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
+    Tensor<T> dweight = Tensor<T>::empty(weight_shape);
     const cpu::ForwardSide<T> side(x, geometry);
-    const cpu::GroupPlan& plan = side.plan;
-    const cpu::Lattice& lattice = side.lattice;
-    const auto taps = static_cast<Index>(lattice.taps.size());
-    constexpr Index piece_pixels = 160;  // a block of x and a pair of blocks of dy stay in the first-level cache
-    const cpu::Cut pieces = cpu::Cut::of(lattice, piece_pixels, 1);
-    const Index all_pieces = side.y_shape[0] * pieces.pieces_of_sample();
-    const Index depth = cpu::round_up(side.depth, lanes<T>);
-    const Index sums_of_pair = taps * depth * 2 * lanes<T>;
-    const cpu::OuterCut cut(plan.out(), lanes<T>, sums_of_pair, all_pieces);
-    const Index point_step = cpu::slab_column_step(lattice);
-    const auto run = point_step == 1   ? &cpu::run_outer<T, 1>
-                     : point_step == 2 ? &cpu::run_outer<T, 2>
-                                       : &cpu::run_outer<T, 0>;
-    const cpu::PendingSource<T> x_values(side.x);
-    const Pending<T> dy_as_x(dy.reshape(side.y_shape));
-    const cpu::PendingSource<T> dy_values(dy_as_x);
-    const cpu::Lattice plain{0, 0, 1, lattice.height, lattice.width, 1, 1, {{0, 0, 0}}};
-
-    for (Index group = 0; group < plan.count; ++group) {
-        Tensor<T> sums = Tensor<T>::empty({cut.spans, cut.pairs, sums_of_pair});
-        parallel_for(cut.spans * cut.pair_groups, [&](Index t) {
-            const Index span = t / cut.pair_groups;
-            const Index first_pair = t % cut.pair_groups * cut.pairs_each;
-            const Index last_pair = std::min(cut.pairs, first_pair + cut.pairs_each);
-            T* task_sums = sums.data() + (span * cut.pairs + first_pair) * sums_of_pair;
-            std::fill_n(task_sums, (last_pair - first_pair) * sums_of_pair, T(0));
-            const Index first_channel = first_pair * 2 * lanes<T>;
-            const Index channels = std::min(plan.out(), last_pair * 2 * lanes<T>) - first_channel;
-            const Index last_piece = std::min(all_pieces, (span + 1) * cut.pieces_each);
-            for (Index p = span * cut.pieces_each; p < last_piece; ++p) {
-                const cpu::Piece piece = pieces.piece(lattice, p);
-                const cpu::SlabShape x_slab = piece.slab(lattice, group * plan.in(), side.depth);
-                const cpu::SlabShape dy_slab = piece.slab(plain, group * plan.out() + first_channel, channels);
-                Tensor<T> packed_x = Tensor<T>::empty({x_slab.size<T>(0)});
-                Tensor<T> packed_dy = Tensor<T>::empty({dy_slab.size<T>(0) + dy_slab.plane<T>()});
-                cpu::pack_slab<T>(x_values, x_slab, packed_x.data());
-                cpu::pack_slab<T>(dy_values, dy_slab, packed_dy.data());
-                if (dy_slab.blocks<T>() % 2 != 0) {  // the second block of the last pair
-                    std::fill_n(packed_dy.data() + dy_slab.size<T>(0), dy_slab.plane<T>(), T(0));
-                }
-                const std::vector<Index> offsets = cpu::tap_offsets(lattice, x_slab.columns, lanes<T>);
-                for (Index pair = first_pair; pair < last_pair; ++pair) {
-                    run({.x = packed_x.data(),
-                         .x_columns = x_slab.columns,
-                         .x_plane = x_slab.plane<T>(),
-                         .x_blocks = x_slab.blocks<T>(),
-                         .row_step = cpu::slab_row_step(lattice),
-                         .point_step = point_step,
-                         .dy = packed_dy.data() + (pair - first_pair) * 2 * dy_slab.plane<T>(),
-                         .dy_plane = dy_slab.plane<T>(),
-                         .rows = piece.rows,
-                         .width = piece.width,
-                         .tap_offsets = offsets.data(),
-                         .taps = taps,
-                         .sums = task_sums + (pair - first_pair) * sums_of_pair});
-                }
-            }
-        });
-        cpu::add_spans(sums);
-        parallel_for(plan.out(), [&](Index o) {
-            const T* sum = sums.data() + o / (2 * lanes<T>)*sums_of_pair + o % (2 * lanes<T>);
-            for (Index k = 0; k < side.depth; ++k) {
-                for (Index tap = 0; tap < taps; ++tap) {
-                    const Index offset = side.weight_offset(group, o, k, tap);
-                    if (offset >= 0) dweight.data()[offset] = sum[(tap * depth + k) * 2 * lanes<T>];
-                }
-            }
-        });
-    }
+    const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
+    cpu::OuterProduct<T> product(side, dy_of_lattice);
+    for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     return dweight;
 }
 

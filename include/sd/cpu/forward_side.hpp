@@ -40,16 +40,14 @@ public:
         }
     }
 
-    /// Where the weight stands that meets depth channel k of merged group `group` at a tap on the way to output channel
-    /// o of the group, or -1 if there is none.
-    [[nodiscard]] Index weight_offset(Index group, Index o, Index k, Index tap) const {
-        const Index positions = geometry_.kernel_height * geometry_.kernel_width;
-        if (!unrolled_) {
-            const Index offset = plan.weight_offset(group, o, k, positions);
-            return offset < 0 ? offset : offset + tap;
-        }
+    /// The weights of a merged group.
+    [[nodiscard]] WeightMap weights(Index group) const {
+        WeightMap map{plan.in_indices(), plan.out_indices(group), tap_positions(lattice)};
+        if (!unrolled_) return map;
         const Index channels = geometry_.in_channels;
-        return (o * channels + k % channels) * positions + tap * geometry_.kernel_width + k / channels;
+        map.depth.clear();
+        for (Index k = 0; k < depth; ++k) map.depth.push_back({k % channels * plan.positions + k / channels, 0});
+        return map;
     }
 
     Pending<T> x;
@@ -62,7 +60,7 @@ private:
     [[nodiscard]] Lattice unrolled_lattice() const {
         Lattice result{0, 0, 1, geometry_.out_height, geometry_.out_width, geometry_.options.stride, 1, {}};
         for (Index kh = 0; kh < geometry_.kernel_height; ++kh) {
-            result.taps.push_back({kh, kh * geometry_.options.dilation - geometry_.options.padding, 0});
+            result.taps.push_back({kh * geometry_.kernel_width, kh * geometry_.options.dilation - geometry_.options.padding, 0});
         }
         return result;
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "sd/core/window.hpp"
+#include "sd/cpu/weights.hpp"
 
 #include <algorithm>
 #include <vector>
@@ -94,24 +95,43 @@ private:
 /// are taken as one group, whose weights between different groups are zero.
 struct GroupPlan {
     GroupPlan(const Conv2dGeometry& geometry, Index lanes)
-        : group_in(geometry.group_in), group_out(geometry.group_out) {
+        : group_in(geometry.group_in),
+          group_out(geometry.group_out),
+          positions(geometry.kernel_height * geometry.kernel_width) {
         const Index groups = geometry.options.groups;
         while (merged < groups && (merged * std::min(group_in, group_out) < lanes || groups % merged != 0)) ++merged;
         count = groups / merged;
     }
 
+    /// Channels of a merged group.
     [[nodiscard]] Index in() const { return merged * group_in; }
     [[nodiscard]] Index out() const { return merged * group_out; }
-    /// Where weight(o, i, position 0) of merged group `group` stands in the OIHW tensor, or -1 between groups.
-    [[nodiscard]] Index weight_offset(Index group, Index o, Index i, Index positions) const {
-        if (o / group_out != i / group_in) return -1;
-        return ((group * out() + o) * group_in + i % group_in) * positions;
+
+    /// The input and the output channels of merged group `group` as indices of a weight (O, I / groups, KH, KW).
+    [[nodiscard]] std::vector<WeightIndex> in_indices() const {
+        std::vector<WeightIndex> indices;
+        for (Index i = 0; i < in(); ++i) indices.push_back({i % group_in * positions, i / group_in});
+        return indices;
+    }
+    [[nodiscard]] std::vector<WeightIndex> out_indices(Index group) const {
+        std::vector<WeightIndex> indices;
+        for (Index o = 0; o < out(); ++o) {
+            indices.push_back({(group * out() + o) * group_in * positions, o / group_out});
+        }
+        return indices;
     }
 
-    Index group_in, group_out;
+    Index group_in, group_out, positions;
     Index merged = 1;
     Index count = 1;
 };
+
+/// The kernel positions of a lattice's taps.
+[[nodiscard]] inline std::vector<Index> tap_positions(const Lattice& lattice) {
+    std::vector<Index> positions;
+    for (const Tap& tap : lattice.taps) positions.push_back(tap.kernel_position);
+    return positions;
+}
 
 }  // namespace cpu
 

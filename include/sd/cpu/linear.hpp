@@ -43,7 +43,7 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
     expect_rank("linear_by_input", "weight", weight.shape(), 2);
     const Index inputs = weight.extent(1);
-    return conv2d_by_input(cpu::as_pixels(dy, "linear_by_input", "dy"),
+    return conv2d_by_input<T>(cpu::as_pixels(dy, "linear_by_input", "dy"),
                            weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
         .reshape({dy.extent(0), inputs});
 }
@@ -51,7 +51,7 @@ template <cpu::Vectorized T>
 /// dweight = dy^T x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
-    return conv2d_by_weight(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
+    return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
                             cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
         .reshape({dy.extent(1), x.extent(1)});
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "sd/core/parallel.hpp"
-#include "sd/core/pending.hpp"
+#include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/simd.hpp"
 #include "sd/reference/pending.hpp"
 
@@ -56,6 +56,32 @@ template <cpu::Vectorized T>
         }
     });
     return y;
+}
+
+/// The values of a pending gradient; the tensor itself if it is plain.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> materialize(const PendingGradient<T>& dy) {
+    if (dy.is_plain()) return dy.dy;
+    Tensor<T> dz = Tensor<T>::empty(dy.shape());
+    if (dz.size() == 0) return dz;
+    const Index channels = dy.y.channels();
+    parallel_ranges(dz.size() / channels, cpu::sweep_rows(channels), [&](Index first, Index last) {
+        const T* scale = dy.y.scale.data();
+        const T* shift = dy.y.shift.data();
+        const T* center = dy.center.data();
+        const T* slope = dy.slope.data();
+        const T* offset = dy.offset.data();
+        for (Index row = first; row < last; ++row) {
+            const T* z = dy.y.raw.data() + row * channels;
+            const T* upstream = dy.dy.data() + row * channels;
+            T* target = dz.data() + row * channels;
+            for (Index c = 0; c < channels; ++c) {
+                const T g = !dy.y.relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
+                target[c] = scale[c] * g + slope[c] * (z[c] - center[c]) + offset[c];
+            }
+        }
+    });
+    return dz;
 }
 
 SD_NAMESPACE_END

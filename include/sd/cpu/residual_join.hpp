@@ -7,9 +7,12 @@
 #include "sd/core/join.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/pending.hpp"
+#include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/pending.hpp"
+#include "sd/cpu/target.hpp"
 #include "sd/reference/residual_join.hpp"
 
+#include <optional>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -32,15 +35,21 @@ struct Slabs {
 
     [[nodiscard]] Index size() const { return pixels * channels; }
 
+    /// Samples are cut into pieces of pixels.
+    [[nodiscard]] Index grain() const { return sweep_rows(channels); }
+    [[nodiscard]] Index pieces_of_sample() const { return quotient_up(pixels, grain()); }
+    [[nodiscard]] Index pieces() const { return samples * pieces_of_sample(); }
+    /// The number of the piece that begins at a pixel of sample n.
+    [[nodiscard]] Index piece(Index n, Index first_pixel) const {
+        return n * pieces_of_sample() + first_pixel / grain();
+    }
+
     /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel.
     template <class Body>
     void for_each_piece(const Body& body) const {
-        if (pixels == 0) return;
-        const Index grain = sweep_rows(channels);
-        const Index pieces = (pixels + grain - 1) / grain;
-        parallel_for(samples * pieces, [&](Index piece) {
-            const Index first = piece % pieces * grain;
-            body(piece / pieces, first, std::min(first + grain, pixels));
+        parallel_for(pieces(), [&](Index number) {
+            const Index first = number % pieces_of_sample() * grain();
+            body(number / pieces_of_sample(), first, std::min(first + grain(), pixels));
         });
     }
 };
@@ -115,57 +124,81 @@ template <cpu::Vectorized T>
     return y;
 }
 
+namespace cpu {
+
+/// Zeros in the samples of the branch that joined none.
+template <class T>
+void clear_unjoined(BranchSamples branch_sample, const Slabs& slabs, Tensor<T>& dbranch) {
+    std::vector<char> joined(static_cast<std::size_t>(dbranch.extent(0)), branch_sample.empty() ? 1 : 0);
+    for (const Index sample : branch_sample) {
+        if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
+    }
+    parallel_for(dbranch.extent(0), [&](Index sample) {
+        if (joined[static_cast<std::size_t>(sample)]) return;
+        T* slab = dbranch.data() + sample * slabs.size();
+        std::fill(slab, slab + slabs.size(), T(0));
+    });
+}
+
+}  // namespace cpu
+
 /// The gradients of residual_join_forward by the values of its inputs:
 ///
 ///     g = dy where no ReLU was applied or y > 0, else 0
 ///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
 ///
-/// A sample of the branch that joined nothing gets zeros. The branch has branch_samples samples.
+/// A sample of the branch that joined nothing gets zeros. The branch has branch_samples samples. If it ends in a batch
+/// norm, `before` is that one's forward pass and `sums` receives the sums of its backward, gathered in the same pass
+/// over memory; a sample that joined nothing has no part in them and is not read.
+/// Where both gradients are equal they are one tensor.
 template <cpu::Vectorized T>
 [[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
                                                              BranchSamples branch_sample, Index branch_samples,
-                                                             const accumulate_t<T>& branch_scale, bool relu) {
+                                                             const accumulate_t<T>& branch_scale, bool relu,
+                                                             const BatchNormPass<T>* before = nullptr,
+                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using cpu::lanes;
     constexpr const char* where = "residual_join_backward";
     expect_shape(where, "dy", dy.shape(), y.shape());
     expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
     const cpu::Slabs slabs(y.shape());
-    ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy,
-                                     Tensor<T>::empty(with_samples(y.shape(), branch_samples))};
+    const Index channels = slabs.channels;
+    const bool same = branch_sample.empty() && branch_scale == T(1);
+    ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
+    gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
+    cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
-    std::vector<char> joined(static_cast<std::size_t>(branch_samples), 0);
-    for (Index n = 0; n < slabs.samples; ++n) {
-        const Index sample = branch_sample_of(branch_sample, n);
-        if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
-    }
-    for (Index sample = 0; sample < branch_samples; ++sample) {
-        if (joined[static_cast<std::size_t>(sample)]) continue;
-        T* slab = gradient.dbranch.data() + sample * slabs.size();
-        std::fill(slab, slab + slabs.size(), T(0));
-    }
-
+    Tensor<T> partial = Tensor<T>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
+    const cpu::Target<T> dshortcut(gradient.dshortcut);
+    const cpu::Target<T> dbranch(gradient.dbranch);
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(branch_sample, n);
-        const Index count = (last - first) * slabs.channels;
-        const Index from = n * slabs.size() + first * slabs.channels;
-        const T* upstream = dy.data() + from;
-        const T* output = y.data() + from;
-        T* dshortcut = gradient.dshortcut.data() + from;
-        if (sample < 0) {
-            if (!relu) return;
-            for (Index i = 0; i < count; ++i) dshortcut[i] = output[i] > T(0) ? upstream[i] : T(0);
-            return;
-        }
-        T* dbranch = gradient.dbranch.data() + sample * slabs.size() + first * slabs.channels;
-        if (!relu) {
-            for (Index i = 0; i < count; ++i) dbranch[i] = branch_scale * upstream[i];
-            return;
-        }
-        for (Index i = 0; i < count; ++i) {
-            const T g = output[i] > T(0) ? upstream[i] : T(0);
-            dshortcut[i] = g;
-            dbranch[i] = branch_scale * g;
+        if (sample < 0 && !relu) return;
+        const bool gathers = before != nullptr && sample >= 0;
+        T* part = partial.data() + (gathers ? slabs.piece(n, first) * 2 * channels : 0);
+        std::optional<cpu::RowSums<T>> row_sums;
+        if (gathers) row_sums.emplace(before->y, before->mean, part, part + channels);
+        for (Index pixel = first; pixel < last; ++pixel) {
+            const Index row = (n * slabs.pixels + pixel) * channels;
+            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
+            for (Index c = 0; c < channels; c += lanes<T>) {
+                const Index count = std::min(lanes<T>, channels - c);
+                cpu::Vector<T> g = cpu::load_some(dy.data() + row + c, count);
+                if (relu) {
+                    g = cpu::load_some(y.data() + row + c, count) > cpu::Vector<T>{} ? g : cpu::Vector<T>{};
+                    dshortcut.put(g, row + c, count);
+                }
+                if (sample < 0) continue;
+                const cpu::Vector<T> scaled = branch_scale * g;
+                if (!same) dbranch.put(scaled, branch_row + c, count);
+                if (gathers) {
+                    row_sums->add(scaled, cpu::load_some(before->y.raw.data() + branch_row + c, count), c, count);
+                }
+            }
         }
     });
+    if (before != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
     return gradient;
 }
 

@@ -5,6 +5,11 @@
 
 #include <concepts>
 #include <cstring>
+#include <type_traits>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 SD_NAMESPACE_BEGIN
 
@@ -38,17 +43,65 @@ using Vector = typename Simd<T>::Vector;
 template <class T>
 inline constexpr Index lanes = Simd<T>::lanes;
 
-/// Unaligned load and store.
+/// The `lanes` values at an address of any alignment.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load(const T* from) {
     Vector<T> result;
     std::memcpy(&result, from, sizeof result);
     return result;
 }
+
+/// Writes all lanes to an address of any alignment.
 template <class T>
-[[gnu::always_inline]] inline void store(const Vector<T>& values, T* to) {
+[[gnu::always_inline]] inline void store(const Vector<T>& values, std::type_identity_t<T>* to) {
     std::memcpy(to, &values, sizeof values);
 }
+
+/// The first `count` values at an address, at most `lanes`; zeros in the other lanes.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> load_some(const T* from, Index count) {
+    if (count >= lanes<T>) return load(from);
+    Vector<T> result = {};
+    std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
+    return result;
+}
+
+/// Writes the first `count` lanes, at most all.
+template <class T>
+[[gnu::always_inline]] inline void store_some(const Vector<T>& values, std::type_identity_t<T>* to, Index count) {
+    if (count >= lanes<T>) return store<T>(values, to);
+    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+/// Writes all lanes past the caches, to an address that is a multiple of vector_bytes: for results that no cache will
+/// keep until they are read, whose lines would be fetched only to be overwritten.
+template <class T>
+[[gnu::always_inline]] inline void stream(const Vector<T>& values, std::type_identity_t<T>* to) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        _mm512_stream_ps(to, reinterpret_cast<__m512>(values));
+    } else {
+        _mm512_stream_pd(to, reinterpret_cast<__m512d>(values));
+    }
+#elif defined(__AVX__)
+    if constexpr (std::is_same_v<T, float>) {
+        _mm256_stream_ps(to, reinterpret_cast<__m256>(values));
+    } else {
+        _mm256_stream_pd(to, reinterpret_cast<__m256d>(values));
+    }
+#else
+    store<T>(values, to);
+#endif
+}
+
+/// max(value, 0) in each lane; NaN passes.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> rectified(const Vector<T>& value) {
+    return value < Vector<T>{} ? Vector<T>{} : value;
+}
+
+/// Asks for the cache line at an address, which may lie anywhere.
+[[gnu::always_inline]] inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 2); }
 
 /// Rounds up to a multiple; quotient rounded up.
 constexpr Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }

@@ -8,10 +8,11 @@
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
 #pragma once
 
-#include "sd/core/pending.hpp"
+#include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/simd.hpp"
 
 #include <algorithm>
+#include <tuple>
 
 SD_NAMESPACE_BEGIN
 
@@ -49,29 +50,27 @@ public:
         : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), relu_(x.relu), shape_(x.shape()) {}
 
     [[nodiscard]] const Shape& shape() const { return shape_; }
-    [[nodiscard]] T scalar(Index element, Index channel) const {
-        T value = raw_[element];
-        if (scale_ != nullptr) value = scale_[channel] * value + shift_[channel];
-        return relu_ && value < T(0) ? T(0) : value;
-    }
+    void prefetch_line(Index element) const { prefetch(raw_ + element); }
 
-    /// Calls use(vector_at) with a function from (element, channel) to the vector that starts there; the cases are told
-    /// apart here, once for a slab.
+    /// Calls use(vector_at), where vector_at(element, channel, count) gives the `count` values that start there; the
+    /// cases are told apart here, once for a slab.
     template <class Use>
     void with_vectors(const Use& use) const {
         const T* raw = raw_;
         const T* scale = scale_;
         const T* shift = shift_;
-        const auto rectified = [](const Vector<T>& value) { return value < Vector<T>{} ? Vector<T>{} : value; };
-        const auto scaled = [=](Index element, Index channel) {
-            return load(scale + channel) * load(raw + element) + load(shift + channel);
+        const auto scaled = [=](Index element, Index channel, Index count) {
+            return load_some(scale + channel, count) * load_some(raw + element, count) +
+                   load_some(shift + channel, count);
         };
         if (scale == nullptr && !relu_) {
-            use([=](Index element, Index) { return load(raw + element); });
+            use([=](Index element, Index, Index count) { return load_some(raw + element, count); });
         } else if (scale == nullptr) {
-            use([=](Index element, Index) { return rectified(load(raw + element)); });
+            use([=](Index element, Index, Index count) { return rectified<T>(load_some(raw + element, count)); });
         } else if (relu_) {
-            use([=](Index element, Index channel) { return rectified(scaled(element, channel)); });
+            use([=](Index element, Index channel, Index count) {
+                return rectified<T>(scaled(element, channel, count));
+            });
         } else {
             use(scaled);
         }
@@ -85,6 +84,94 @@ private:
     Shape shape_;
 };
 
+/// The values of a pending gradient, a vector at a time; as PendingSource.
+template <class T>
+class GradientSource {
+public:
+    explicit GradientSource(const PendingGradient<T>& dy)
+        : dy_(dy.dy.data()),
+          z_(dy.y.raw.data()),
+          scale_(dy.y.scale.data()),
+          shift_(dy.y.shift.data()),
+          center_(dy.center.data()),
+          slope_(dy.slope.data()),
+          offset_(dy.offset.data()),
+          relu_(dy.y.relu),
+          shape_(dy.shape()) {}
+
+    [[nodiscard]] const Shape& shape() const { return shape_; }
+    void prefetch_line(Index element) const {
+        prefetch(dy_ + element);
+        if (z_ != nullptr) prefetch(z_ + element);
+    }
+
+    template <class Use>
+    void with_vectors(const Use& use) const {
+        const auto [dy, z, scale, shift, center, slope, offset] =
+            std::tuple(dy_, z_, scale_, shift_, center_, slope_, offset_);
+        const auto through_batch_norm = [=](Index element, Index channel, Index count, bool relu) {
+            const Vector<T> raw = load_some(z + element, count);
+            const Vector<T> factor = load_some(scale + channel, count);
+            Vector<T> g = load_some(dy + element, count);
+            if (relu) g = factor * raw + load_some(shift + channel, count) > Vector<T>{} ? g : Vector<T>{};
+            return factor * g + load_some(slope + channel, count) * (raw - load_some(center + channel, count)) +
+                   load_some(offset + channel, count);
+        };
+        if (z == nullptr) {
+            use([=](Index element, Index, Index count) { return load_some(dy + element, count); });
+        } else if (relu_) {
+            use([=](Index element, Index channel, Index count) {
+                return through_batch_norm(element, channel, count, true);
+            });
+        } else {
+            use([=](Index element, Index channel, Index count) {
+                return through_batch_norm(element, channel, count, false);
+            });
+        }
+    }
+
+private:
+    const T* dy_;
+    const T* z_;
+    const T* scale_;
+    const T* shift_;
+    const T* center_;
+    const T* slope_;
+    const T* offset_;
+    bool relu_;
+    Shape shape_;
+};
+
+/// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
+template <class T, class Source>
+class SlabPrefetch {
+public:
+    /// In `calls` calls of advance(). Only whole pixels are asked for.
+    SlabPrefetch(const Source& source, const SlabShape& slab, Index calls) : source_(source) {
+        const Index height = source.shape()[1];
+        const Index width = source.shape()[2];
+        const Index channels = source.shape()[3];
+        if (slab.first_channel != 0 || slab.channels != channels || calls == 0) return;
+        const Index last_row = std::min(height - 1, slab.first_row + (slab.rows - 1) * slab.row_step);
+        const Index last_column = std::min(width - 1, slab.first_column + (slab.columns - 1) * slab.column_step);
+        const Index first_row = std::max<Index>(0, slab.first_row);
+        const Index first_column = std::max<Index>(0, slab.first_column);
+        next_ = ((slab.sample * height + first_row) * width + first_column) * channels;
+        end_ = ((slab.sample * height + last_row) * width + last_column + 1) * channels;
+        each_ = quotient_up(quotient_up(end_ - next_, line), calls);
+    }
+
+    [[gnu::always_inline]] void advance() {
+        for (Index i = 0; i < each_ && next_ < end_; ++i, next_ += line) source_.prefetch_line(next_);
+    }
+
+private:
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+
+    const Source& source_;
+    Index next_ = 0, end_ = 0, each_ = 0;
+};
+
 /// Fills a slab from a source. Lanes beyond the last channel are zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
@@ -92,8 +179,6 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
     const Index width = source.shape()[2];
     const Index channels = source.shape()[3];
     const Index plane = slab.plane<T>();
-    const Index whole_blocks = slab.channels / lanes<T>;
-    const Index blocks = slab.blocks<T>();
     source.with_vectors([&](const auto& vector_at) {
         for (Index r = 0; r < slab.rows; ++r) {
             const Index row = slab.first_row + r * slab.row_step;
@@ -101,20 +186,16 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
                 const Index column = slab.first_column + c * slab.column_step;
                 T* to = target + (r * slab.columns + c) * lanes<T>;
                 if (row < 0 || row >= height || column < 0 || column >= width) {
-                    for (Index b = 0; b < blocks; ++b, to += plane) store(Vector<T>{}, to);
+                    for (Index k = 0; k < slab.channels; k += lanes<T>, to += plane) store<T>(Vector<T>{}, to);
                     continue;
                 }
-                Index channel = slab.first_channel;
-                Index element = ((slab.sample * height + row) * width + column) * channels + channel;
-                for (Index b = 0; b < whole_blocks; ++b, to += plane, channel += lanes<T>, element += lanes<T>) {
-                    store(vector_at(element, channel), to);
+                const Index first = slab.first_channel;
+                const Index element = ((slab.sample * height + row) * width + column) * channels + first;
+                Index k = 0;
+                for (; k + lanes<T> <= slab.channels; k += lanes<T>, to += plane) {
+                    store<T>(vector_at(element + k, first + k, lanes<T>), to);
                 }
-                if (whole_blocks < blocks) {
-                    const Index rest = slab.channels - whole_blocks * lanes<T>;
-                    for (Index lane = 0; lane < lanes<T>; ++lane) {
-                        to[lane] = lane < rest ? source.scalar(element + lane, channel + lane) : T(0);
-                    }
-                }
+                if (k < slab.channels) store<T>(vector_at(element + k, first + k, slab.channels - k), to);
             }
         }
     });

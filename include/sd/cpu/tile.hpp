@@ -14,7 +14,8 @@
 
 #include "sd/cpu/simd.hpp"
 
-#include <type_traits>
+#include <array>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -44,6 +45,106 @@ template <Index rows, Index vectors, class T, class RowStride, class DepthStride
         a += depth_stride;
         b += b_depth_stride;
     }
+}
+
+/// The extents of a tile: points of the image to write by vectors of its channels.
+struct TileShape {
+    Index points, vectors;
+};
+
+/// The tiles of convolutions. All sums, a row of weights and one broadcast fit the registers.
+inline constexpr std::array<TileShape, 6> tile_shapes =
+    vector_registers == 32 ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
+                           : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {4, 2}, {8, 1}, {12, 1}, {7, 1}}};
+
+/// The tile that computes rows of `width` points and `columns` columns with the least idle work. A tile of few sums
+/// waits for loads and for the latency of multiply-adds, which is counted as idle, too.
+template <class T>
+[[nodiscard]] std::size_t choose_tile(Index width, Index columns) {
+    std::size_t best = 0;
+    double least = 0;
+    for (std::size_t i = 0; i < tile_shapes.size(); ++i) {
+        const auto [points, vectors] = tile_shapes[i];
+        const auto sums = static_cast<double>(points * vectors);
+        const double loads = static_cast<double>(points + vectors) / sums;
+        const double steps = static_cast<double>(quotient_up(width, points) * quotient_up(columns, vectors * lanes<T>));
+        const double cost = steps * (sums * (1 + 0.1 * loads) + 1.5);
+        if (i == 0 || cost < least) {
+            best = i;
+            least = cost;
+        }
+    }
+    return best;
+}
+
+/// What one tile of a convolution reads: points of a slab (slab.hpp) and a panel of weights (weights.hpp).
+template <class T>
+struct TileOperands {
+    const T* point;            ///< the first point in the first block of channels
+    Index point_step;          ///< slab pixels between neighbouring points
+    Index plane;               ///< elements between the blocks of channels
+    Index channels;            ///< depth at each tap
+    const Index* tap_offsets;  ///< elements from a point to what each tap reads
+    Index taps;
+    const T* weights;  ///< (block, tap, channel of the block, column)
+};
+
+/// sums (points x width of the tile, contiguous) = [accumulate ? sums : 0] + points x weights, over blocks of channels,
+/// taps and channels of the block. `step` is point_step if the compiler is to know it, else 0.
+template <class T, std::size_t shape, Index step>
+void multiply_tile(const TileOperands<T>& operands, T* sums, bool accumulate) {
+    constexpr Index points = tile_shapes[shape].points;
+    constexpr Index vectors = tile_shapes[shape].vectors;
+    constexpr Index width = vectors * lanes<T>;
+    const auto point_stride = [&] {
+        if constexpr (step != 0) {
+            return constant<step * lanes<T>>;
+        } else {
+            return operands.point_step * lanes<T>;
+        }
+    }();
+    Vector<T> sum[points][vectors];
+    if (accumulate) {
+#pragma GCC unroll 32
+        for (Index r = 0; r < points; ++r) {
+#pragma GCC unroll 4
+            for (Index v = 0; v < vectors; ++v) sum[r][v] = load(sums + r * width + v * lanes<T>);
+        }
+    } else {
+#pragma GCC unroll 32
+        for (Index r = 0; r < points; ++r) {
+#pragma GCC unroll 4
+            for (Index v = 0; v < vectors; ++v) sum[r][v] = Vector<T>{};
+        }
+    }
+    const T* weights = operands.weights;
+    const T* point = operands.point;
+    for (Index first = 0; first < operands.channels; first += lanes<T>, point += operands.plane) {
+        const Index depth = std::min(lanes<T>, operands.channels - first);
+        for (Index tap = 0; tap < operands.taps; ++tap, weights += depth * width) {
+            multiply_add<points, vectors>(sum, depth, point + operands.tap_offsets[tap], point_stride, constant<1>,
+                                          weights, constant<width>, constant<lanes<T>>);
+        }
+    }
+#pragma GCC unroll 32
+    for (Index r = 0; r < points; ++r) {
+#pragma GCC unroll 4
+        for (Index v = 0; v < vectors; ++v) store<T>(sum[r][v], sums + r * width + v * lanes<T>);
+    }
+}
+
+template <class T>
+using MultiplyTile = void (*)(const TileOperands<T>&, T*, bool);
+
+/// multiply_tile for a tile and a step.
+template <class T>
+[[nodiscard]] MultiplyTile<T> find_multiply_tile(std::size_t shape, Index step) {
+    static constexpr auto table = []<std::size_t... s>(std::index_sequence<s...>) {
+        return std::array<std::array<MultiplyTile<T>, 3>, sizeof...(s)>{
+            {{&multiply_tile<T, s, 0>, &multiply_tile<T, s, 1>, &multiply_tile<T, s, 2>}...}};
+    }
+    (std::make_index_sequence<tile_shapes.size()>{});
+    return table[shape][static_cast<std::size_t>(step <= 2 ? step : 0)];
 }
 
 }  // namespace cpu

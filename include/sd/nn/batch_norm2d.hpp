@@ -64,32 +64,53 @@ public:
         using std::sqrt;
         const Index channels = running_mean_.size();
         expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
-        auto mean = Tensor<A, Device>::empty({channels});
-        auto inverse_std = Tensor<A, Device>::empty({channels});
-        auto scale = Tensor<A, Device>::empty({channels});
-        auto shift = Tensor<A, Device>::empty({channels});
+        BatchNormPass<T, Device> pass;
+        pass.batch_statistics = context.training();
+        pass.mean = context.training() ? moments.mean : running_mean_.clone();
+        pass.inverse_std = Tensor<A, Device>::empty({channels});
         const A count = static_cast<A>(static_cast<double>(std::max<Index>(moments.count, 1)));
         for (Index c = 0; c < channels; ++c) {
-            mean(c) = context.training() ? moments.mean(c) : running_mean_(c);
             const A variance = context.training() ? A(moments.m2(c) / count) : running_var_(c);
-            inverse_std(c) = A(1) / sqrt(A(variance + A(options_.eps)));
-            scale(c) = weight_->value(c) * inverse_std(c);
-            shift(c) = bias_->value(c) - mean(c) * scale(c);
+            pass.inverse_std(c) = A(1) / sqrt(A(variance + A(options_.eps)));
         }
+        auto [scale, shift] = scale_and_shift(pass.mean, pass.inverse_std);
+        pass.y = Pending<T, Device>(z, scale, shift, relu);
         if (context.training()) update_running_statistics(moments);
-        Pending<T, Device> y(z, scale, shift, relu);
-        forward_.keep(context, {y, mean, inverse_std, context.training()});
+        const Pending<T, Device> y = pass.y;
+        pass_.keep(context, std::move(pass));
         return y;
     }
 
+    /// Scale and shift (C) of evaluation: y = scale z + shift.
+    struct Affine {
+        Tensor<A, Device> scale;  ///< weight / sqrt(running_var + eps)
+        Tensor<A, Device> shift;  ///< bias - running_mean scale
+    };
+    /// The constants of evaluation, to be folded into the layer before. Keeps nothing for backward.
+    [[nodiscard]] Affine folded() {
+        using std::sqrt;
+        pass_.forget();
+        auto inverse_std = Tensor<A, Device>::empty(running_var_.shape());
+        for (Index c = 0; c < inverse_std.size(); ++c) {
+            inverse_std(c) = A(1) / sqrt(A(running_var_(c) + A(options_.eps)));
+        }
+        return scale_and_shift(running_mean_, inverse_std);
+    }
+
+    /// What the last forward pass left for backward.
+    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d"); }
+
     /// Adds the gradients of weight and bias and returns the gradient by z.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        const Forward& forward = forward_.get("BatchNorm2d");
-        const BatchNormSums<A, Device> sums = batch_norm_sums(dy, forward.y, forward.mean, forward.inverse_std);
+        return materialize(pending_backward(dy, batch_norm_sums(dy, pass())));
+    }
+
+    /// The same with the sums given, and the gradient by z pending.
+    [[nodiscard]] PendingGradient<T, Device> pending_backward(const Tensor<T, Device>& dy,
+                                                              const BatchNormSums<A, Device>& sums) {
         weight_->add_grad(sums.dweight);
         bias_->add_grad(sums.dbias);
-        return batch_norm_by_input(dy, forward.y, forward.mean, forward.inverse_std,
-                                   forward.batch_statistics ? &sums : nullptr);
+        return batch_norm_by_input(dy, pass(), sums);
     }
 
     /// Scale (C).
@@ -114,11 +135,14 @@ public:
     }
 
 private:
-    struct Forward {
-        Pending<T, Device> y;
-        Tensor<A, Device> mean, inverse_std;
-        bool batch_statistics;
-    };
+    [[nodiscard]] Affine scale_and_shift(const Tensor<A, Device>& mean, const Tensor<A, Device>& inverse_std) const {
+        Affine affine{Tensor<A, Device>::empty(mean.shape()), Tensor<A, Device>::empty(mean.shape())};
+        for (Index c = 0; c < mean.size(); ++c) {
+            affine.scale(c) = weight_->value(c) * inverse_std(c);
+            affine.shift(c) = bias_->value(c) - mean(c) * affine.scale(c);
+        }
+        return affine;
+    }
 
     void update_running_statistics(const Moments<A, Device>& moments) {
         ++num_batches_tracked_;
@@ -139,7 +163,7 @@ private:
     Tensor<A, Device> running_mean_;
     Tensor<A, Device> running_var_;
     std::int64_t num_batches_tracked_ = 0;
-    Cache<Forward> forward_;
+    Cache<BatchNormPass<T, Device>> pass_;
 };
 
 SD_NAMESPACE_END

@@ -49,8 +49,14 @@ public:
     /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
     /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        return first_.backward(second_.backward(dy));
+        return backward(GradientWithSums<T, Device>{dy, batch_norm_sums(dy, output_pass())});
     }
+    /// The same with the sums of the last batch norm's backward given.
+    [[nodiscard]] Tensor<T, Device> backward(const GradientWithSums<T, Device>& dy) {
+        return first_.backward(second_.backward(dy, first_));
+    }
+    /// What the last batch norm's forward pass left for backward.
+    [[nodiscard]] const BatchNormPass<T, Device>& output_pass() const { return second_.pass(); }
 
     /// Names conv1, bn1, conv2 and bn2.
     template <class Visitor>
@@ -98,8 +104,14 @@ public:
     /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
     /// pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        return first_.backward(second_.backward(third_.backward(dy)));
+        return backward(GradientWithSums<T, Device>{dy, batch_norm_sums(dy, output_pass())});
     }
+    /// The same with the sums of the last batch norm's backward given.
+    [[nodiscard]] Tensor<T, Device> backward(const GradientWithSums<T, Device>& dy) {
+        return first_.backward(second_.backward(third_.backward(dy, second_), first_));
+    }
+    /// What the last batch norm's forward pass left for backward.
+    [[nodiscard]] const BatchNormPass<T, Device>& output_pass() const { return third_.pass(); }
 
     /// Names conv1, bn1, conv2, bn2, conv3 and bn3.
     template <class Visitor>

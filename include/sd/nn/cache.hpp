@@ -23,6 +23,9 @@ public:
         }
     }
 
+    /// Forgets what was kept.
+    void forget() { contents_.reset(); }
+
     /// Throws std::logic_error if the last forward pass kept nothing.
     [[nodiscard]] const Contents& get(const char* layer) const {
         if (!contents_) {

@@ -45,11 +45,27 @@ public:
         return y;
     }
 
-    /// Adds the gradient by the weights to the parameter and returns the gradient by the value of x.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        const Pending<T, Device>& x = input_.get("Conv2d");
-        weight_->add_grad(conv2d_by_weight<T>(x, dy, options_, weight_->value.shape()));
-        return conv2d_by_input<T>(dy, weight_->value, options_, x.shape());
+    /// The convolution and the batch norm of evaluation in one: act(scale (x * weight) + shift), scale and shift
+    /// (out_channels), act ReLU or nothing. Keeps nothing for backward.
+    [[nodiscard]] Tensor<T, Device> forward_with_batch_norm(const Pending<T, Device>& x,
+                                                            const Tensor<accumulate_t<T>, Device>& scale,
+                                                            const Tensor<accumulate_t<T>, Device>& shift, bool relu) {
+        input_.forget();
+        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, relu);
+    }
+
+    /// Adds the gradient by the weights to the parameter and returns the gradient by the value of x. If x came from a
+    /// batch norm, `before` is that one's forward pass and `sums` receives the sums of its backward.
+    [[nodiscard]] Tensor<T, Device> backward(const PendingGradient<T, Device>& dy,
+                                             const BatchNormPass<T, Device>* before = nullptr,
+                                             BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
+        backward_by_weight(dy);
+        return conv2d_by_input<T>(dy, weight_->value, options_, input_.get("Conv2d").shape(), before, sums);
+    }
+
+    /// Adds the gradient by the weights to the parameter: all of backward where nobody asks for the gradient by x.
+    void backward_by_weight(const PendingGradient<T, Device>& dy) {
+        weight_->add_grad(conv2d_by_weight<T>(input_.get("Conv2d"), dy, options_, weight_->value.shape()));
     }
 
     /// Stride, padding, dilation and groups.

@@ -6,10 +6,18 @@
 
 SD_NAMESPACE_BEGIN
 
+/// The gradient by the output of a batch norm, and the sums of its backward, which whoever wrote the gradient gathered.
+template <class T, class Device = Cpu>
+struct GradientWithSums {
+    Tensor<T, Device> dy;                         ///< by the value of the output
+    BatchNormSums<accumulate_t<T>, Device> sums;  ///< of all of dy
+};
+
 /// value = act(bn(conv(x))), handed on as a pending tensor: only the raw convolution is stored, and its statistics are
 /// gathered as it is written.
 ///
-///     x (pending) --conv--> z (stored) --scale, shift, ReLU (pending)--> whoever loads it
+///     forward:   x (pending) --conv--> z (stored) --scale, shift, ReLU (pending)--> whoever loads it
+///     backward:  dy (stored), its sums --batch norm (pending)--> conv --> dx (stored), the sums of the unit before
 template <class T, class Device = Cpu>
 class ConvBn {
 public:
@@ -19,14 +27,39 @@ public:
         : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), relu_(relu) {}
 
     /// The output (N, H', W', O) as a pending tensor on the raw convolution, of x (N, H, W, C), plain or pending.
+    /// In evaluation without gradients batch norm is folded into the convolution, and nothing is left pending.
     [[nodiscard]] Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+        if (!context.gradients()) {
+            const auto [scale, shift] = bn_.folded();
+            return conv_.forward_with_batch_norm(x, scale, shift, relu_);
+        }
         Moments<accumulate_t<T>, Device> moments;
         const Tensor<T, Device> z = conv_.forward(x, context, context.training() ? &moments : nullptr);
         return bn_.pending(z, moments, relu_, context);
     }
 
     /// dy is the gradient by the value of the output; returns the gradient by the value of x.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return conv_.backward(bn_.backward(dy)); }
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return backward(with_sums(dy)); }
+
+    /// The same with the sums of batch norm's backward given.
+    [[nodiscard]] Tensor<T, Device> backward(const GradientWithSums<T, Device>& dy) {
+        return conv_.backward(bn_.pending_backward(dy.dy, dy.sums));
+    }
+
+    /// The same where x is the output of the unit `before`, whose sums are gathered on the way.
+    [[nodiscard]] GradientWithSums<T, Device> backward(const GradientWithSums<T, Device>& dy, const ConvBn& before) {
+        GradientWithSums<T, Device> dx;
+        dx.dy = conv_.backward(bn_.pending_backward(dy.dy, dy.sums), &before.bn_.pass(), &dx.sums);
+        return dx;
+    }
+
+    /// Adds the gradients of the parameters: all of backward where nobody asks for the gradient by x.
+    void backward_by_parameters(const Tensor<T, Device>& dy) {
+        conv_.backward_by_weight(bn_.pending_backward(dy, with_sums(dy).sums));
+    }
+
+    /// What batch norm's last forward pass left for backward.
+    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return bn_.pass(); }
 
     /// The convolution.
     [[nodiscard]] Conv2d<T, Device>& conv() { return conv_; }
@@ -34,6 +67,10 @@ public:
     [[nodiscard]] BatchNorm2d<T, Device>& bn() { return bn_; }
 
 private:
+    [[nodiscard]] GradientWithSums<T, Device> with_sums(const Tensor<T, Device>& dy) const {
+        return {dy, batch_norm_sums(dy, bn_.pass())};
+    }
+
     Conv2d<T, Device> conv_;
     BatchNorm2d<T, Device> bn_;
     bool relu_;

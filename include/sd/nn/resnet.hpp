@@ -40,6 +40,9 @@ struct ResNetArchitecture {
     std::vector<bool> replace_stride_with_dilation = {};
 };
 
+/// Whether a backward pass computes the gradient by the network's input, which training does not need.
+enum class InputGradient { computed, skipped };
+
 /// What a user chooses of a network with a given build.
 struct ResNetOptions {
     Index num_classes = 1000;         ///< 1 or more
@@ -72,12 +75,16 @@ public:
         return fc_.forward(avgpool_.forward(y, context), context);
     }
 
-    /// Adds the gradients of all parameters that took part and returns the gradient by x.
-    Tensor<T, Device> backward(const Tensor<T, Device>& dlogits) {
+    /// Adds the gradients of all parameters that took part and returns the gradient by x, or an undefined tensor if it
+    /// is not asked for.
+    Tensor<T, Device> backward(const Tensor<T, Device>& dlogits,
+                               InputGradient input_gradient = InputGradient::computed) {
         Tensor<T, Device> dy = avgpool_.backward(fc_.backward(dlogits));
         for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) dy = block->backward(dy);
         if (max_pool_) dy = max_pool_->backward(dy);
-        return stem_.backward(dy);
+        if (input_gradient == InputGradient::computed) return stem_.backward(dy);
+        stem_.backward_by_parameters(dy);
+        return {};
     }
 
     /// All blocks in forward order.

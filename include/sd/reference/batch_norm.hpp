@@ -3,7 +3,7 @@
 #pragma once
 
 #include "sd/core/moments.hpp"
-#include "sd/core/pending.hpp"
+#include "sd/core/pending_gradient.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -40,66 +40,50 @@ template <class T>
     return passes ? dy.data()[i] : T(0);
 }
 
-/// For y = batch norm's output as a pending tensor (raw = its input z, scale = weight inverse_std, shift = bias - mean
-/// scale, and maybe the ReLU that follows), and g = dy where no ReLU follows or y > 0, else 0:
+/// With g = dy where no ReLU follows or y > 0, else 0:
 ///
 ///     dbias = sum g,    dweight = sum g zhat,    zhat = (z - mean) inverse_std
 ///
-/// mean and inverse_std (C). Throws std::invalid_argument if shapes do not fit.
+/// Throws std::invalid_argument if shapes do not fit.
 template <class T>
-[[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const Pending<T>& y,
-                                                             const Tensor<accumulate_t<T>>& mean,
-                                                             const Tensor<accumulate_t<T>>& inverse_std) {
+[[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
     using A = accumulate_t<T>;
-    const Index channels = y.channels();
-    expect_shape("batch_norm_sums", "dy", dy.shape(), y.shape());
-    expect_shape("batch_norm_sums", "scale", y.scale.shape(), {channels});
-    expect_shape("batch_norm_sums", "mean", mean.shape(), {channels});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {channels});
+    expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    const Index channels = pass.y.channels();
     BatchNormSums<A> sums{Tensor<A>(Shape{channels}), Tensor<A>(Shape{channels})};
     for (Index i = 0; i < dy.size(); ++i) {
         const Index c = i % channels;
-        const A g = A(gradient_before_relu(dy, y, i));
-        const A normalised = (A(y.raw.data()[i]) - mean(c)) * inverse_std(c);
+        const A g = A(gradient_before_relu(dy, pass.y, i));
+        const A normalised = (A(pass.y.raw.data()[i]) - pass.mean(c)) * pass.inverse_std(c);
         sums.dbias(c) = sums.dbias(c) + g;
         sums.dweight(c) = sums.dweight(c) + g * normalised;
     }
     return sums;
 }
 
-/// The gradient by z. The batch's mean and variance depend on every z of the channel; that gives the two sums:
+/// The gradient by z, pending. The batch's mean and variance depend on every z of the channel; that gives the two sums:
 ///
 ///     dz = scale (g - dbias / count - zhat dweight / count)
 ///
-/// With constant statistics (evaluation; sums == nullptr): dz = scale g.
-/// Throws std::invalid_argument if shapes do not fit.
+/// With constant statistics: dz = scale g. Throws std::invalid_argument if shapes do not fit.
 template <class T>
-[[nodiscard]] Tensor<T> batch_norm_by_input(const Tensor<T>& dy, const Pending<T>& y,
-                                            const Tensor<accumulate_t<T>>& mean,
-                                            const Tensor<accumulate_t<T>>& inverse_std,
-                                            const BatchNormSums<accumulate_t<T>>* sums) {
+[[nodiscard]] PendingGradient<T> batch_norm_by_input(const Tensor<T>& dy, const BatchNormPass<T>& pass,
+                                                     const BatchNormSums<accumulate_t<T>>& sums) {
     using A = accumulate_t<T>;
-    const Index channels = y.channels();
-    expect_shape("batch_norm_by_input", "dy", dy.shape(), y.shape());
-    expect_shape("batch_norm_by_input", "scale", y.scale.shape(), {channels});
-    expect_shape("batch_norm_by_input", "mean", mean.shape(), {channels});
-    expect_shape("batch_norm_by_input", "inverse_std", inverse_std.shape(), {channels});
-    if (sums != nullptr) {
-        expect_shape("batch_norm_by_input", "sums.dweight", sums->dweight.shape(), {channels});
-        expect_shape("batch_norm_by_input", "sums.dbias", sums->dbias.shape(), {channels});
-    }
-    Tensor<T> dz(dy.shape());
-    const A count = static_cast<A>(static_cast<double>(channels == 0 ? 0 : dy.size() / channels));
-    for (Index i = 0; i < dy.size(); ++i) {
-        const Index c = i % channels;
-        A g = A(gradient_before_relu(dy, y, i));
-        if (sums != nullptr) {
-            const A normalised = (A(y.raw.data()[i]) - mean(c)) * inverse_std(c);
-            g = g - sums->dbias(c) / count - normalised * sums->dweight(c) / count;
+    const Shape channels{pass.y.channels()};
+    expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
+    expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
+    expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
+    Tensor<A> slope(channels);
+    Tensor<A> offset(channels);
+    if (pass.batch_statistics && dy.size() > 0) {
+        const A count = static_cast<A>(static_cast<double>(dy.size() / channels[0]));
+        for (Index c = 0; c < channels[0]; ++c) {
+            slope(c) = A(0) - pass.y.scale(c) * sums.dweight(c) * pass.inverse_std(c) / count;
+            offset(c) = A(0) - pass.y.scale(c) * sums.dbias(c) / count;
         }
-        dz.data()[i] = T(y.scale(c) * g);
     }
-    return dz;
+    return {dy, pass.y, pass.mean, slope, offset};
 }
 
 }  // namespace reference

@@ -3,6 +3,7 @@
 
 #include "sd/core/window.hpp"
 #include "sd/reference/batch_norm.hpp"
+#include "sd/reference/pending.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -57,33 +58,49 @@ template <class T>
     return y;
 }
 
-/// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and ReLU.
-/// x_shape is the shape of x. Throws std::invalid_argument if settings or shapes do not fit.
+/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift), act ReLU or nothing.
+/// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
-[[nodiscard]] Tensor<T> conv2d_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight,
-                                        const Conv2dOptions& options, const Shape& x_shape) {
+[[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                                  const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                                  const Tensor<accumulate_t<T>>& shift, bool relu) {
+    return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, relu));
+}
+
+/// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and ReLU.
+/// x_shape is the shape of x. If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of
+/// its backward. Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                        const Conv2dOptions& options, const Shape& x_shape,
+                                        const BatchNormPass<T>* before = nullptr,
+                                        BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
-    Tensor<A> sums(x_shape);
+    const Tensor<T> values = materialize(dy);
+    Tensor<A> products(x_shape);
     for_each_product(geometry,
                      [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
-                         sums(n, h, w, c) = sums(n, h, w, c) + weight(o, i, kh, kw) * A(dy(n, oh, ow, o));
+                         products(n, h, w, c) = products(n, h, w, c) + weight(o, i, kh, kw) * A(values(n, oh, ow, o));
                      });
-    return rounded<T>(sums);
+    const Tensor<T> dx = rounded<T>(products);
+    if (before != nullptr) *sums = reference::batch_norm_sums(dx, *before);
+    return dx;
 }
 
 /// dweight += dy x over all products. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
-[[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const Tensor<T>& dy,
+[[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
+    const Tensor<T> values = materialize(dy);
     Tensor<A> dweight(weight_shape);
     for_each_product(
         geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
-            dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(dy(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
+            dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(values(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
         });
     return dweight;
 }

@@ -1,7 +1,7 @@
 // Pending tensors made plain.
 #pragma once
 
-#include "sd/core/pending.hpp"
+#include "sd/core/pending_gradient.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -15,6 +15,16 @@ template <class T>
     const Index channels = x.channels();
     for (Index i = 0; i < y.size(); ++i) y.data()[i] = x.apply(x.raw.data()[i], i % channels);
     return y;
+}
+
+/// The values of a pending gradient; the tensor itself if it is plain.
+template <class T>
+[[nodiscard]] Tensor<T> materialize(const PendingGradient<T>& dy) {
+    if (dy.is_plain()) return dy.dy;
+    Tensor<T> dz(dy.shape());
+    const Index channels = dy.y.channels();
+    for (Index i = 0; i < dz.size(); ++i) dz.data()[i] = dy.apply(i, i % channels);
+    return dz;
 }
 
 }  // namespace reference

@@ -3,6 +3,7 @@
 
 #include "sd/core/join.hpp"
 #include "sd/core/pending.hpp"
+#include "sd/reference/batch_norm.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -41,11 +42,14 @@ template <class T>
 ///
 /// and zeros for a sample of the branch that joined none.
 ///
+/// If the branch ends in a batch norm, `before` is that one's forward pass and `sums` receives the sums of its backward.
 /// No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
                                                              BranchSamples branch_sample, Index branch_samples,
-                                                             const accumulate_t<T>& branch_scale, bool relu) {
+                                                             const accumulate_t<T>& branch_scale, bool relu,
+                                                             const BatchNormPass<T>* before = nullptr,
+                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     constexpr const char* where = "residual_join_backward";
     expect_shape(where, "dy", dy.shape(), y.shape());
     const Index samples = y.extent(0);
@@ -60,6 +64,7 @@ template <class T>
             if (sample >= 0) gradient.dbranch.data()[sample * slab + i] = T(branch_scale * g);
         }
     }
+    if (before != nullptr) *sums = reference::batch_norm_sums(gradient.dbranch, *before);
     return gradient;
 }
 

@@ -3,6 +3,7 @@
 
 #include "sd/core/pending.hpp"
 #include "sd/nn/context.hpp"
+#include "sd/nn/conv_bn.hpp"
 
 #include <concepts>
 #include <string_view>
@@ -63,5 +64,16 @@ concept ResidualBranch =
         { branch.backward(tensor) } -> std::convertible_to<Tensor<branch_value_t<Branch>, branch_device_t<Branch>>>;
         branch.visit(visitor);
     };
+
+/// A branch that ends in a batch norm of the library's and takes the sums of its backward with the gradient; the
+/// residual join then gathers them in its own pass.
+template <class Branch>
+concept EndsInBatchNorm = requires(Branch branch,
+                                   const GradientWithSums<branch_value_t<Branch>, branch_device_t<Branch>>& dy) {
+    {
+        branch.output_pass()
+    } -> std::same_as<const BatchNormPass<branch_value_t<Branch>, branch_device_t<Branch>>&>;
+    { branch.backward(dy) } -> std::convertible_to<Tensor<branch_value_t<Branch>, branch_device_t<Branch>>>;
+};
 
 SD_NAMESPACE_END

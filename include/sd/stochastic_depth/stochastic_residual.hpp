@@ -83,14 +83,25 @@ public:
         }
         Tensor<T, Device> dsum = dy;
         if constexpr (!fuses_activation) dsum = activation_.backward(dy);
+        const BatchNormPass<T, Device>* before = nullptr;
+        if constexpr (EndsInBatchNorm<Branch>) {
+            if (pass.run != BranchRun::nothing) before = &branch_.output_pass();
+        }
+        BatchNormSums<accumulate_t<T>, Device> sums;
         const ResidualJoinGradient<T, Device> join = residual_join_backward<T>(
-            dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu);
+            dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu, before, &sums);
         const Tensor<T, Device> dshortcut = shortcut_.backward(join.dshortcut);
         if (pass.run == BranchRun::nothing) {
             skip_gradients();
             return dshortcut;
         }
-        const Tensor<T, Device> dbranch = branch_.backward(join.dbranch);
+        const Tensor<T, Device> dbranch = [&] {
+            if constexpr (EndsInBatchNorm<Branch>) {
+                return branch_.backward(GradientWithSums<T, Device>{join.dbranch, sums});
+            } else {
+                return branch_.backward(join.dbranch);
+            }
+        }();
         // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
         return add_selected<T>(dshortcut, dbranch,
                                pass.run == BranchRun::kept_samples ? BranchSamples(pass.branch_sample) : BranchSamples());

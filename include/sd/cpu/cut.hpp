@@ -1,0 +1,90 @@
+// How the points of a lattice are cut into pieces of work, and the slab that each reads.
+#pragma once
+
+#include "sd/cpu/lattice.hpp"
+#include "sd/cpu/slab.hpp"
+
+#include <algorithm>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Slab rows and columns between neighbouring points: those of the lattice, but a single tap's pixels are packed side
+/// by side.
+[[nodiscard]] inline Index slab_row_step(const Lattice& lattice) {
+    return lattice.taps.size() == 1 ? 1 : lattice.row_step;
+}
+[[nodiscard]] inline Index slab_column_step(const Lattice& lattice) {
+    return lattice.taps.size() == 1 ? 1 : lattice.column_step;
+}
+
+/// Some points of a lattice in one sample, and the slab that they read.
+struct Piece {
+    Index sample, first_row, first_column, rows, width;
+
+    [[nodiscard]] SlabShape slab(const Lattice& lattice, Index first_channel, Index channels) const {
+        const bool one_tap = lattice.taps.size() == 1;
+        return {.sample = sample,
+                .first_row = first_row * lattice.row_step + lattice.first_row(),
+                .row_step = one_tap ? lattice.row_step : 1,
+                .rows = (rows - 1) * slab_row_step(lattice) + 1 + lattice.last_row() - lattice.first_row(),
+                .first_column = first_column * lattice.column_step + lattice.first_column(),
+                .column_step = one_tap ? lattice.column_step : 1,
+                .columns = (width - 1) * slab_column_step(lattice) + 1 + lattice.last_column() - lattice.first_column(),
+                .first_channel = first_channel,
+                .channels = channels};
+    }
+};
+
+/// Elements from a point's place in a slab of `columns` columns to what each tap reads.
+[[nodiscard]] inline std::vector<Index> tap_offsets(const Lattice& lattice, Index columns, Index lanes) {
+    std::vector<Index> offsets;
+    for (const Tap& tap : lattice.taps) {
+        const Index row = tap.row_offset - lattice.first_row();
+        const Index column = tap.column_offset - lattice.first_column();
+        offsets.push_back((row * columns + column) * lanes);
+    }
+    return offsets;
+}
+
+/// How the points of a lattice are cut into pieces, by the problem's size alone.
+struct Cut {
+    Index rows_each, row_tasks, columns_each, column_tasks;
+
+    /// Slabs of at most about `pixels` pixels; pieces of a row are multiples of `points`.
+    static Cut of(const Lattice& lattice, Index pixels, Index points) {
+        const Index row_step = slab_row_step(lattice);
+        const Index column_step = slab_column_step(lattice);
+        const Index halo_rows = lattice.last_row() - lattice.first_row();
+        const Index halo_columns = lattice.last_column() - lattice.first_column();
+        // Whole rows if a few of them fit, else pieces of one row.
+        const Index whole = (lattice.width - 1) * column_step + 1 + halo_columns;
+        Cut cut{1, 1, lattice.width, 1};
+        if (whole * (halo_rows + row_step) <= pixels) {
+            const Index most = (pixels / whole - halo_rows - 1) / row_step + 1;
+            cut.row_tasks = quotient_up(lattice.height, std::clamp<Index>(most, 1, lattice.height));
+            cut.rows_each = quotient_up(lattice.height, cut.row_tasks);
+            cut.row_tasks = quotient_up(lattice.height, cut.rows_each);
+        } else {
+            const Index most = (pixels / (halo_rows + 1) - halo_columns) / column_step;
+            cut.columns_each = std::min(lattice.width, std::max(points, most / points * points));
+            cut.column_tasks = quotient_up(lattice.width, cut.columns_each);
+            cut.row_tasks = lattice.height;
+        }
+        return cut;
+    }
+
+    [[nodiscard]] Index pieces_of_sample() const { return row_tasks * column_tasks; }
+    [[nodiscard]] Piece piece(const Lattice& lattice, Index number) const {
+        const Index i = number / column_tasks % row_tasks * rows_each;
+        const Index j = number % column_tasks * columns_each;
+        return {number / pieces_of_sample(), i, j, std::min(rows_each, lattice.height - i),
+                std::min(columns_each, lattice.width - j)};
+    }
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END

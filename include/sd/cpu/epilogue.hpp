@@ -1,0 +1,283 @@
+// What a convolution does with the sums of a tile on their way out: store them, and gather on the way what the layer
+// before or behind needs. A closed choice:
+//
+//     Store                forward and by input, nothing else
+//     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
+//     StoreActivated       forward in evaluation: the shift and ReLU of the batch norm folded into the weights
+//     StoreWithSums        by input in training: the sums of the backward of the batch norm before
+//
+// Each is made once for a product. A task has its own `Task`, which sees the tiles of one panel of columns after the
+// other; what tasks gather is merged in their order, so the bits are the same for any number of threads.
+#pragma once
+
+#include "sd/core/moments.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/core/pending_gradient.hpp"
+#include "sd/cpu/target.hpp"
+
+#include <algorithm>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The sums of a tile and where they go: point r, column c to target[element + r pixel_stride + c].
+template <class T>
+struct TileResult {
+    const T* sums;  ///< (points, width)
+    Index width;    ///< of the tile, a multiple of lanes
+    Index points, columns;  ///< that are to be stored
+    Index column;           ///< the first one's number among all columns of the product
+    Index element, pixel_stride;
+
+    /// Calls use(column, lanes in use) for every vector of columns.
+    template <class Use>
+    [[gnu::always_inline]] void for_each_vector(const Use& use) const {
+        for (Index c = 0; c < columns; c += lanes<T>) use(c, std::min(lanes<T>, columns - c));
+    }
+    [[nodiscard, gnu::always_inline]] Vector<T> sum(Index r, Index c) const { return load(sums + r * width + c); }
+    [[nodiscard]] Index at(Index r, Index c) const { return element + r * pixel_stride + c; }
+};
+
+/// Numbers a column, filled up with zeros to whole vectors.
+template <class T>
+[[nodiscard]] Tensor<T> padded(const T* values, Index columns) {
+    Tensor<T> result(Shape{round_up(columns, lanes<T>)});
+    std::copy(values, values + columns, result.data());
+    return result;
+}
+
+template <class T>
+class Store {
+public:
+    explicit Store(Tensor<T>& target) : target_(target) {}
+
+    void reserve(Index) {}
+
+    class Task {
+    public:
+        Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
+        void add(const TileResult<T>& tile) {
+            tile.for_each_vector([&](Index c, Index count) {
+                for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
+            });
+        }
+
+    private:
+        Target<T> target_;
+    };
+
+private:
+    Target<T> target_;
+};
+
+template <class T>
+class StoreActivated {
+public:
+    /// value = sum + shift, with a ReLU if asked for; shift (columns).
+    StoreActivated(Tensor<T>& target, const T* shift, Index columns, bool relu)
+        : target_(target), shift_(padded(shift, columns)), relu_(relu) {}
+
+    void reserve(Index) {}
+
+    class Task {
+    public:
+        Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
+        void add(const TileResult<T>& tile) {
+            tile.for_each_vector([&](Index c, Index count) {
+                const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
+                for (Index r = 0; r < tile.points; ++r) {
+                    const Vector<T> value = tile.sum(r, c) + shift;
+                    epilogue_.target_.put(epilogue_.relu_ ? rectified<T>(value) : value, tile.at(r, c), count);
+                }
+            });
+        }
+
+    private:
+        const StoreActivated& epilogue_;
+    };
+
+private:
+    Target<T> target_;
+    Tensor<T> shift_;
+    bool relu_;
+};
+
+/// Two numbers a column for every task, in memory of their own.
+template <class T>
+class TaskPairs {
+public:
+    explicit TaskPairs(Index columns) : columns_(columns), padded_(round_up(columns, lanes<T>)) {}
+
+    void reserve(Index tasks) { pairs_ = Tensor<T>(Shape{tasks, 2, padded_}); }
+    [[nodiscard]] Index columns() const { return columns_; }
+    [[nodiscard]] Index tasks() const { return pairs_.extent(0); }
+    [[nodiscard]] T* first(Index task) { return pairs_.data() + task * 2 * padded_; }
+    [[nodiscard]] T* second(Index task) { return first(task) + padded_; }
+
+private:
+    Index columns_, padded_;
+    Tensor<T> pairs_;
+};
+
+template <class T>
+class StoreWithMoments {
+public:
+    StoreWithMoments(Tensor<T>& target, Index columns) : target_(target), moments_(columns) {}
+
+    void reserve(Index tasks) {
+        moments_.reserve(tasks);
+        counts_ = Tensor<T>(Shape{tasks});
+    }
+
+    /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
+    class Task {
+    public:
+        Task(StoreWithMoments& epilogue, Index task)
+            : target_(epilogue.target_),
+              mean_(epilogue.moments_.first(task)),
+              m2_(epilogue.moments_.second(task)),
+              count_(epilogue.counts_.data() + task) {}
+
+        void add(const TileResult<T>& tile) {
+            if (tile.column != column_) {  // another panel begins at the task's first point
+                column_ = tile.column;
+                *count_ = T(0);
+            }
+            const T points = static_cast<T>(tile.points);
+            const T share = T(1) / points;
+            const T weight = points / (*count_ + points);
+            const T both = *count_ * weight;
+            tile.for_each_vector([&](Index c, Index count) {
+                Vector<T> mean = {};
+                for (Index r = 0; r < tile.points; ++r) {
+                    const Vector<T> value = tile.sum(r, c);
+                    mean += value;
+                    target_.put(value, tile.at(r, c), count);
+                }
+                mean *= share;
+                Vector<T> m2 = {};
+                for (Index r = 0; r < tile.points; ++r) {
+                    const Vector<T> difference = tile.sum(r, c) - mean;
+                    m2 += difference * difference;
+                }
+                T* task_mean = mean_ + tile.column + c;
+                T* task_m2 = m2_ + tile.column + c;
+                const Vector<T> delta = mean - load(task_mean);
+                store<T>(load(task_mean) + delta * weight, task_mean);
+                store<T>(load(task_m2) + m2 + delta * delta * both, task_m2);
+            });
+            *count_ += points;
+        }
+
+    private:
+        Target<T> target_;
+        T* mean_;
+        T* m2_;
+        T* count_;
+        Index column_ = 0;
+    };
+
+    /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
+    void merge(Index first_channel, Moments<T>& moments) {
+        parallel_ranges(moments_.columns(), 64, [&](Index first, Index last) {
+            for (Index c = first; c < last; ++c) {
+                double mean = 0;
+                double m2 = 0;
+                Index count = 0;
+                for (Index t = 0; t < moments_.tasks(); ++t) {
+                    const auto task_count = static_cast<Index>(counts_.data()[t]);
+                    merge_moments(count, mean, m2, task_count, static_cast<double>(moments_.first(t)[c]),
+                                  static_cast<double>(moments_.second(t)[c]));
+                    count += task_count;
+                }
+                moments.mean.data()[first_channel + c] = static_cast<T>(mean);
+                moments.m2.data()[first_channel + c] = static_cast<T>(m2);
+            }
+        });
+    }
+
+private:
+    Target<T> target_;
+    TaskPairs<T> moments_;
+    Tensor<T> counts_;  ///< points of each task
+};
+
+template <class T>
+class StoreWithSums {
+public:
+    /// The columns are the channels [first_channel, first_channel + columns) of `pass`.y, whose elements lie as the
+    /// target's do.
+    StoreWithSums(Tensor<T>& target, const BatchNormPass<T>& pass, Index first_channel, Index columns)
+        : target_(target),
+          z_(pass.y.raw.data()),
+          relu_(pass.y.relu),
+          scale_(padded(pass.y.scale.data() + first_channel, columns)),
+          shift_(padded(pass.y.shift.data() + first_channel, columns)),
+          center_(padded(pass.mean.data() + first_channel, columns)),
+          inverse_std_(pass.inverse_std.data() + first_channel),
+          sums_(columns) {}
+
+    void reserve(Index tasks) { sums_.reserve(tasks); }
+
+    class Task {
+    public:
+        Task(StoreWithSums& epilogue, Index task)
+            : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
+
+        void add(const TileResult<T>& tile) {
+            tile.for_each_vector([&](Index c, Index count) {
+                const Index column = tile.column + c;
+                const Vector<T> scale = load(epilogue_.scale_.data() + column);
+                const Vector<T> shift = load(epilogue_.shift_.data() + column);
+                const Vector<T> center = load(epilogue_.center_.data() + column);
+                Vector<T> dweight = load(dweight_ + column);
+                Vector<T> dbias = load(dbias_ + column);
+                for (Index r = 0; r < tile.points; ++r) {
+                    const Vector<T> dy = tile.sum(r, c);
+                    const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
+                    epilogue_.target_.put(dy, tile.at(r, c), count);
+                    const Vector<T> g = !epilogue_.relu_ ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
+                    dbias += g;
+                    dweight += g * (z - center);
+                }
+                store<T>(dweight, dweight_ + column);
+                store<T>(dbias, dbias_ + column);
+            });
+        }
+
+    private:
+        const StoreWithSums& epilogue_;
+        T* dweight_;
+        T* dbias_;
+    };
+
+    /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`.
+    void merge(Index first_channel, BatchNormSums<T>& sums) {
+        parallel_ranges(sums_.columns(), 64, [&](Index first, Index last) {
+            for (Index c = first; c < last; ++c) {
+                double dweight = 0;
+                double dbias = 0;
+                for (Index t = 0; t < sums_.tasks(); ++t) {
+                    dweight += static_cast<double>(sums_.first(t)[c]);
+                    dbias += static_cast<double>(sums_.second(t)[c]);
+                }
+                sums.dweight.data()[first_channel + c] +=
+                    static_cast<T>(dweight * static_cast<double>(inverse_std_[c]));
+                sums.dbias.data()[first_channel + c] += static_cast<T>(dbias);
+            }
+        });
+    }
+
+private:
+    Target<T> target_;
+    const T* z_;
+    bool relu_;
+    Tensor<T> scale_, shift_, center_;
+    const T* inverse_std_;
+    TaskPairs<T> sums_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END

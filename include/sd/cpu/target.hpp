@@ -1,0 +1,39 @@
+// How kernels store what they compute.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+#include "sd/cpu/simd.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Outputs too large for the caches to keep go past them.
+inline constexpr Index streamed_bytes = Index{24} << 20;
+
+/// A target tensor and how its vectors are stored.
+template <class T>
+class Target {
+public:
+    explicit Target(Tensor<T>& target)
+        : data_(target.data()),
+          streamed_(target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+                    target.extent(target.rank() - 1) % lanes<T> == 0) {}
+
+    /// Stores the first `count` lanes at an element.
+    [[gnu::always_inline]] void put(const Vector<T>& values, Index element, Index count) const {
+        if (streamed_ && count == lanes<T> && element % lanes<T> == 0) {
+            stream<T>(values, data_ + element);
+        } else {
+            store_some<T>(values, data_ + element, count);
+        }
+    }
+
+private:
+    T* data_;
+    bool streamed_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
