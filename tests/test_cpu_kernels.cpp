@@ -63,8 +63,8 @@ sd::PendingGradient<double> in_double(const sd::PendingGradient<T>& dy) {
 }
 
 template <class T>
-void check_close(const Tensor<T>& got, const Tensor<double>& expected) {
-    CHECK(relative_error(in_double(got), expected) < (std::is_same_v<T, float> ? 2e-5 : 1e-13));
+void check_close(const Tensor<T>& got, const Tensor<double>& expected, double tolerance = 1) {
+    CHECK(relative_error(in_double(got), expected) < tolerance * (std::is_same_v<T, float> ? 2e-5 : 1e-13));
 }
 
 // Plain, or scaled and shifted, with or without ReLU.
@@ -182,7 +182,8 @@ TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double) {
         check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape),
                     sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
         check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
-                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape),
+                    100);  // the plain loops sum 100,000 products one after the other
     }
 }
 

@@ -25,15 +25,16 @@ struct Parameter {
     /// Forgets the gradient.
     void zero_grad() { has_grad = false; }
 
-    /// grad += dvalue. Throws std::invalid_argument if the shapes differ.
-    void add_grad(const Tensor<T, Device>& dvalue) {
+    /// grad += dvalue. A tensor that nobody else holds is taken over as the first gradient, without a copy.
+    /// Throws std::invalid_argument if the shapes differ.
+    void add_grad(Tensor<T, Device> dvalue) {
         expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
         if (has_grad) {
             T* sum = grad.data();
             const T* term = dvalue.data();
             for (Index i = 0; i < dvalue.size(); ++i) sum[i] = sum[i] + term[i];
         } else {
-            grad = dvalue.clone();
+            grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
             has_grad = true;
         }
     }

@@ -17,6 +17,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 SD_NAMESPACE_BEGIN
 
 /// The processor that this program runs on. Another device is another tag type with its own Storage and kernels.
@@ -25,6 +29,7 @@ struct Cpu {};
 namespace detail {
 
 inline constexpr std::size_t alignment = 64;
+inline constexpr std::size_t large_page = std::size_t{2} << 20;
 
 struct alignas(alignment) Block {
     std::atomic<std::int64_t> references{1};
@@ -57,7 +62,8 @@ public:
                 return block;
             }
         }
-        void* memory = ::operator new (sizeof(Block) + capacity, std::align_val_t{alignment});
+        void* memory = ::operator new (sizeof(Block) + capacity, alignment_of(capacity));
+        ask_for_large_pages(memory, sizeof(Block) + capacity);
         Block* block = new (memory) Block;
         block->capacity = capacity;
         allocations_.fetch_add(1, std::memory_order_relaxed);
@@ -104,9 +110,21 @@ private:
         return (bytes + step - 1) / step * step;
     }
 
+    static std::align_val_t alignment_of(std::size_t capacity) {
+        return std::align_val_t{capacity >= large_page ? large_page : alignment};
+    }
+
+    // Large blocks on large pages: fewer page faults at first, fewer misses of the translation cache ever after.
+    static void ask_for_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+        if (bytes >= large_page) (void)::madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+    }
+
     static void destroy(Block* block) noexcept {
+        const std::size_t capacity = block->capacity;
         block->~Block();
-        ::operator delete (block, std::align_val_t{alignment});
+        ::operator delete (block, alignment_of(capacity));
     }
 
     std::mutex mutex_;
@@ -174,6 +192,11 @@ public:
 
     /// The elements, or nullptr if there are none.
     [[nodiscard]] T* data() const { return block_ == nullptr ? nullptr : static_cast<T*>(block_->elements()); }
+
+    /// True if nobody else refers to the elements.
+    [[nodiscard]] bool is_only_reference() const {
+        return block_ != nullptr && block_->references.load(std::memory_order_acquire) == 1;
+    }
 
 private:
     detail::Block* block_ = nullptr;

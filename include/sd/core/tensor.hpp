@@ -126,6 +126,9 @@ public:
     /// True if both are handles on the same elements.
     [[nodiscard]] bool shares_storage_with(const Tensor& other) const { return data() == other.data(); }
 
+    /// True if no other tensor is a handle on the elements.
+    [[nodiscard]] bool is_only_handle() const { return storage_.is_only_reference(); }
+
     /// The elements as a row-major Eigen matrix: the last dimension gives the columns.
     [[nodiscard]] Eigen::Map<Matrix> matrix() { return {data(), rows(), columns()}; }
     /// The same, read only.

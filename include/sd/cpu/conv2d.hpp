@@ -28,7 +28,7 @@ template <class T, class EpilogueOf, class Finish>
     if (y.size() == 0) return y;
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
-    const PendingSource<T> source(side.x);
+    const PendingSource<T> source(side.x, side.x_view);
     for (Index group = 0; group < plan.count; ++group) {
         const Index first = group * plan.out();
         auto epilogue = epilogue_of(y, first, plan.out());

@@ -31,7 +31,7 @@ namespace cpu {
 template <class T>
 struct OuterTask {
     const T* x;
-    Index x_columns, x_plane, x_blocks, row_step, point_step;
+    Index x_columns, x_plane, x_channels, row_step, point_step;
     const T* dy;
     Index dy_plane, rows, width;
     const Index* tap_offsets;
@@ -53,7 +53,7 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
         }
     }();
     for (Index tap = 0; tap < task.taps; ++tap) {
-        for (Index channel = 0; channel < task.x_blocks * lanes<T>; channel += rows) {
+        for (Index channel = 0; channel < task.x_channels; channel += rows) {
             Vector<T> sum[rows][vectors] = {};
             const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
             for (Index i = 0; i < task.rows; ++i) {
@@ -61,7 +61,7 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
                                             constant<1>, pixel_stride, task.dy + i * task.width * lanes<T>,
                                             constant<lanes<T>>, task.dy_plane);
             }
-            T* target = task.sums + (tap * task.x_blocks * lanes<T> + channel) * vectors * lanes<T>;
+            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
 #pragma GCC unroll 16
             for (Index r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
@@ -119,7 +119,7 @@ class OuterProduct {
 public:
     OuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
-          x_(side.x),
+          x_(side.x, side.x_view),
           dy_(dy),
           plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
           cut_(Cut::of(side.lattice, piece_pixels, 1)),
@@ -173,7 +173,7 @@ private:
             }
             const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index pairs = p + 1 < last_piece ? last_pair - first_pair : 0;
-            const Index calls = taps_ * x_slab.template blocks<T>() * 2;
+            const Index calls = taps_ * quotient_up(side_.depth, lanes<T> / 2);
             SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next), pairs * calls);
             SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next), pairs * calls);
             const std::vector<Index> offsets = tap_offsets(side_.lattice, x_slab.columns, lanes<T>);
@@ -181,7 +181,7 @@ private:
                 run_({.x = packed_x.data(),
                       .x_columns = x_slab.columns,
                       .x_plane = x_slab.template plane<T>(),
-                      .x_blocks = x_slab.template blocks<T>(),
+                      .x_channels = side_.depth,
                       .row_step = slab_row_step(side_.lattice),
                       .point_step = slab_column_step(side_.lattice),
                       .dy = packed_dy.data() + (pair - first_pair) * 2 * dy_slab.template plane<T>(),
@@ -207,14 +207,10 @@ private:
             const Index first = task % parts * grain;
             const Index last = std::min(side_.depth, first + grain);
             const T* pair = sums.data() + task / parts * sums_of_pair_;
-            for (Index k = first; k < last; ++k) {
-                for (Index tap = 0; tap < taps_; ++tap) {
-                    const T* sum = pair + (tap * depth + k) * 2 * lanes<T>;
-                    for (Index c = 0; c < columns; ++c) {
-                        const Index offset = map.offset(k, first_column + c, tap);
-                        if (offset >= 0) dweight.data()[offset] = sum[c];
-                    }
-                }
+            for (Index c = 0; c < columns; ++c) {
+                for_each_weight(map, first, last, first_column + c, [&](Index k, Index tap, Index place) {
+                    dweight.data()[place] = pair[(tap * depth + k) * 2 * lanes<T> + c];
+                });
             }
         });
     }

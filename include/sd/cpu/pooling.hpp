@@ -2,12 +2,11 @@
 #pragma once
 
 #include "sd/core/parallel.hpp"
-#include "sd/core/pending.hpp"
 #include "sd/core/window.hpp"
-#include "sd/cpu/pending.hpp"
+#include "sd/cpu/source.hpp"
 #include "sd/reference/pooling.hpp"
 
-#include <vector>
+#include <algorithm>
 
 SD_NAMESPACE_BEGIN
 
@@ -29,35 +28,34 @@ struct WindowRange {
           last(std::min(extent, position * options.stride - options.padding + options.kernel)) {}
 };
 
-/// Walks over the windows of output row (n, oh) and tells, for every channel, the largest value and the input pixel
-/// that has it: the first one in row-major order; NaN counts as largest. Calls each(ow, maximum, pixel).
+/// Calls each(ow, c, count, maximum, position) for every window of output row (n, oh) and every vector of `count`
+/// channels from c on: the largest value, and the number of the position in the window that has it, the first one in
+/// row-major order; NaN counts as largest.
 template <class T, class Each>
-void for_each_maximum(const Pending<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
+void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {
-    const Index height = x.shape()[1];
-    const Index width = x.shape()[2];
-    const Index channels = x.channels();
-    std::vector<T> values(static_cast<std::size_t>(channels));
-    std::vector<T> maximum(static_cast<std::size_t>(channels));
-    std::vector<Index> pixel(static_cast<std::size_t>(channels));
+    const auto [samples, height, width, channels] = x.extents();
     const WindowRange rows(oh, options, height);
-    for (Index ow = 0; ow < out_width; ++ow) {
-        const WindowRange columns(ow, options, width);
-        bool first = true;
-        for (Index h = rows.first; h < rows.last; ++h) {
-            for (Index w = columns.first; w < columns.last; ++w) {
-                const Index at = (n * height + h) * width + w;
-                load_pending(x, x.raw.data() + at * channels, 0, channels, values.data());
-                for (std::size_t c = 0; c < values.size(); ++c) {
-                    const bool larger = first || values[c] > maximum[c] || values[c] != values[c];
-                    maximum[c] = larger ? values[c] : maximum[c];
-                    pixel[c] = larger ? at : pixel[c];
+    x.with_vectors([&](const auto& vector_at) {
+        for (Index ow = 0; ow < out_width; ++ow) {
+            const WindowRange columns(ow, options, width);
+            for (Index c = 0; c < channels; c += lanes<T>) {
+                const Index count = std::min(lanes<T>, channels - c);
+                Vector<T> maximum = vector_at(x.element(n, rows.first, columns.first) + c, c, count);
+                Vector<T> position = {};
+                T number = 0;
+                for (Index h = rows.first; h < rows.last; ++h) {
+                    for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
+                        const Vector<T> value = vector_at(x.element(n, h, w) + c, c, count);
+                        const auto larger = (value > maximum) | (value != value);
+                        maximum = larger ? value : maximum;
+                        position = larger ? Vector<T>{} + number : position;
+                    }
                 }
-                first = false;
+                each(ow, c, count, maximum, position);
             }
         }
-        each(ow, maximum.data(), pixel.data());
-    }
+    });
 }
 
 }  // namespace cpu
@@ -67,11 +65,13 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d_forward", x.shape(), options);
     Tensor<T> y = Tensor<T>::empty(shape);
+    const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
-        cpu::for_each_maximum(x, options, row / shape[1], row % shape[1], shape[2],
-                              [&](Index ow, const T* maximum, const Index*) {
-                                  std::copy(maximum, maximum + shape[3], y.data() + (row * shape[2] + ow) * shape[3]);
-                              });
+        cpu::for_each_maximum(
+            source, options, row / shape[1], row % shape[1], shape[2],
+            [&](Index ow, Index c, Index count, const cpu::Vector<T>& maximum, const cpu::Vector<T>&) {
+                cpu::store_some<T>(maximum, y.data() + (row * shape[2] + ow) * shape[3] + c, count);
+            });
     });
     return y;
 }
@@ -81,13 +81,28 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_by_input(const Tensor<T>& dy, const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d_by_input", x.shape(), options);
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
-    Tensor<T> dx(x.shape());
+    Tensor<T> dx = Tensor<T>::empty(x.shape());
+    const cpu::PendingSource<T> source(x);
+    const Index slab = dx.size() / std::max<Index>(1, shape[0]);
     parallel_for(shape[0], [&](Index n) {  // windows of one sample overlap: one thread takes them in order
+        std::fill_n(dx.data() + n * slab, slab, T(0));
         for (Index oh = 0; oh < shape[1]; ++oh) {
-            cpu::for_each_maximum(x, options, n, oh, shape[2], [&](Index ow, const T*, const Index* pixel) {
-                const T* upstream = dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3];
-                for (Index c = 0; c < shape[3]; ++c) dx.data()[pixel[c] * shape[3] + c] += upstream[c];
-            });
+            const cpu::WindowRange rows(oh, options, x.shape()[1]);
+            cpu::for_each_maximum(
+                source, options, n, oh, shape[2],
+                [&](Index ow, Index c, Index count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
+                    const cpu::WindowRange columns(ow, options, x.shape()[2]);
+                    const cpu::Vector<T> upstream =
+                        cpu::load_some(dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3] + c, count);
+                    T number = 0;
+                    for (Index h = rows.first; h < rows.last; ++h) {
+                        for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
+                            T* target = dx.data() + source.element(n, h, w) + c;
+                            const cpu::Vector<T> chosen = position == number ? upstream : cpu::Vector<T>{};
+                            cpu::store_some<T>(cpu::load_some(target, count) + chosen, target, count);
+                        }
+                    }
+                });
         }
     });
     return dx;

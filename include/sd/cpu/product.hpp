@@ -68,7 +68,7 @@ public:
           weights_(pack_panels(weight, map, width_, factors)) {}
 
     void run() {
-        const Index pieces = source_.shape()[0] * cut_.pieces_of_sample();
+        const Index pieces = source_.extents().samples * cut_.pieces_of_sample();
         epilogue_.reserve(pieces);
         parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
             const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};

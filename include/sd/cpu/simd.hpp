@@ -57,20 +57,47 @@ template <class T>
     std::memcpy(to, &values, sizeof values);
 }
 
-/// The first `count` values at an address, at most `lanes`; zeros in the other lanes.
+#if defined(__AVX512F__)
+template <class T>
+[[nodiscard, gnu::always_inline]] inline auto first_lanes(Index count) {
+    if constexpr (std::is_same_v<T, float>) {
+        return static_cast<__mmask16>((1U << count) - 1);
+    } else {
+        return static_cast<__mmask8>((1U << count) - 1);
+    }
+}
+#endif
+
+/// The first `count` values at an address, at most `lanes`; zeros in the other lanes, whose memory is not touched.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load_some(const T* from, Index count) {
     if (count >= lanes<T>) return load(from);
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
+    } else {
+        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
+    }
+#else
     Vector<T> result = {};
     std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
     return result;
+#endif
 }
 
 /// Writes the first `count` lanes, at most all.
 template <class T>
 [[gnu::always_inline]] inline void store_some(const Vector<T>& values, std::type_identity_t<T>* to, Index count) {
     if (count >= lanes<T>) return store<T>(values, to);
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        _mm512_mask_storeu_ps(to, first_lanes<T>(count), reinterpret_cast<__m512>(values));
+    } else {
+        _mm512_mask_storeu_pd(to, first_lanes<T>(count), reinterpret_cast<__m512d>(values));
+    }
+#else
     std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
+#endif
 }
 
 /// Writes all lanes past the caches, to an address that is a multiple of vector_bytes: for results that no cache will

@@ -8,11 +8,9 @@
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
 #pragma once
 
-#include "sd/core/pending_gradient.hpp"
-#include "sd/cpu/simd.hpp"
+#include "sd/cpu/source.hpp"
 
 #include <algorithm>
-#include <tuple>
 
 SD_NAMESPACE_BEGIN
 
@@ -42,122 +40,20 @@ struct SlabShape {
     }
 };
 
-/// The values of a pending tensor, a vector at a time.
-template <class T>
-class PendingSource {
-public:
-    explicit PendingSource(const Pending<T>& x)
-        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), relu_(x.relu), shape_(x.shape()) {}
-
-    [[nodiscard]] const Shape& shape() const { return shape_; }
-    void prefetch_line(Index element) const { prefetch(raw_ + element); }
-
-    /// Calls use(vector_at), where vector_at(element, channel, count) gives the `count` values that start there; the
-    /// cases are told apart here, once for a slab.
-    template <class Use>
-    void with_vectors(const Use& use) const {
-        const T* raw = raw_;
-        const T* scale = scale_;
-        const T* shift = shift_;
-        const auto scaled = [=](Index element, Index channel, Index count) {
-            return load_some(scale + channel, count) * load_some(raw + element, count) +
-                   load_some(shift + channel, count);
-        };
-        if (scale == nullptr && !relu_) {
-            use([=](Index element, Index, Index count) { return load_some(raw + element, count); });
-        } else if (scale == nullptr) {
-            use([=](Index element, Index, Index count) { return rectified<T>(load_some(raw + element, count)); });
-        } else if (relu_) {
-            use([=](Index element, Index channel, Index count) {
-                return rectified<T>(scaled(element, channel, count));
-            });
-        } else {
-            use(scaled);
-        }
-    }
-
-private:
-    const T* raw_;
-    const T* scale_;
-    const T* shift_;
-    bool relu_;
-    Shape shape_;
-};
-
-/// The values of a pending gradient, a vector at a time; as PendingSource.
-template <class T>
-class GradientSource {
-public:
-    explicit GradientSource(const PendingGradient<T>& dy)
-        : dy_(dy.dy.data()),
-          z_(dy.y.raw.data()),
-          scale_(dy.y.scale.data()),
-          shift_(dy.y.shift.data()),
-          center_(dy.center.data()),
-          slope_(dy.slope.data()),
-          offset_(dy.offset.data()),
-          relu_(dy.y.relu),
-          shape_(dy.shape()) {}
-
-    [[nodiscard]] const Shape& shape() const { return shape_; }
-    void prefetch_line(Index element) const {
-        prefetch(dy_ + element);
-        if (z_ != nullptr) prefetch(z_ + element);
-    }
-
-    template <class Use>
-    void with_vectors(const Use& use) const {
-        const auto [dy, z, scale, shift, center, slope, offset] =
-            std::tuple(dy_, z_, scale_, shift_, center_, slope_, offset_);
-        const auto through_batch_norm = [=](Index element, Index channel, Index count, bool relu) {
-            const Vector<T> raw = load_some(z + element, count);
-            const Vector<T> factor = load_some(scale + channel, count);
-            Vector<T> g = load_some(dy + element, count);
-            if (relu) g = factor * raw + load_some(shift + channel, count) > Vector<T>{} ? g : Vector<T>{};
-            return factor * g + load_some(slope + channel, count) * (raw - load_some(center + channel, count)) +
-                   load_some(offset + channel, count);
-        };
-        if (z == nullptr) {
-            use([=](Index element, Index, Index count) { return load_some(dy + element, count); });
-        } else if (relu_) {
-            use([=](Index element, Index channel, Index count) {
-                return through_batch_norm(element, channel, count, true);
-            });
-        } else {
-            use([=](Index element, Index channel, Index count) {
-                return through_batch_norm(element, channel, count, false);
-            });
-        }
-    }
-
-private:
-    const T* dy_;
-    const T* z_;
-    const T* scale_;
-    const T* shift_;
-    const T* center_;
-    const T* slope_;
-    const T* offset_;
-    bool relu_;
-    Shape shape_;
-};
-
 /// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
 template <class T, class Source>
 class SlabPrefetch {
 public:
     /// In `calls` calls of advance(). Only whole pixels are asked for.
     SlabPrefetch(const Source& source, const SlabShape& slab, Index calls) : source_(source) {
-        const Index height = source.shape()[1];
-        const Index width = source.shape()[2];
-        const Index channels = source.shape()[3];
+        const auto [samples, height, width, channels] = source.extents();
         if (slab.first_channel != 0 || slab.channels != channels || calls == 0) return;
         const Index last_row = std::min(height - 1, slab.first_row + (slab.rows - 1) * slab.row_step);
         const Index last_column = std::min(width - 1, slab.first_column + (slab.columns - 1) * slab.column_step);
         const Index first_row = std::max<Index>(0, slab.first_row);
         const Index first_column = std::max<Index>(0, slab.first_column);
-        next_ = ((slab.sample * height + first_row) * width + first_column) * channels;
-        end_ = ((slab.sample * height + last_row) * width + last_column + 1) * channels;
+        next_ = source.element(slab.sample, first_row, first_column);
+        end_ = source.element(slab.sample, last_row, last_column) + channels;
         each_ = quotient_up(quotient_up(end_ - next_, line), calls);
     }
 
@@ -175,9 +71,7 @@ private:
 /// Fills a slab from a source. Lanes beyond the last channel are zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
-    const Index height = source.shape()[1];
-    const Index width = source.shape()[2];
-    const Index channels = source.shape()[3];
+    const auto [samples, height, width, channels] = source.extents();
     const Index plane = slab.plane<T>();
     source.with_vectors([&](const auto& vector_at) {
         for (Index r = 0; r < slab.rows; ++r) {
@@ -190,7 +84,7 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
                     continue;
                 }
                 const Index first = slab.first_channel;
-                const Index element = ((slab.sample * height + row) * width + column) * channels + first;
+                const Index element = source.element(slab.sample, row, column) + first;
                 Index k = 0;
                 for (; k + lanes<T> <= slab.channels; k += lanes<T>, to += plane) {
                     store<T>(vector_at(element + k, first + k, lanes<T>), to);

@@ -28,38 +28,47 @@ struct WeightMap {
     std::vector<WeightIndex> depth, columns;
     std::vector<Index> taps;
 
-    /// Where the weight stands, or -1.
-    [[nodiscard]] Index offset(Index k, Index column, Index tap) const {
-        const WeightIndex& from = depth[static_cast<std::size_t>(k)];
-        const WeightIndex& to = columns[static_cast<std::size_t>(column)];
-        return from.group == to.group ? from.offset + to.offset + taps[static_cast<std::size_t>(tap)] : -1;
-    }
+    /// Whether some weights stand nowhere.
+    [[nodiscard]] bool has_groups() const { return !depth.empty() && depth.back().group != 0; }
     [[nodiscard]] Index depth_count() const { return static_cast<Index>(depth.size()); }
     [[nodiscard]] Index column_count() const { return static_cast<Index>(columns.size()); }
     [[nodiscard]] Index tap_count() const { return static_cast<Index>(taps.size()); }
 };
 
+/// Calls use(k, tap, weight's place) for every weight that takes depth channels [first, last) to a column.
+template <class Use>
+[[gnu::always_inline]] inline void for_each_weight(const WeightMap& map, Index first, Index last, Index column,
+                                                   const Use& use) {
+    const WeightIndex to = map.columns[static_cast<std::size_t>(column)];
+    const WeightIndex* from = map.depth.data();
+    for (Index tap = 0; tap < map.tap_count(); ++tap) {
+        const Index place = to.offset + map.taps[static_cast<std::size_t>(tap)];
+        for (Index k = first; k < last; ++k) {
+            if (from[k].group == to.group) use(k, tap, place + from[k].offset);
+        }
+    }
+}
+
 /// Panels of `width` columns, zeros beyond the last one; each column times its factor, if factors are given.
 template <class T>
 [[nodiscard]] Tensor<T> pack_panels(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors) {
     const Index panels = quotient_up(map.column_count(), width);
-    const Index panel_size = map.depth_count() * map.tap_count() * width;
+    const Index taps = map.tap_count();
+    const Index panel_size = map.depth_count() * taps * width;
     const Index blocks = quotient_up(map.depth_count(), lanes<T>);
     Tensor<T> packed = Tensor<T>::empty({panels, panel_size});
     parallel_for(panels * blocks, [&](Index task) {
         const Index first_column = task / blocks * width;
+        const Index columns = std::min(width, map.column_count() - first_column);
         const Index first = task % blocks * lanes<T>;
         const Index depth = std::min(lanes<T>, map.depth_count() - first);
-        const Index columns = std::min(width, map.column_count() - first_column);
-        T* target = packed.data() + task / blocks * panel_size + first * map.tap_count() * width;
-        for (Index c = 0; c < width; ++c) {  // a column's weights lie together in the tensor
-            const T factor = factors != nullptr && c < columns ? factors[first_column + c] : T(1);
-            for (Index tap = 0; tap < map.tap_count(); ++tap) {
-                for (Index k = 0; k < depth; ++k) {
-                    const Index offset = c < columns ? map.offset(first + k, first_column + c, tap) : -1;
-                    target[(tap * depth + k) * width + c] = offset < 0 ? T(0) : factor * weight.data()[offset];
-                }
-            }
+        T* target = packed.data() + task / blocks * panel_size + first * taps * width;
+        if (columns < width || map.has_groups()) std::fill_n(target, depth * taps * width, T(0));
+        for (Index c = 0; c < columns; ++c) {  // a column's weights lie together in the tensor
+            const T factor = factors == nullptr ? T(1) : factors[first_column + c];
+            for_each_weight(map, first, first + depth, first_column + c, [&](Index k, Index tap, Index place) {
+                target[(tap * depth + k - first) * width + c] = factor * weight.data()[place];
+            });
         }
     });
     return packed;
