@@ -6,6 +6,7 @@
 
 #include "sd/core/shape.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -37,11 +39,12 @@ struct alignas(alignment) Block {
     Block* next_free = nullptr;
 
     [[nodiscard]] void* elements() { return this + 1; }
+    [[nodiscard]] static Block* of(void* elements) { return static_cast<Block*>(elements) - 1; }
 };
 static_assert(sizeof(Block) == alignment);
 
-/// Free blocks by capacity. A step of a training run asks for the same sizes again and again, so after the first one
-/// every request is served from here.
+/// Free blocks by capacity. A step of a training run asks for the same sizes again and again, so after the first ones
+/// every request is served from here, by the smallest block that is large enough.
 class Pool {
 public:
     /// The pool of this process. It is never destroyed: a tensor with static storage may outlive any other object.
@@ -54,8 +57,9 @@ public:
         const std::size_t capacity = round_up(bytes);
         {
             const std::lock_guard lock(mutex_);
-            const auto found = free_.find(capacity);
-            if (found != free_.end() && found->second != nullptr) {
+            for (auto found = free_.lower_bound(capacity); found != free_.end() && found->first <= most(capacity);
+                 ++found) {
+                if (found->second == nullptr) continue;
                 Block* block = found->second;
                 found->second = block->next_free;
                 block->references.store(1, std::memory_order_relaxed);
@@ -109,6 +113,10 @@ private:
         while (step * 8 < bytes) step *= 2;
         return (bytes + step - 1) / step * step;
     }
+
+    // The largest free block that may serve a request: what varies from step to step, such as the number of kept
+    // samples, finds room in what an earlier step left, but nothing small takes what something large will ask for.
+    static std::size_t most(std::size_t capacity) { return std::max<std::size_t>(8 * capacity, std::size_t{1} << 20); }
 
     static std::align_val_t alignment_of(std::size_t capacity) {
         return std::align_val_t{capacity >= large_page ? large_page : alignment};
@@ -202,5 +210,33 @@ private:
     detail::Block* block_ = nullptr;
     Index count_ = 0;
 };
+
+/// Takes the memory of a standard container from the pool, so that short lists in kernels cost no allocation.
+template <class T>
+struct PoolAllocator {
+    using value_type = T;
+
+    PoolAllocator() = default;
+    /// All are the same.
+    template <class U>
+    PoolAllocator(const PoolAllocator<U>&) noexcept {}  // NOLINT(google-explicit-constructor)
+
+    /// Room for `count` elements.
+    [[nodiscard]] T* allocate(std::size_t count) {
+        static_assert(alignof(T) <= detail::alignment);
+        return static_cast<T*>(detail::Pool::instance().acquire(count * sizeof(T))->elements());
+    }
+    /// Gives room from allocate() back.
+    void deallocate(T* elements, std::size_t) noexcept {
+        detail::Pool::instance().release(detail::Block::of(elements));
+    }
+
+    /// Memory of one can be given back by another.
+    friend bool operator==(const PoolAllocator&, const PoolAllocator&) { return true; }
+};
+
+/// A list of numbers in pooled memory.
+template <class T>
+using PooledVector = std::vector<T, PoolAllocator<T>>;
 
 SD_NAMESPACE_END

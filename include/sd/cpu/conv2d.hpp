@@ -9,7 +9,6 @@
 #include "sd/cpu/product.hpp"
 #include "sd/reference/conv2d.hpp"
 
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -105,7 +104,7 @@ template <cpu::Vectorized T>
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
     const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
-    std::vector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
+    PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
     if (plan.positions == 1 && options.stride == 1 && options.padding == 0) {  // all pixels are one row, as forward

@@ -2,10 +2,10 @@
 //
 //     dweight(o, i, tap) = sum over pixels p of x(p + tap, i) dy(p, o)
 //
-//     for each task (a span of the batch's rows, some pairs of blocks of o):           in parallel
+//     for each task (a span of the batch's rows, some panels of o):                    in parallel
 //         for each piece of the span: pack the slabs of x and dy
-//             for each pair of blocks of o, block of i, half of its lanes, tap:
-//                 sums (R channels i x 2 vectors of o) over the pixels of the piece    registers
+//             for each panel (V vectors of o), tap, R channels i:
+//                 sums (R channels i x V vectors of o) over the pixels of the piece    registers
 //                 added to the task's part of dweight                                  cache
 //
 // Spans depend on the problem's size alone and are added in order, so the bits are the same for any number of threads.
@@ -13,13 +13,12 @@
 #pragma once
 
 #include "sd/core/parallel.hpp"
-#include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/cut.hpp"
+#include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/reference/conv2d.hpp"
 
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -36,15 +35,14 @@ struct OuterTask {
     Index dy_plane, rows, width;
     const Index* tap_offsets;
     Index taps;
-    T* sums;  ///< (tap, channel of x rounded up to lanes, 2 lanes of o)
+    T* sums;  ///< (tap, channel of x rounded up to lanes, o of the panel)
 };
 
-/// Adds the outer product of one pair of blocks of dy with all channels and taps of x. `step` as in run_panel.
-template <class T, Index step>
+/// Adds the outer product of one panel of dy with all channels and taps of x. `step` as in multiply_tile.
+template <class T, Index vectors, Index step>
 void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    constexpr Index vectors = 2;
-    constexpr Index rows = lanes<T> / 2;
+    constexpr Index rows = lanes<T> / vectors;
     const auto pixel_stride = [&] {
         if constexpr (step != 0) {
             return constant<step * lanes<T>>;
@@ -76,6 +74,14 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
 template <class T>
 using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>&, SlabPrefetch<T, GradientSource<T>>&);
 
+/// run_outer for a step.
+template <class T, Index vectors>
+[[nodiscard]] RunOuter<T> find_run_outer(Index step) {
+    return step == 1   ? &run_outer<T, vectors, 1>
+           : step == 2 ? &run_outer<T, vectors, 2>
+                       : &run_outer<T, vectors, 0>;
+}
+
 /// The same gradient under other extents.
 template <class T>
 [[nodiscard]] PendingGradient<T> reshaped(PendingGradient<T> dy, const Shape& shape) {
@@ -84,7 +90,7 @@ template <class T>
     return dy;
 }
 
-/// Adds all spans of sums (spans, pairs, sums of a pair) to the first one, in order.
+/// Adds all spans of sums (spans, panels, sums of a panel) to the first one, in order.
 template <class T>
 void add_spans(Tensor<T>& sums) {
     const Index size = sums.extent(1) * sums.extent(2);
@@ -97,19 +103,18 @@ void add_spans(Tensor<T>& sums) {
     });
 }
 
-/// How a by-weight product is cut: spans of pieces by groups of pairs of blocks of o.
+/// How a by-weight product is cut: spans of pieces by groups of panels.
 struct OuterCut {
-    Index pairs, pair_groups, pairs_each, spans, pieces_each;
+    Index panels, panel_groups, panels_each, spans, pieces_each;
 
-    OuterCut(Index columns, Index lanes, Index sums_of_pair, Index pieces) {
+    OuterCut(Index all_panels, Index sums_of_panel, Index pieces) : panels(all_panels) {
         constexpr Index most_sums = Index{1} << 21;  // elements of all spans together
         constexpr Index tasks = 8;
-        pairs = quotient_up(columns, 2 * lanes);
-        spans = std::clamp<Index>(most_sums / (pairs * sums_of_pair), 1, std::min(tasks, pieces));
+        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(tasks, pieces));
         pieces_each = quotient_up(pieces, spans);
         spans = quotient_up(pieces, pieces_each);
-        pairs_each = std::max<Index>(1, pairs / quotient_up(tasks, spans));
-        pair_groups = quotient_up(pairs, pairs_each);
+        panels_each = std::max<Index>(1, panels / quotient_up(tasks, spans));
+        panel_groups = quotient_up(panels, panels_each);
     }
 };
 
@@ -125,32 +130,33 @@ public:
           cut_(Cut::of(side.lattice, piece_pixels, 1)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
-          sums_of_pair_(taps_ * round_up(side.depth, lanes<T>) * 2 * lanes<T>),
-          tasks_(side.plan.out(), lanes<T>, sums_of_pair_, pieces_),
-          run_(slab_column_step(side.lattice) == 1   ? &run_outer<T, 1>
-               : slab_column_step(side.lattice) == 2 ? &run_outer<T, 2>
-                                                     : &run_outer<T, 0>) {}
+          vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
+          width_(vectors_ * lanes<T>),
+          sums_of_panel_(taps_ * round_up(side.depth, lanes<T>) * width_),
+          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_),
+          run_(vectors_ == 1 ? find_run_outer<T, 1>(slab_column_step(side.lattice))
+                             : find_run_outer<T, 2>(slab_column_step(side.lattice))) {}
 
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.pairs, sums_of_pair_});
-        parallel_for(tasks_.spans * tasks_.pair_groups, [&](Index t) { run_task(group, t, sums); });
+        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) { run_task(group, t, sums); });
         add_spans(sums);
         scatter(sums, side_.weights(group), dweight);
     }
 
 private:
-    static constexpr Index piece_pixels = 160;  // a block of x and a pair of blocks of dy stay in the nearest cache
+    static constexpr Index piece_pixels = 160;  // a block of x and a panel of dy stay in the nearest cache
 
     void run_task(Index group, Index t, Tensor<T>& sums) const {
-        const Index span = t / tasks_.pair_groups;
-        const Index first_pair = t % tasks_.pair_groups * tasks_.pairs_each;
-        const Index last_pair = std::min(tasks_.pairs, first_pair + tasks_.pairs_each);
-        if (first_pair >= last_pair) return;
-        T* task_sums = sums.data() + (span * tasks_.pairs + first_pair) * sums_of_pair_;
-        std::fill_n(task_sums, (last_pair - first_pair) * sums_of_pair_, T(0));
-        const Index first_channel = first_pair * 2 * lanes<T>;
-        const Index channels = std::min(side_.plan.out(), last_pair * 2 * lanes<T>) - first_channel;
+        const Index span = t / tasks_.panel_groups;
+        const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
+        const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
+        if (first_panel >= last_panel) return;
+        T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
+        std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
+        const Index first_channel = first_panel * width_;
+        const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
         const auto x_slab_of = [&](const Piece& piece) {
             return piece.slab(side_.lattice, group * side_.plan.in(), side_.depth);
         };
@@ -168,48 +174,48 @@ private:
             const SlabShape dy_slab = dy_slab_of(piece);
             pack_slab<T>(x_, x_slab, packed_x.data());
             pack_slab<T>(dy_, dy_slab, packed_dy.data());
-            if (dy_slab.template blocks<T>() % 2 != 0) {  // the second block of the last pair
+            if (dy_slab.template blocks<T>() % vectors_ != 0) {  // the second block of the last panel
                 std::fill_n(packed_dy.data() + dy_slab.template size<T>(0), dy_slab.template plane<T>(), T(0));
             }
             const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
-            const Index pairs = p + 1 < last_piece ? last_pair - first_pair : 0;
+            const Index panels = p + 1 < last_piece ? last_panel - first_panel : 0;
             const Index calls = taps_ * quotient_up(side_.depth, lanes<T> / 2);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next), pairs * calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next), pairs * calls);
-            const std::vector<Index> offsets = tap_offsets(side_.lattice, x_slab.columns, lanes<T>);
-            for (Index pair = first_pair; pair < last_pair; ++pair) {
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next), panels * calls);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next), panels * calls);
+            const PooledVector<Index> offsets = tap_offsets(side_.lattice, x_slab.columns, lanes<T>);
+            for (Index panel = first_panel; panel < last_panel; ++panel) {
                 run_({.x = packed_x.data(),
                       .x_columns = x_slab.columns,
                       .x_plane = x_slab.template plane<T>(),
                       .x_channels = side_.depth,
                       .row_step = slab_row_step(side_.lattice),
                       .point_step = slab_column_step(side_.lattice),
-                      .dy = packed_dy.data() + (pair - first_pair) * 2 * dy_slab.template plane<T>(),
+                      .dy = packed_dy.data() + (panel - first_panel) * vectors_ * dy_slab.template plane<T>(),
                       .dy_plane = dy_slab.template plane<T>(),
                       .rows = piece.rows,
                       .width = piece.width,
                       .tap_offsets = offsets.data(),
                       .taps = taps_,
-                      .sums = task_sums + (pair - first_pair) * sums_of_pair_},
+                      .sums = task_sums + (panel - first_panel) * sums_of_panel_},
                      x_ahead, dy_ahead);
             }
         }
     }
 
-    // From (pair, tap, channel of x, channel of dy in the pair) to the tensor of weights.
+    // From (panel, tap, channel of x, o of the panel) to the tensor of weights.
     void scatter(const Tensor<T>& sums, const WeightMap& map, Tensor<T>& dweight) const {
         constexpr Index grain = 64;
         const Index depth = round_up(side_.depth, lanes<T>);
         const Index parts = quotient_up(side_.depth, grain);
-        parallel_for(tasks_.pairs * parts, [&](Index task) {
-            const Index first_column = task / parts * 2 * lanes<T>;
-            const Index columns = std::min(2 * lanes<T>, side_.plan.out() - first_column);
+        parallel_for(tasks_.panels * parts, [&](Index task) {
+            const Index first_column = task / parts * width_;
+            const Index columns = std::min(width_, side_.plan.out() - first_column);
             const Index first = task % parts * grain;
             const Index last = std::min(side_.depth, first + grain);
-            const T* pair = sums.data() + task / parts * sums_of_pair_;
+            const T* panel = sums.data() + task / parts * sums_of_panel_;
             for (Index c = 0; c < columns; ++c) {
                 for_each_weight(map, first, last, first_column + c, [&](Index k, Index tap, Index place) {
-                    dweight.data()[place] = pair[(tap * depth + k) * 2 * lanes<T> + c];
+                    dweight.data()[place] = panel[(tap * depth + k) * width_ + c];
                 });
             }
         });
@@ -220,7 +226,7 @@ private:
     GradientSource<T> dy_;
     Lattice plain_;  ///< reads dy at the points themselves
     Cut cut_;
-    Index pieces_, taps_, sums_of_pair_;
+    Index pieces_, taps_, vectors_, width_, sums_of_panel_;
     OuterCut tasks_;
     RunOuter<T> run_;
 };

@@ -5,7 +5,6 @@
 #include "sd/cpu/slab.hpp"
 
 #include <algorithm>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -39,8 +38,8 @@ struct Piece {
 };
 
 /// Elements from a point's place in a slab of `columns` columns to what each tap reads.
-[[nodiscard]] inline std::vector<Index> tap_offsets(const Lattice& lattice, Index columns, Index lanes) {
-    std::vector<Index> offsets;
+[[nodiscard]] inline PooledVector<Index> tap_offsets(const Lattice& lattice, Index columns, Index lanes) {
+    PooledVector<Index> offsets;
     for (const Tap& tap : lattice.taps) {
         const Index row = tap.row_offset - lattice.first_row();
         const Index column = tap.column_offset - lattice.first_column();

@@ -8,11 +8,11 @@
 // made is computed.
 #pragma once
 
+#include "sd/core/storage.hpp"
 #include "sd/core/window.hpp"
 #include "sd/cpu/weights.hpp"
 
 #include <algorithm>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -30,7 +30,7 @@ struct Lattice {
     Index row = 0, column = 0, step = 1;
     Index height = 0, width = 0;  ///< points
     Index row_step = 1, column_step = 1;
-    std::vector<Tap> taps;
+    PooledVector<Tap> taps;
 
     /// The least and the largest offset of a tap, 0 without taps.
     [[nodiscard]] Index first_row() const { return least(&Tap::row_offset); }
@@ -66,10 +66,10 @@ private:
 
 /// The lattices of dx, reading dy. Tap (kh, kw) maps row h of dx to row (h + padding - kh dilation) / stride of dy, if
 /// that is whole.
-[[nodiscard]] inline std::vector<Lattice> by_input_lattices(const Conv2dGeometry& geometry) {
+[[nodiscard]] inline PooledVector<Lattice> by_input_lattices(const Conv2dGeometry& geometry) {
     const Conv2dOptions& options = geometry.options;
     const Index stride = options.stride;
-    std::vector<Lattice> lattices;
+    PooledVector<Lattice> lattices;
     for (Index phase = 0; phase < stride * stride; ++phase) {
         Lattice lattice;
         lattice.row = phase / stride;
@@ -108,13 +108,13 @@ struct GroupPlan {
     [[nodiscard]] Index out() const { return merged * group_out; }
 
     /// The input and the output channels of merged group `group` as indices of a weight (O, I / groups, KH, KW).
-    [[nodiscard]] std::vector<WeightIndex> in_indices() const {
-        std::vector<WeightIndex> indices;
+    [[nodiscard]] PooledVector<WeightIndex> in_indices() const {
+        PooledVector<WeightIndex> indices;
         for (Index i = 0; i < in(); ++i) indices.push_back({i % group_in * positions, i / group_in});
         return indices;
     }
-    [[nodiscard]] std::vector<WeightIndex> out_indices(Index group) const {
-        std::vector<WeightIndex> indices;
+    [[nodiscard]] PooledVector<WeightIndex> out_indices(Index group) const {
+        PooledVector<WeightIndex> indices;
         for (Index o = 0; o < out(); ++o) {
             indices.push_back({(group * out() + o) * group_in * positions, o / group_out});
         }
@@ -127,8 +127,8 @@ struct GroupPlan {
 };
 
 /// The kernel positions of a lattice's taps.
-[[nodiscard]] inline std::vector<Index> tap_positions(const Lattice& lattice) {
-    std::vector<Index> positions;
+[[nodiscard]] inline PooledVector<Index> tap_positions(const Lattice& lattice) {
+    PooledVector<Index> positions;
     for (const Tap& tap : lattice.taps) positions.push_back(tap.kernel_position);
     return positions;
 }

@@ -18,7 +18,6 @@
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -102,7 +101,7 @@ private:
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
             const SlabShape shape = slab_of(piece, chunk);
             pack_slab<T>(source_, shape, slab);
-            const std::vector<Index> offsets = tap_offsets(lattice_, shape.columns, lanes<T>);
+            const PooledVector<Index> offsets = tap_offsets(lattice_, shape.columns, lanes<T>);
             TileOperands<T> operands{.point = nullptr,
                                      .point_step = slab_column_step(lattice_),
                                      .plane = shape.plane<T>(),

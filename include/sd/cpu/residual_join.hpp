@@ -13,7 +13,6 @@
 #include "sd/reference/residual_join.hpp"
 
 #include <optional>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -91,7 +90,7 @@ template <cpu::Vectorized T>
     Tensor<T> y = Tensor<T>::empty(shortcut.shape());
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(branch_sample, n);
-        std::vector<T> branch_row(fused_branch ? 0 : static_cast<std::size_t>(channels));
+        PooledVector<T> branch_row(fused_branch ? 0 : static_cast<std::size_t>(channels));
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
             T* target = y.data() + row;
@@ -129,7 +128,7 @@ namespace cpu {
 /// Zeros in the samples of the branch that joined none.
 template <class T>
 void clear_unjoined(BranchSamples branch_sample, const Slabs& slabs, Tensor<T>& dbranch) {
-    std::vector<char> joined(static_cast<std::size_t>(dbranch.extent(0)), branch_sample.empty() ? 1 : 0);
+    PooledVector<char> joined(static_cast<std::size_t>(dbranch.extent(0)), branch_sample.empty() ? 1 : 0);
     for (const Index sample : branch_sample) {
         if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
     }

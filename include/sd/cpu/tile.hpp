@@ -57,21 +57,21 @@ inline constexpr std::array<TileShape, 6> tile_shapes =
     vector_registers == 32 ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
                            : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {4, 2}, {8, 1}, {12, 1}, {7, 1}}};
 
-/// The tile that computes rows of `width` points and `columns` columns with the least idle work. A tile of few sums
-/// waits for loads and for the latency of multiply-adds, which is counted as idle, too.
+/// The tile that computes rows of `width` points and `columns` columns in the fewest cycles, by estimate: a multiply-add
+/// each, and what the loads of broadcasts (nearest cache) and of weights (second-level cache) add to it.
 template <class T>
 [[nodiscard]] std::size_t choose_tile(Index width, Index columns) {
     std::size_t best = 0;
     double least = 0;
     for (std::size_t i = 0; i < tile_shapes.size(); ++i) {
         const auto [points, vectors] = tile_shapes[i];
-        const auto sums = static_cast<double>(points * vectors);
-        const double loads = static_cast<double>(points + vectors) / sums;
-        const double steps = static_cast<double>(quotient_up(width, points) * quotient_up(columns, vectors * lanes<T>));
-        const double cost = steps * (sums * (1 + 0.1 * loads) + 1.5);
-        if (i == 0 || cost < least) {
+        const double step = static_cast<double>(points * vectors) + 0.1 * static_cast<double>(points) +
+                            0.5 * static_cast<double>(vectors) + 1.5;
+        const double cycles =
+            step * static_cast<double>(quotient_up(width, points) * quotient_up(columns, vectors * lanes<T>));
+        if (i == 0 || cycles < least) {
             best = i;
-            least = cost;
+            least = cycles;
         }
     }
     return best;

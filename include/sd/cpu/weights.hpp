@@ -11,7 +11,6 @@
 #include "sd/cpu/simd.hpp"
 
 #include <algorithm>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -25,8 +24,8 @@ struct WeightIndex {
 
 /// The weights that take `depth` channels at some taps to `columns` channels.
 struct WeightMap {
-    std::vector<WeightIndex> depth, columns;
-    std::vector<Index> taps;
+    PooledVector<WeightIndex> depth, columns;
+    PooledVector<Index> taps;
 
     /// Whether some weights stand nowhere.
     [[nodiscard]] bool has_groups() const { return !depth.empty() && depth.back().group != 0; }

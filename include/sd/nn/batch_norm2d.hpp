@@ -100,6 +100,9 @@ public:
     /// What the last forward pass left for backward.
     [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d"); }
 
+    /// Gives back what the last forward pass left for backward.
+    void forget() { pass_.forget(); }
+
     /// Adds the gradients of weight and bias and returns the gradient by z.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return materialize(pending_backward(dy, batch_norm_sums(dy, pass())));

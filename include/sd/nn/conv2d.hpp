@@ -68,6 +68,9 @@ public:
         weight_->add_grad(conv2d_by_weight<T>(input_.get("Conv2d"), dy, options_, weight_->value.shape()));
     }
 
+    /// Gives back what the last forward pass left for backward.
+    void forget() { input_.forget(); }
+
     /// Stride, padding, dilation and groups.
     [[nodiscard]] const Conv2dOptions& options() const { return options_; }
     /// (out_channels, in_channels / groups, kernel, kernel).

@@ -48,6 +48,9 @@ public:
         return linear_by_input(dy, weight_->value);
     }
 
+    /// Gives back what the last forward pass left for backward.
+    void forget() { input_.forget(); }
+
     /// (out_features, in_features).
     [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
     /// (out_features).

@@ -27,6 +27,8 @@ public:
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         return max_pool2d_by_input<T>(dy, input_.get("MaxPool2d"), options_);
     }
+    /// Gives back what the last forward pass left for backward.
+    void forget() { input_.forget(); }
     /// There is nothing to name.
     template <class Visitor>
     void visit(Visitor&&) {}

@@ -69,6 +69,8 @@ public:
 
     /// Logits (N, num_classes) of images x (N, H, W, in_channels).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        forget_passes(*this);
+        if (max_pool_) max_pool_->forget();
         const Pending<T, Device> stem = stem_.forward(x, context);
         Tensor<T, Device> y = max_pool_ ? max_pool_->forward(stem, context) : materialize(stem);
         for (Block& block : blocks_) y = block.forward(y, context);

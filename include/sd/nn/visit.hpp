@@ -53,7 +53,25 @@ private:
     OnBuffer& on_buffer_;
 };
 
+class ForgetWalk {
+public:
+    template <class X>
+    void operator()(std::string_view, X& x) const {
+        if constexpr (!is_parameter<X> && !is_buffer<X>) {
+            if constexpr (requires { x.forget(); }) x.forget();
+            x.visit(*this);
+        }
+    }
+};
+
 }  // namespace detail
+
+/// Lets all layers of a layer give back what their last forward pass left for backward, by their forget() if they have
+/// one. A network does it before a pass, so that the pass runs in the memory of the one before.
+template <class Layer>
+void forget_passes(Layer& layer) {
+    layer.visit(detail::ForgetWalk());
+}
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
 /// layer and its layers own, in the order of their visits.

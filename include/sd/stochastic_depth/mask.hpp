@@ -2,14 +2,14 @@
 #pragma once
 
 #include "sd/core/philox.hpp"
+#include "sd/core/storage.hpp"
 
 #include <cstdint>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
 /// Which samples of a batch keep a block's branch: 1 kept, 0 dropped, one entry a sample.
-using Mask = std::vector<std::uint8_t>;
+using Mask = PooledVector<std::uint8_t>;
 
 /// ceil(p 2^24): a 24-bit random integer below it drops. Exact for every p in [0, 1]: p = 0 never drops, p = 1 always.
 SD_HOST_DEVICE constexpr std::uint32_t drop_threshold(double drop_rate) {

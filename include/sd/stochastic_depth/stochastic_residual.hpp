@@ -21,7 +21,6 @@
 
 #include <optional>
 #include <utility>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -107,6 +106,9 @@ public:
                                pass.run == BranchRun::kept_samples ? BranchSamples(pass.branch_sample) : BranchSamples());
     }
 
+    /// Gives back what the last forward pass left for backward.
+    void forget() { pass_.forget(); }
+
     /// Which samples of the last pass kept the branch.
     [[nodiscard]] const Mask& mask() const { return mask_; }
 
@@ -157,7 +159,7 @@ private:
     struct Pass {
         bool untouched = false;
         BranchRun run = BranchRun::nothing;
-        std::vector<Index> branch_sample = {};  ///< for each sample the branch's, -1 for none; empty: the same
+        PooledVector<Index> branch_sample = {};  ///< for each sample the branch's, -1 for none; empty: the same
         Index branch_samples = 0;
         accumulate_t<T> scale = accumulate_t<T>(1);
         Tensor<T, Device> y = {};
@@ -172,9 +174,9 @@ private:
     }
 
     // branch_sample of the join, from the mask of this pass.
-    std::vector<Index> select(BranchRun run) const {
+    PooledVector<Index> select(BranchRun run) const {
         if (detail::all_kept(mask_)) return {};
-        std::vector<Index> branch_sample;
+        PooledVector<Index> branch_sample;
         Index kept = 0;
         for (std::size_t n = 0; n < mask_.size(); ++n) {
             const Index sample = run == BranchRun::kept_samples ? kept : static_cast<Index>(n);
@@ -184,11 +186,11 @@ private:
         return branch_sample;
     }
 
-    Pending<T, Device> run_branch(const Tensor<T, Device>& x, BranchRun run, const std::vector<Index>& branch_sample,
+    Pending<T, Device> run_branch(const Tensor<T, Device>& x, BranchRun run, const PooledVector<Index>& branch_sample,
                                   const Shape& sum_shape, const Context& context) {
         if (run == BranchRun::nothing) return Tensor<T, Device>::empty(with_samples(sum_shape, 0));
         if (run == BranchRun::all_samples || branch_sample.empty()) return branch_.forward(x, context);
-        std::vector<Index> kept;
+        PooledVector<Index> kept;
         for (std::size_t n = 0; n < branch_sample.size(); ++n) {
             if (branch_sample[n] >= 0) kept.push_back(static_cast<Index>(n));
         }

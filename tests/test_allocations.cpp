@@ -1,0 +1,92 @@
+// Training in the steady state takes nothing from the system: every allocation of this program is counted.
+#include "random.hpp"
+
+#include "sd/sd.hpp"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <span>
+#include <vector>
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+void* counted(std::size_t bytes, std::size_t alignment) {
+    allocations.fetch_add(1);
+    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+    return counted(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace {
+
+using sd::Index;
+
+// Allocations of each of four steps. Before them, a step in which every block keeps all samples and, for samples dropped
+// one by one, two in which every block loses one: the tensors of a masked step. With survivors, whose tensors have as
+// many samples as a block keeps, all blocks go on to keep three, another three in each step.
+std::vector<long> allocations_of_steps(const sd::StochasticDepthOptions& options) {
+    auto model = sd::resnet50<float>({.num_classes = 10, .seed = 3});
+    sd::apply_stochastic_depth(model, options);
+    sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 1e-4});
+    const auto x = sd_test::random_tensor<float>({4, 64, 64, 3}, 1);
+    const std::vector<Index> labels{0, 1, 2, 3};
+    const std::span<const Index> classes(labels);
+    std::vector<long> counts;
+    for (int step = 0; step < 7; ++step) {
+        for (std::size_t i = 0; i < model.blocks().size(); ++i) {
+            sd::Mask mask{1, 1, 1, 1};
+            if (step > 0 && options.stochastic_method == sd::StochasticMethod::sample) {
+                mask[(i + static_cast<std::size_t>(step)) % 4] = 0;
+            }
+            const bool given = step < 3 || options.compute == sd::Compute::survivors;
+            model.blocks()[i].set_mask(given ? std::optional(mask) : std::nullopt);
+        }
+        const long before = allocations.load();
+        optimizer.zero_grad();
+        const auto logits = model.forward(x, sd::Context::train({.step = step, .seed = 7}));
+        const float loss = sd::cross_entropy_forward(logits, classes, 0.0);
+        model.backward(sd::cross_entropy_by_input(logits, classes, 0.0));
+        optimizer.step();
+        const long count = allocations.load() - before;
+        CHECK(loss > 0);
+        if (step >= 3) counts.push_back(count);
+    }
+    return counts;
+}
+
+}  // namespace
+
+TEST_CASE("a training step allocates nothing, whatever is dropped") {
+    const long before = allocations.load();
+    delete new int(1);
+    CHECK(allocations.load() == before + 1);  // the counter counts
+
+    using sd::Compute;
+    using sd::StochasticMethod;
+    sd::StochasticDepthOptions options{.target_layer_name = "ResNetBottleneck",
+                                       .drop_rate = 0.5,
+                                       .drop_distribution = sd::DropDistribution::uniform};
+    SUBCASE("block") { options.stochastic_method = StochasticMethod::block; }
+    SUBCASE("sample") { options.stochastic_method = StochasticMethod::sample; }
+    SUBCASE("sample, survivors") {
+        options.stochastic_method = StochasticMethod::sample;
+        options.compute = Compute::survivors;
+    }
+    for (const long count : allocations_of_steps(options)) CHECK(count == 0);
+}
