@@ -16,7 +16,7 @@ int main() {
         optimizer.zero_grad();
         const auto logits = model.forward(batch.images, sd::Context::train({.step = step, .seed = 42}));
         std::cout << sd::cross_entropy_forward(logits, labels, 0.0) << '\n';
-        model.backward(sd::cross_entropy_by_input(logits, labels, 0.0));
+        model.backward(sd::cross_entropy_by_input(logits, labels, 0.0), sd::InputGradient::skipped);
         optimizer.step();
     }
 }

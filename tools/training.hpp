@@ -80,7 +80,7 @@ Score train_epoch(Model& model, sd::Sgd<float>& optimizer, const Loader& loader,
             throw std::runtime_error(sd::text("training: loss at batch ", step, ": got ", loss,
                                               ", expected a finite number; try a smaller learning rate"));
         }
-        model.backward(sd::cross_entropy_by_input(logits, labels, 0.0));
+        model.backward(sd::cross_entropy_by_input(logits, labels, 0.0), sd::InputGradient::skipped);
         optimizer.step();
         const Index correct = count_correct(logits, labels);
         score.add(loss, correct, logits.extent(0));

@@ -5,6 +5,7 @@
 
 #include <exception>
 #include <limits>
+#include <utility>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -16,6 +17,21 @@ namespace detail {
 
 /// How many SerialScope objects this thread has.
 inline thread_local int serial_scopes = 0;
+
+/// This thread's number in the innermost parallel loop.
+inline thread_local Index loop_thread = 0;
+
+/// Gives this thread a number for as long as it lives.
+class LoopThread {
+public:
+    explicit LoopThread(Index number) : outer_(std::exchange(loop_thread, number)) {}
+    ~LoopThread() { loop_thread = outer_; }
+    LoopThread(const LoopThread&) = delete;
+    LoopThread& operator=(const LoopThread&) = delete;
+
+private:
+    Index outer_;
+};
 
 }  // namespace detail
 
@@ -46,6 +62,10 @@ inline void set_num_threads(int count) {
 #endif
 }
 
+/// The number of the calling thread among those of the innermost parallel loop that it runs in, 0 to num_threads() - 1
+/// as the caller of the loop sees it. For memory that each thread has for itself; results must not depend on it.
+[[nodiscard]] inline Index thread_index() { return detail::loop_thread; }
+
 /// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
 /// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
 template <class Body>
@@ -54,15 +74,19 @@ void parallel_for(Index count, const Body& body) {
     if (count > 1 && num_threads() > 1 && !omp_in_parallel()) {
         std::exception_ptr error;
         Index error_index = std::numeric_limits<Index>::max();
-#pragma omp parallel for schedule(dynamic, 1)
-        for (Index i = 0; i < count; ++i) {
-            try {
-                body(i);
-            } catch (...) {
+#pragma omp parallel
+        {
+            const detail::LoopThread number(omp_get_thread_num());
+#pragma omp for schedule(dynamic, 1)
+            for (Index i = 0; i < count; ++i) {
+                try {
+                    body(i);
+                } catch (...) {
 #pragma omp critical(sd_parallel_for_error)
-                if (i < error_index) {
-                    error_index = i;
-                    error = std::current_exception();
+                    if (i < error_index) {
+                        error_index = i;
+                        error = std::current_exception();
+                    }
                 }
             }
         }
@@ -70,6 +94,7 @@ void parallel_for(Index count, const Body& body) {
         return;
     }
 #endif
+    const detail::LoopThread number(0);
     for (Index i = 0; i < count; ++i) body(i);
 }
 

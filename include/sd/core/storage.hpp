@@ -116,7 +116,7 @@ private:
 
     // The largest free block that may serve a request: what varies from step to step, such as the number of kept
     // samples, finds room in what an earlier step left, but nothing small takes what something large will ask for.
-    static std::size_t most(std::size_t capacity) { return std::max<std::size_t>(8 * capacity, std::size_t{1} << 20); }
+    static std::size_t most(std::size_t capacity) { return 2 * capacity; }
 
     static std::align_val_t alignment_of(std::size_t capacity) {
         return std::align_val_t{capacity >= large_page ? large_page : alignment};

@@ -127,7 +127,7 @@ public:
           x_(side.x, side.x_view),
           dy_(dy),
           plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
-          cut_(Cut::of(side.lattice, piece_pixels, 1)),
+          cut_(Cut::of(side.lattice, pixels_of_piece(side.depth + side.plan.out()), 1)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
@@ -140,15 +140,36 @@ public:
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<T>& dweight) {
         Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
-        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) { run_task(group, t, sums); });
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        const SlabShape dy_slab = dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
+        Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
+        Tensor<T> dy_slabs =
+            Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0) + dy_slab.template plane<T>()});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
+        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
+            const Index thread = thread_index();
+            run_task(group, t, sums, x_slabs.data() + thread * x_slabs.extent(1),
+                     dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
+        });
         add_spans(sums);
         scatter(sums, side_.weights(group), dweight);
     }
 
 private:
-    static constexpr Index piece_pixels = 160;  // a block of x and a panel of dy stay in the nearest cache
+    // The more, the fewer edges are packed twice and the longer a tile's sums stay in registers; but both slabs should
+    // stay in the second-level cache.
+    [[nodiscard]] static Index pixels_of_piece(Index channels) {
+        return std::clamp<Index>(slab_pixels<T>(quotient_up(channels, 2)), 160, 1024);
+    }
 
-    void run_task(Index group, Index t, Tensor<T>& sums) const {
+    [[nodiscard]] SlabShape x_slab_of(const Piece& piece, Index group) const {
+        return piece.slab(side_.lattice, group * side_.plan.in(), side_.depth);
+    }
+    [[nodiscard]] SlabShape dy_slab_of(const Piece& piece, Index group, Index first_channel, Index channels) const {
+        return piece.slab(plain_, group * side_.plan.out() + first_channel, channels);
+    }
+
+    void run_task(Index group, Index t, Tensor<T>& sums, T* packed_x, T* packed_dy, Index* offsets) const {
         const Index span = t / tasks_.panel_groups;
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
@@ -157,44 +178,35 @@ private:
         std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
         const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
-        const auto x_slab_of = [&](const Piece& piece) {
-            return piece.slab(side_.lattice, group * side_.plan.in(), side_.depth);
-        };
-        const auto dy_slab_of = [&](const Piece& piece) {
-            return piece.slab(plain_, group * side_.plan.out() + first_channel, channels);
-        };
-        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        Tensor<T> packed_x = Tensor<T>::empty({x_slab_of(largest).template size<T>(0)});
-        Tensor<T> packed_dy = Tensor<T>::empty({dy_slab_of(largest).template size<T>(0) +
-                                                dy_slab_of(largest).template plane<T>()});
         const Index last_piece = std::min(pieces_, (span + 1) * tasks_.pieces_each);
         for (Index p = span * tasks_.pieces_each; p < last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
-            const SlabShape x_slab = x_slab_of(piece);
-            const SlabShape dy_slab = dy_slab_of(piece);
-            pack_slab<T>(x_, x_slab, packed_x.data());
-            pack_slab<T>(dy_, dy_slab, packed_dy.data());
+            const SlabShape x_slab = x_slab_of(piece, group);
+            const SlabShape dy_slab = dy_slab_of(piece, group, first_channel, channels);
+            pack_slab<T>(x_, x_slab, packed_x);
+            pack_slab<T>(dy_, dy_slab, packed_dy);
             if (dy_slab.template blocks<T>() % vectors_ != 0) {  // the second block of the last panel
-                std::fill_n(packed_dy.data() + dy_slab.template size<T>(0), dy_slab.template plane<T>(), T(0));
+                std::fill_n(packed_dy + dy_slab.template size<T>(0), dy_slab.template plane<T>(), T(0));
             }
             const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index panels = p + 1 < last_piece ? last_panel - first_panel : 0;
             const Index calls = taps_ * quotient_up(side_.depth, lanes<T> / 2);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next), panels * calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next), panels * calls);
-            const PooledVector<Index> offsets = tap_offsets(side_.lattice, x_slab.columns, lanes<T>);
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), panels * calls);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, first_channel, channels),
+                                                     panels * calls);
+            tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
-                run_({.x = packed_x.data(),
+                run_({.x = packed_x,
                       .x_columns = x_slab.columns,
                       .x_plane = x_slab.template plane<T>(),
                       .x_channels = side_.depth,
                       .row_step = slab_row_step(side_.lattice),
                       .point_step = slab_column_step(side_.lattice),
-                      .dy = packed_dy.data() + (panel - first_panel) * vectors_ * dy_slab.template plane<T>(),
+                      .dy = packed_dy + (panel - first_panel) * vectors_ * dy_slab.template plane<T>(),
                       .dy_plane = dy_slab.template plane<T>(),
                       .rows = piece.rows,
                       .width = piece.width,
-                      .tap_offsets = offsets.data(),
+                      .tap_offsets = offsets,
                       .taps = taps_,
                       .sums = task_sums + (panel - first_panel) * sums_of_panel_},
                      x_ahead, dy_ahead);

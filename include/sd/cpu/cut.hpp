@@ -37,15 +37,20 @@ struct Piece {
     }
 };
 
-/// Elements from a point's place in a slab of `columns` columns to what each tap reads.
-[[nodiscard]] inline PooledVector<Index> tap_offsets(const Lattice& lattice, Index columns, Index lanes) {
-    PooledVector<Index> offsets;
+/// Writes the elements from a point's place in a slab of `columns` columns to what each tap reads.
+inline void tap_offsets(const Lattice& lattice, Index columns, Index lanes, Index* offsets) {
     for (const Tap& tap : lattice.taps) {
         const Index row = tap.row_offset - lattice.first_row();
         const Index column = tap.column_offset - lattice.first_column();
-        offsets.push_back((row * columns + column) * lanes);
+        *offsets++ = (row * columns + column) * lanes;
     }
-    return offsets;
+}
+
+/// Pixels of a slab of so many channels that stays in the second-level cache beside a panel's weights.
+template <class T>
+[[nodiscard]] Index slab_pixels(Index channels) {
+    constexpr Index elements = Index{192} * 1024 / static_cast<Index>(sizeof(T));
+    return std::max<Index>(elements / round_up(std::max<Index>(channels, 1), lanes<T>), 1);
 }
 
 /// How the points of a lattice are cut into pieces, by the problem's size alone.

@@ -28,25 +28,25 @@ struct WindowRange {
           last(std::min(extent, position * options.stride - options.padding + options.kernel)) {}
 };
 
-/// Calls each(ow, c, count, maximum, position) for every window of output row (n, oh) and every vector of `count`
-/// channels from c on: the largest value, and the number of the position in the window that has it, the first one in
+/// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of output
+/// row (n, oh): the largest value, and the number of the position in the window that has it, the first one in
 /// row-major order; NaN counts as largest.
 template <class T, class Each>
 void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {
     const auto [samples, height, width, channels] = x.extents();
     const WindowRange rows(oh, options, height);
-    x.with_vectors([&](const auto& vector_at) {
-        for (Index ow = 0; ow < out_width; ++ow) {
-            const WindowRange columns(ow, options, width);
-            for (Index c = 0; c < channels; c += lanes<T>) {
-                const Index count = std::min(lanes<T>, channels - c);
-                Vector<T> maximum = vector_at(x.element(n, rows.first, columns.first) + c, c, count);
+    for (Index c = 0; c < channels; c += lanes<T>) {
+        const Index count = std::min(lanes<T>, channels - c);
+        x.with_channels(c, count, [&](const auto& value_at) {
+            for (Index ow = 0; ow < out_width; ++ow) {
+                const WindowRange columns(ow, options, width);
+                Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
                 T number = 0;
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
-                        const Vector<T> value = vector_at(x.element(n, h, w) + c, c, count);
+                        const Vector<T> value = value_at(x.element(n, h, w) + c);
                         const auto larger = (value > maximum) | (value != value);
                         maximum = larger ? value : maximum;
                         position = larger ? Vector<T>{} + number : position;
@@ -54,8 +54,8 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
                 }
                 each(ow, c, count, maximum, position);
             }
-        }
-    });
+        });
+    }
 }
 
 }  // namespace cpu

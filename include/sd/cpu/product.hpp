@@ -32,13 +32,6 @@ template <class T>
     return std::max(lanes<T>, round_up(quotient_up(channels, chunks), lanes<T>));
 }
 
-/// Pixels of a slab of so many channels that stays in the second-level cache beside a panel's weights.
-template <class T>
-[[nodiscard]] Index slab_pixels(Index channels) {
-    constexpr Index elements = Index{192} * 1024 / static_cast<Index>(sizeof(T));
-    return std::max<Index>(elements / round_up(std::max<Index>(channels, 1), lanes<T>), 1);
-}
-
 /// Writes the points of a lattice.
 template <class T, class Source, class Epilogue>
 class Product {
@@ -69,19 +62,30 @@ public:
     void run() {
         const Index pieces = source_.extents().samples * cut_.pieces_of_sample();
         epilogue_.reserve(pieces);
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        const Index tiles = chunks_ == 1 ? 1 : cut_.rows_each * quotient_up(cut_.columns_each, points_) *
+                                                   quotient_up(columns_, width_);
+        Tensor<T> slabs = Tensor<T>::empty({num_threads(), slab_size(largest)});
+        Tensor<T> sums = Tensor<T>::empty({num_threads(), tiles * points_ * width_});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
         parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
-            const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-            Tensor<T> slab = Tensor<T>::empty({slab_size(largest)});
-            const Index tiles = chunks_ == 1 ? 1 : cut_.rows_each * quotient_up(cut_.columns_each, points_) *
-                                                       quotient_up(columns_, width_);
-            Tensor<T> sums = Tensor<T>::empty({tiles * points_ * width_});
-            for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, slab.data(), sums.data());
+            const Index thread = thread_index();
+            const Memory memory{slabs.data() + thread * slabs.extent(1), sums.data() + thread * sums.extent(1),
+                                offsets.data() + thread * taps_};
+            for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
         });
     }
 
 private:
     /// Of consecutive pieces, each taken by one thread at a time.
     static constexpr Index ranges = 64;
+
+    /// A thread's own.
+    struct Memory {
+        T* slab;
+        T* sums;
+        Index* tap_offsets;
+    };
 
     [[nodiscard]] SlabShape slab_of(const Piece& piece, Index chunk) const {
         const Index first = chunk * chunk_;
@@ -91,7 +95,7 @@ private:
         return slab_of(piece, 0).template size<T>(points_ * slab_column_step(lattice_));
     }
 
-    void run_piece(Index number, bool has_next, T* slab, T* sums) {
+    void run_piece(Index number, bool has_next, const Memory& memory) {
         const Piece piece = cut_.piece(lattice_, number);
         const Index row_tiles = quotient_up(piece.width, points_);
         const Index tiles = piece.rows * row_tiles * quotient_up(columns_, width_);
@@ -100,16 +104,16 @@ private:
         typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
             const SlabShape shape = slab_of(piece, chunk);
-            pack_slab<T>(source_, shape, slab);
-            const PooledVector<Index> offsets = tap_offsets(lattice_, shape.columns, lanes<T>);
+            pack_slab<T>(source_, shape, memory.slab);
+            tap_offsets(lattice_, shape.columns, lanes<T>, memory.tap_offsets);
             TileOperands<T> operands{.point = nullptr,
                                      .point_step = slab_column_step(lattice_),
                                      .plane = shape.plane<T>(),
                                      .channels = shape.channels,
-                                     .tap_offsets = offsets.data(),
+                                     .tap_offsets = memory.tap_offsets,
                                      .taps = taps_,
                                      .weights = nullptr};
-            T* tile_sums = sums;
+            T* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
                 operands.weights =
                     weights_.data() + c / width_ * weights_.extent(1) + chunk * chunk_ * taps_ * width_;
@@ -117,7 +121,7 @@ private:
                     for (Index j = 0; j < piece.width; j += points_) {
                         const Index pixel =
                             i * slab_row_step(lattice_) * shape.columns + j * slab_column_step(lattice_);
-                        operands.point = slab + pixel * lanes<T>;
+                        operands.point = memory.slab + pixel * lanes<T>;
                         multiply_(operands, tile_sums, chunk > 0);
                         if (chunk + 1 == chunks_) task.add(result(piece, i, j, c, tile_sums));
                         if (chunks_ > 1) tile_sums += points_ * width_;

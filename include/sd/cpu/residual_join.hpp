@@ -53,6 +53,26 @@ struct Slabs {
     }
 };
 
+/// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
+template <class T>
+class Rows {
+public:
+    explicit Rows(const Pending<T>& x)
+        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), relu_(x.relu) {}
+
+    [[nodiscard, gnu::always_inline]] Vector<T> at(Index row, Index c, Index count) const {
+        Vector<T> value = load_some(raw_ + row + c, count);
+        if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
+        return relu_ ? rectified<T>(value) : value;
+    }
+
+private:
+    const T* raw_;
+    const T* scale_;
+    const T* shift_;
+    bool relu_;
+};
+
 /// Refuses samples of another shape; their number is free.
 inline void expect_same_slab(const char* where, const char* what, const Shape& got, const Shape& expected) {
     const bool same = got.rank() == expected.rank() && got.rank() > 0 &&
@@ -69,6 +89,7 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
                                               bool relu) {
+    using cpu::lanes;
     constexpr const char* where = "residual_join_forward";
     cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
     expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
@@ -84,39 +105,27 @@ template <cpu::Vectorized T>
             term.data()[c] = branch_scale * branch.shift.data()[c];
         }
     }
-    const bool plain_shortcut = shortcut.is_plain();
-    const bool fused_branch = !branch.relu;  // a ReLU inside the branch's last layer does not commute with its scale
+    const bool inner_relu = branch.relu;  // a ReLU at the end of the branch does not commute with its scale
+    const cpu::Rows<T> s_values(shortcut);
+    const cpu::Rows<T> f_values(branch);
 
     Tensor<T> y = Tensor<T>::empty(shortcut.shape());
+    const cpu::Target<T> target(y);
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(branch_sample, n);
-        PooledVector<T> branch_row(fused_branch ? 0 : static_cast<std::size_t>(channels));
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
-            T* target = y.data() + row;
-            const T* s = shortcut.raw.data() + row;
-            if (!plain_shortcut) {
-                cpu::load_pending(shortcut, s, 0, channels, target);
-                s = target;
-            }
-            if (sample < 0) {
-                for (Index c = 0; c < channels; ++c) target[c] = relu && s[c] < T(0) ? T(0) : s[c];
-                continue;
-            }
-            const T* z = branch.raw.data() + (sample * slabs.pixels + pixel) * channels;
-            if (fused_branch) {
-                const T* a = factor.data();
-                const T* b = term.data();
-                for (Index c = 0; c < channels; ++c) {
-                    const T value = s[c] + (a[c] * z[c] + b[c]);
-                    target[c] = relu && value < T(0) ? T(0) : value;
+            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
+            for (Index c = 0; c < channels; c += lanes<T>) {
+                const Index count = std::min(lanes<T>, channels - c);
+                cpu::Vector<T> value = s_values.at(row, c, count);
+                if (sample >= 0 && inner_relu) {
+                    value += branch_scale * f_values.at(branch_row, c, count);
+                } else if (sample >= 0) {
+                    const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
+                    value += cpu::load_some(factor.data() + c, count) * z + cpu::load_some(term.data() + c, count);
                 }
-            } else {
-                cpu::load_pending(branch, z, 0, channels, branch_row.data());
-                for (Index c = 0; c < channels; ++c) {
-                    const T value = s[c] + branch_scale * branch_row[static_cast<std::size_t>(c)];
-                    target[c] = relu && value < T(0) ? T(0) : value;
-                }
+                target.put(relu ? cpu::rectified<T>(value) : value, row + c, count);
             }
         }
     });
@@ -225,19 +234,19 @@ template <cpu::Vectorized T>
     cpu::expect_same_slab(where, "b", b.shape(), a.shape());
     expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
     Tensor<T> y = Tensor<T>::empty(a.shape());
+    const cpu::Target<T> target(y);
     const cpu::Slabs slabs(a.shape());
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(b_sample, n);
         const Index from = n * slabs.size() + first * slabs.channels;
         const Index count = (last - first) * slabs.channels;
-        const T* left = a.data() + from;
-        T* target = y.data() + from;
-        if (sample < 0) {
-            std::copy(left, left + count, target);
-            return;
+        const Index b_from = sample * slabs.size() + first * slabs.channels;
+        for (Index i = 0; i < count; i += cpu::lanes<T>) {
+            const Index some = std::min(cpu::lanes<T>, count - i);
+            cpu::Vector<T> value = cpu::load_some(a.data() + from + i, some);
+            if (sample >= 0) value += cpu::load_some(b.data() + b_from + i, some);
+            target.put(value, from + i, some);
         }
-        const T* right = b.data() + sample * slabs.size() + first * slabs.channels;
-        for (Index i = 0; i < count; ++i) target[i] = left[i] + right[i];
     });
     return y;
 }

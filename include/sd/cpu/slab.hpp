@@ -68,31 +68,39 @@ private:
     Index next_ = 0, end_ = 0, each_ = 0;
 };
 
-/// Fills a slab from a source. Lanes beyond the last channel are zero.
+/// Fills a slab from a source, a block of channels after the other. Lanes beyond the last channel are zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
     const auto [samples, height, width, channels] = source.extents();
-    const Index plane = slab.plane<T>();
-    source.with_vectors([&](const auto& vector_at) {
-        for (Index r = 0; r < slab.rows; ++r) {
-            const Index row = slab.first_row + r * slab.row_step;
-            for (Index c = 0; c < slab.columns; ++c) {
-                const Index column = slab.first_column + c * slab.column_step;
-                T* to = target + (r * slab.columns + c) * lanes<T>;
-                if (row < 0 || row >= height || column < 0 || column >= width) {
-                    for (Index k = 0; k < slab.channels; k += lanes<T>, to += plane) store<T>(Vector<T>{}, to);
+    // The columns [before, after) of the slab lie in the image.
+    const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
+    const Index after =
+        std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
+    const Index step = source.element(0, 0, slab.column_step);
+    for (Index k = 0; k < slab.channels; k += lanes<T>, target += slab.plane<T>()) {
+        const Index channel = slab.first_channel + k;
+        const Index count = std::min(lanes<T>, slab.channels - k);
+        source.with_channels(channel, count, [&](const auto& value_at) {
+            T* to = target;
+            const auto zeros = [&](Index pixels) {
+                for (Index i = 0; i < pixels; ++i, to += lanes<T>) store<T>(Vector<T>{}, to);
+            };
+            for (Index r = 0; r < slab.rows; ++r) {
+                const Index row = slab.first_row + r * slab.row_step;
+                if (row < 0 || row >= height) {
+                    zeros(slab.columns);
                     continue;
                 }
-                const Index first = slab.first_channel;
-                const Index element = source.element(slab.sample, row, column) + first;
-                Index k = 0;
-                for (; k + lanes<T> <= slab.channels; k += lanes<T>, to += plane) {
-                    store<T>(vector_at(element + k, first + k, lanes<T>), to);
+                zeros(before);
+                Index element =
+                    source.element(slab.sample, row, slab.first_column + before * slab.column_step) + channel;
+                for (Index c = before; c < after; ++c, to += lanes<T>, element += step) {
+                    store<T>(value_at(element), to);
                 }
-                if (k < slab.channels) store<T>(vector_at(element + k, first + k, slab.channels - k), to);
+                zeros(slab.columns - after);
             }
-        }
-    });
+        });
+    }
 }
 
 }  // namespace cpu

@@ -4,8 +4,6 @@
 #include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/simd.hpp"
 
-#include <tuple>
-
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -49,27 +47,23 @@ public:
     }
     void prefetch_line(Index element) const { prefetch(raw_ + element); }
 
-    /// Calls use(vector_at), where vector_at(element, channel, count) gives the `count` values that start there; the
-    /// cases are told apart here, once for a slab.
+    /// Calls use(value_at), where value_at(element) gives the values of channels [channel, channel + count), at most a
+    /// vector, of the pixel whose `channel` stands at the element. What the channels share is loaded here, once.
     template <class Use>
-    void with_vectors(const Use& use) const {
+    void with_channels(Index channel, Index count, const Use& use) const {
         const T* raw = raw_;
-        const T* scale = scale_;
-        const T* shift = shift_;
-        const auto scaled = [=](Index element, Index channel, Index count) {
-            return load_some(scale + channel, count) * load_some(raw + element, count) +
-                   load_some(shift + channel, count);
-        };
-        if (scale == nullptr && !relu_) {
-            use([=](Index element, Index, Index count) { return load_some(raw + element, count); });
-        } else if (scale == nullptr) {
-            use([=](Index element, Index, Index count) { return rectified<T>(load_some(raw + element, count)); });
-        } else if (relu_) {
-            use([=](Index element, Index channel, Index count) {
-                return rectified<T>(scaled(element, channel, count));
-            });
+        if (scale_ == nullptr && !relu_) {
+            use([=](Index element) { return load_some(raw + element, count); });
+        } else if (scale_ == nullptr) {
+            use([=](Index element) { return rectified<T>(load_some(raw + element, count)); });
         } else {
-            use(scaled);
+            const Vector<T> scale = load_some(scale_ + channel, count);
+            const Vector<T> shift = load_some(shift_ + channel, count);
+            if (relu_) {
+                use([=](Index element) { return rectified<T>(scale * load_some(raw + element, count) + shift); });
+            } else {
+                use([=](Index element) { return scale * load_some(raw + element, count) + shift; });
+            }
         }
     }
 
@@ -106,26 +100,29 @@ public:
     }
 
     template <class Use>
-    void with_vectors(const Use& use) const {
-        const auto [dy, z, scale, shift, center, slope, offset] =
-            std::tuple(dy_, z_, scale_, shift_, center_, slope_, offset_);
-        const auto through_batch_norm = [=](Index element, Index channel, Index count, bool relu) {
-            const Vector<T> raw = load_some(z + element, count);
-            const Vector<T> factor = load_some(scale + channel, count);
-            Vector<T> g = load_some(dy + element, count);
-            if (relu) g = factor * raw + load_some(shift + channel, count) > Vector<T>{} ? g : Vector<T>{};
-            return factor * g + load_some(slope + channel, count) * (raw - load_some(center + channel, count)) +
-                   load_some(offset + channel, count);
-        };
+    void with_channels(Index channel, Index count, const Use& use) const {
+        const T* dy = dy_;
+        const T* z = z_;
         if (z == nullptr) {
-            use([=](Index element, Index, Index count) { return load_some(dy + element, count); });
-        } else if (relu_) {
-            use([=](Index element, Index channel, Index count) {
-                return through_batch_norm(element, channel, count, true);
+            use([=](Index element) { return load_some(dy + element, count); });
+            return;
+        }
+        const Vector<T> scale = load_some(scale_ + channel, count);
+        const Vector<T> shift = load_some(shift_ + channel, count);
+        const Vector<T> center = load_some(center_ + channel, count);
+        const Vector<T> slope = load_some(slope_ + channel, count);
+        const Vector<T> offset = load_some(offset_ + channel, count);
+        if (relu_) {
+            use([=](Index element) {
+                const Vector<T> raw = load_some(z + element, count);
+                const Vector<T> g = load_some(dy + element, count);
+                const Vector<T> passed = scale * raw + shift > Vector<T>{} ? g : Vector<T>{};
+                return scale * passed + slope * (raw - center) + offset;
             });
         } else {
-            use([=](Index element, Index channel, Index count) {
-                return through_batch_norm(element, channel, count, false);
+            use([=](Index element) {
+                const Vector<T> raw = load_some(z + element, count);
+                return scale * load_some(dy + element, count) + slope * (raw - center) + offset;
             });
         }
     }
