@@ -14,6 +14,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/cut.hpp"
+#include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
