@@ -113,6 +113,44 @@ std::vector<Index> random_selection(Index samples, Draw& draw, Index& branch_sam
     return selection;
 }
 
+// A convolution in all directions, with all that it gathers; `i` turns through kinds of pending input.
+template <class T>
+void check_conv2d(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& options, Index i) {
+    CAPTURE(x_shape);
+    CAPTURE(weight_shape);
+    CAPTURE(options.stride);
+    CAPTURE(options.padding);
+    CAPTURE(options.dilation);
+    const Pending<T> x = random_pending<T>(x_shape, 1, i % 3);
+    const auto weight = random_tensor<T>(weight_shape, 4);
+    sd::Moments<T> moments;
+    const Tensor<T> y = sd::conv2d_forward(x, weight, options, &moments);
+    check_close(y, sd::reference::conv2d_forward(in_double(x), in_double(weight), options));
+    const auto expected_moments = sd::reference::batch_moments(in_double(y));
+    CHECK(moments.count == expected_moments.count);
+    check_close(moments.mean, expected_moments.mean);
+    check_close(moments.m2, expected_moments.m2);
+    check_close(sd::conv2d_forward(x, weight, options), in_double(y));
+    const Shape outputs{weight_shape[0]};
+    const auto scale = random_tensor<T>(outputs, 10);
+    const auto shift = random_tensor<T>(outputs, 11);
+    check_close(sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, i % 2 == 0),
+                sd::reference::conv2d_batch_norm_forward(in_double(x), in_double(weight), options, in_double(scale),
+                                                         in_double(shift), i % 2 == 0));
+    const auto dy = random_gradient<T>(y.shape(), 20, i / 3 % 3);
+    const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
+    sd::BatchNormSums<T> sums;
+    sd::BatchNormSums<double> expected_sums;
+    const auto before_in_double = in_double(before);
+    const Tensor<double> expected_dx = sd::reference::conv2d_by_input<double>(
+        in_double(dy), in_double(weight), options, x_shape, &before_in_double, &expected_sums);
+    check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape), expected_dx);
+    check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums), expected_dx);
+    check_close(sums, expected_sums);
+    check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
+                sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+}
+
 constexpr int repetitions = 40;
 
 }  // namespace
@@ -126,39 +164,16 @@ TEST_CASE_TEMPLATE("conv2d", T, float, double) {
         const sd::Conv2dOptions options{draw(1, 3), draw(0, 3), draw(1, 2), groups};
         const Shape x_shape{draw(1, 3), draw(7, 13), draw(7, 13), groups * draw(1, 20)};
         const Shape weight_shape{groups * draw(1, 40), x_shape[3] / groups, kernel_height, kernel_width};
-        CAPTURE(x_shape);
-        CAPTURE(weight_shape);
-        CAPTURE(options.stride);
-        CAPTURE(options.padding);
-        CAPTURE(options.dilation);
-        const Pending<T> x = random_pending<T>(x_shape, 1, i % 3);
-        const auto weight = random_tensor<T>(weight_shape, 4);
-        sd::Moments<T> moments;
-        const Tensor<T> y = sd::conv2d_forward(x, weight, options, &moments);
-        check_close(y, sd::reference::conv2d_forward(in_double(x), in_double(weight), options));
-        const auto expected_moments = sd::reference::batch_moments(in_double(y));
-        CHECK(moments.count == expected_moments.count);
-        check_close(moments.mean, expected_moments.mean);
-        check_close(moments.m2, expected_moments.m2);
-        check_close(sd::conv2d_forward(x, weight, options), in_double(y));
-        const Shape outputs{weight_shape[0]};
-        const auto scale = random_tensor<T>(outputs, 10);
-        const auto shift = random_tensor<T>(outputs, 11);
-        check_close(sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, i % 2 == 0),
-                    sd::reference::conv2d_batch_norm_forward(in_double(x), in_double(weight), options, in_double(scale),
-                                                             in_double(shift), i % 2 == 0));
-        const auto dy = random_gradient<T>(y.shape(), 20, i / 3 % 3);
-        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
-        sd::BatchNormSums<T> sums;
-        sd::BatchNormSums<double> expected_sums;
-        const auto before_in_double = in_double(before);
-        const Tensor<double> expected_dx = sd::reference::conv2d_by_input<double>(
-            in_double(dy), in_double(weight), options, x_shape, &before_in_double, &expected_sums);
-        check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape), expected_dx);
-        check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums), expected_dx);
-        check_close(sums, expected_sums);
-        check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
-                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+        check_conv2d<T>(x_shape, weight_shape, options, i);
+    }
+}
+
+TEST_CASE_TEMPLATE("conv2d: 3x3 with stride 1, by Winograd's tiles", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Index padding = draw(0, 3);
+        const Shape x_shape{draw(1, 3), draw(4, 13), draw(4, 13), draw(8, 70)};
+        check_conv2d<T>(x_shape, {draw(8, 70), x_shape[3], 3, 3}, {.padding = padding}, i);
     }
 }
 

@@ -23,7 +23,10 @@ struct Parameter {
     bool has_grad = false;  ///< whether a gradient was received
 
     /// Forgets the gradient.
-    void zero_grad() { has_grad = false; }
+    void zero_grad() {
+        has_grad = false;
+        grad = {};  // its memory serves the next one
+    }
 
     /// grad += dvalue. A tensor that nobody else holds is taken over as the first gradient, without a copy.
     /// Throws std::invalid_argument if the shapes differ.

@@ -7,6 +7,7 @@
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/product.hpp"
+#include "sd/cpu/winograd_product.hpp"
 #include "sd/reference/conv2d.hpp"
 
 
@@ -31,10 +32,8 @@ template <class T, class EpilogueOf, class Finish>
     for (Index group = 0; group < plan.count; ++group) {
         const Index first = group * plan.out();
         auto epilogue = epilogue_of(y, first, plan.out());
-        Product<T, PendingSource<T>, decltype(epilogue)> product(
-            source, side.lattice, group * plan.in(), first, weight, side.weights(group),
-            factors == nullptr ? nullptr : factors + first, side.y_shape, epilogue);
-        product.run();
+        run_product<T>(source, side.lattice, group * plan.in(), first, weight, side.weights(group),
+                       factors == nullptr ? nullptr : factors + first, side.y_shape, epilogue);
         finish(epilogue, first);
     }
     return y;
@@ -120,9 +119,8 @@ template <cpu::Vectorized T>
             const Index first = group * plan.in();
             const cpu::WeightMap map{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice)};
             const auto run = [&](auto epilogue) {
-                cpu::Product<T, cpu::GradientSource<T>, decltype(epilogue)> product(
-                    source, lattice, group * plan.out(), first, weight, map, nullptr, target, epilogue);
-                product.run();
+                cpu::run_product<T>(source, lattice, group * plan.out(), first, weight, map,
+                                    static_cast<const T*>(nullptr), target, epilogue);
                 if constexpr (requires { epilogue.merge(first, *sums); }) epilogue.merge(first, *sums);
             };
             if (before != nullptr) {

@@ -8,15 +8,15 @@
 //                 sums (R channels i x V vectors of o) over the pixels of the piece    registers
 //                 added to the task's part of dweight                                  cache
 //
-// Spans depend on the problem's size alone and are added in order, so the bits are the same for any number of threads.
-// Large weights are cut by o, small ones by spans: every span has a copy of what it sums.
+// 3x3 convolutions with stride 1 go by Winograd's tiles (winograd_by_weight.hpp).
 #pragma once
 
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/cut.hpp"
 #include "sd/cpu/forward_side.hpp"
+#include "sd/cpu/outer.hpp"
 #include "sd/cpu/slab.hpp"
-#include "sd/cpu/tile.hpp"
+#include "sd/cpu/winograd_by_weight.hpp"
 #include "sd/reference/conv2d.hpp"
 
 
@@ -26,62 +26,6 @@ using reference::conv2d_by_weight;
 
 namespace cpu {
 
-/// The two slabs of a piece and the sums they add to.
-template <class T>
-struct OuterTask {
-    const T* x;
-    Index x_columns, x_plane, x_channels, row_step, point_step;
-    const T* dy;
-    Index dy_plane, rows, width;
-    const Index* tap_offsets;
-    Index taps;
-    T* sums;  ///< (tap, channel of x rounded up to lanes, o of the panel)
-};
-
-/// Adds the outer product of one panel of dy with all channels and taps of x. `step` as in multiply_tile.
-template <class T, Index vectors, Index step>
-void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
-               SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    constexpr Index rows = lanes<T> / vectors;
-    const auto pixel_stride = [&] {
-        if constexpr (step != 0) {
-            return constant<step * lanes<T>>;
-        } else {
-            return task.point_step * lanes<T>;
-        }
-    }();
-    for (Index tap = 0; tap < task.taps; ++tap) {
-        for (Index channel = 0; channel < task.x_channels; channel += rows) {
-            Vector<T> sum[rows][vectors] = {};
-            const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
-            for (Index i = 0; i < task.rows; ++i) {
-                multiply_add<rows, vectors>(sum, task.width, x + i * task.row_step * task.x_columns * lanes<T>,
-                                            constant<1>, pixel_stride, task.dy + i * task.width * lanes<T>,
-                                            constant<lanes<T>>, task.dy_plane);
-            }
-            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
-#pragma GCC unroll 16
-            for (Index r = 0; r < rows; ++r) {
-#pragma GCC unroll 2
-                for (Index v = 0; v < vectors; ++v, target += lanes<T>) store<T>(load(target) + sum[r][v], target);
-            }
-            x_ahead.advance();
-            dy_ahead.advance();
-        }
-    }
-}
-
-template <class T>
-using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>&, SlabPrefetch<T, GradientSource<T>>&);
-
-/// run_outer for a step.
-template <class T, Index vectors>
-[[nodiscard]] RunOuter<T> find_run_outer(Index step) {
-    return step == 1   ? &run_outer<T, vectors, 1>
-           : step == 2 ? &run_outer<T, vectors, 2>
-                       : &run_outer<T, vectors, 0>;
-}
-
 /// The same gradient under other extents.
 template <class T>
 [[nodiscard]] PendingGradient<T> reshaped(PendingGradient<T> dy, const Shape& shape) {
@@ -89,34 +33,6 @@ template <class T>
     if (!dy.is_plain()) dy.y.raw = dy.y.raw.reshape(shape);
     return dy;
 }
-
-/// Adds all spans of sums (spans, panels, sums of a panel) to the first one, in order.
-template <class T>
-void add_spans(Tensor<T>& sums) {
-    const Index size = sums.extent(1) * sums.extent(2);
-    parallel_ranges(size, 4096, [&](Index first, Index last) {
-        T* total = sums.data();
-        for (Index span = 1; span < sums.extent(0); ++span) {
-            const T* part = sums.data() + span * size;
-            for (Index i = first; i < last; ++i) total[i] += part[i];
-        }
-    });
-}
-
-/// How a by-weight product is cut: spans of pieces by groups of panels.
-struct OuterCut {
-    Index panels, panel_groups, panels_each, spans, pieces_each;
-
-    OuterCut(Index all_panels, Index sums_of_panel, Index pieces) : panels(all_panels) {
-        constexpr Index most_sums = Index{1} << 21;  // elements of all spans together
-        constexpr Index tasks = 8;
-        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(tasks, pieces));
-        pieces_each = quotient_up(pieces, spans);
-        spans = quotient_up(pieces, pieces_each);
-        panels_each = std::max<Index>(1, panels / quotient_up(tasks, spans));
-        panel_groups = quotient_up(panels, panels_each);
-    }
-};
 
 /// What by-weight sums, one merged group at a time.
 template <class T>
@@ -152,7 +68,7 @@ public:
                      dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
         });
         add_spans(sums);
-        scatter(sums, side_.weights(group), dweight);
+        scatter_sums(sums, side_.weights(group), width_, dweight);
     }
 
 private:
@@ -204,6 +120,7 @@ private:
                       .point_step = slab_column_step(side_.lattice),
                       .dy = packed_dy + (panel - first_panel) * vectors_ * dy_slab.template plane<T>(),
                       .dy_plane = dy_slab.template plane<T>(),
+                      .dy_tap = 0,
                       .rows = piece.rows,
                       .width = piece.width,
                       .tap_offsets = offsets,
@@ -212,25 +129,6 @@ private:
                      x_ahead, dy_ahead);
             }
         }
-    }
-
-    // From (panel, tap, channel of x, o of the panel) to the tensor of weights.
-    void scatter(const Tensor<T>& sums, const WeightMap& map, Tensor<T>& dweight) const {
-        constexpr Index grain = 64;
-        const Index depth = round_up(side_.depth, lanes<T>);
-        const Index parts = quotient_up(side_.depth, grain);
-        parallel_for(tasks_.panels * parts, [&](Index task) {
-            const Index first_column = task / parts * width_;
-            const Index columns = std::min(width_, side_.plan.out() - first_column);
-            const Index first = task % parts * grain;
-            const Index last = std::min(side_.depth, first + grain);
-            const T* panel = sums.data() + task / parts * sums_of_panel_;
-            for (Index c = 0; c < columns; ++c) {
-                for_each_weight(map, first, last, first_column + c, [&](Index k, Index tap, Index place) {
-                    dweight.data()[place] = panel[(tap * depth + k) * width_ + c];
-                });
-            }
-        });
     }
 
     const ForwardSide<T>& side_;
@@ -259,6 +157,10 @@ template <cpu::Vectorized T>
     Tensor<T> dweight = Tensor<T>::empty(weight_shape);
     const cpu::ForwardSide<T> side(x, geometry);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
+    if (cpu::suits_winograd(side.lattice, side.weights(0))) {
+        cpu::WinogradOuterProduct<T>(side, dy_of_lattice).run(dweight);
+        return dweight;
+    }
     cpu::OuterProduct<T> product(side, dy_of_lattice);
     for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     return dweight;

@@ -41,7 +41,10 @@ struct ResNetArchitecture {
 };
 
 /// Whether a backward pass computes the gradient by the network's input, which training does not need.
-enum class InputGradient { computed, skipped };
+enum class InputGradient {
+    computed,  ///< returned by backward
+    skipped    ///< not computed: a training step is a few percent shorter
+};
 
 /// What a user chooses of a network with a given build.
 struct ResNetOptions {

@@ -1,0 +1,180 @@
+// The gradient of 3x3 convolutions with stride 1 by their weights, by Winograd's tiles (winograd.hpp).
+//
+//     for each task (a span of rows of tiles over the batch, some panels of o):         in parallel
+//         for each piece of the span: pack and transform the tiles of x and of dy
+//             for each panel, position, R channels i:
+//                 sums (R channels i x V vectors of o) over the tiles of the piece     registers (outer.hpp)
+//     add the spans, transform the sums back to 3x3 weights
+#pragma once
+
+#include "sd/cpu/forward_side.hpp"
+#include "sd/cpu/outer.hpp"
+#include "sd/cpu/winograd_cut.hpp"
+
+#include <algorithm>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// As OuterProduct, for a convolution of one group that suits.
+template <class T>
+class WinogradOuterProduct {
+public:
+    WinogradOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
+        : side_(side),
+          x_(side.x, side.x_view),
+          dy_(dy),
+          cut_(WinogradCut::of(side.lattice, 1)),
+          all_rows_(side.y_shape[0] * cut_.tile_rows),
+          rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
+          vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
+          width_(vectors_ * lanes<T>),
+          sums_of_panel_(winograd_positions * round_up(side.depth, lanes<T>) * width_),
+          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)),
+          run_(vectors_ == 1 ? find_run_outer<T, 1>(1) : find_run_outer<T, 2>(1)) {}
+
+    /// Writes the gradients of the weights to where they stand.
+    void run(Tensor<T>& dweight) {
+        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+        const Index channels = std::min(tasks_.panels_each * width_, round_up(side_.plan.out(), width_));
+        const Index tiles = rows_each_ * cut_.tile_columns;
+        const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
+        Tensor<T> slabs = Tensor<T>::empty({num_threads(), std::max(x_slab(0, 0, rows_of_slab).template size<T>(0),
+                                                                    dy_slab(0, 0, rows_of_slab, 0, channels)
+                                                                        .template size<T>(0))});
+        Tensor<T> x_tiles =
+            Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
+        Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
+        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
+            const Index thread = thread_index();
+            run_task(t, sums,
+                     {slabs.data() + thread * slabs.extent(1),
+                      WinogradTiles<T>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
+                      WinogradTiles<T>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
+        });
+        add_spans(sums);
+        transform_back(sums);
+        WeightMap map = side_.weights(0);
+        map.taps = tap_positions(sorted_by_offset(side_.lattice));
+        scatter_sums(sums, map, width_, dweight);
+    }
+
+private:
+    /// A thread's own.
+    struct Memory {
+        T* slab;
+        WinogradTiles<T> x, dy;
+    };
+
+    /// The more, the longer a tile's sums stay in registers.
+    [[nodiscard]] static Index tiles_of_piece(Index channels) {
+        constexpr Index bytes = Index{1} << 20;
+        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(T));
+        return std::clamp<Index>(bytes / of_tile, 32, 256);
+    }
+
+    [[nodiscard]] SlabShape x_slab(Index sample, Index first_row, Index rows) const {
+        return cut_.slab(side_.lattice, sample, first_row, rows, 0, side_.depth);
+    }
+    [[nodiscard]] SlabShape dy_slab(Index sample, Index first_row, Index rows, Index first_channel,
+                                    Index channels) const {
+        return {.sample = sample,
+                .first_row = 2 * first_row,
+                .rows = 2 * rows,
+                .first_column = 0,
+                .columns = 2 * cut_.tile_columns,
+                .first_channel = first_channel,
+                .channels = channels};
+    }
+
+    void run_task(Index t, Tensor<T>& sums, const Memory& memory) const {
+        const Index span = t / tasks_.panel_groups;
+        const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
+        const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
+        if (first_panel >= last_panel) return;
+        T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
+        std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
+        const Index first_channel = first_panel * width_;
+        const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
+        const Index end = std::min(all_rows_, (span + 1) * tasks_.pieces_each * rows_each_);
+        Index x_positions[winograd_positions];
+        for (Index p = 0; p < winograd_positions; ++p) x_positions[p] = p * memory.x.position;
+
+        for (Index row = span * tasks_.pieces_each * rows_each_; row < end; row += rows_each_) {
+            const Index last_row = std::min(end, row + rows_each_);
+            transform_rows(row, last_row, first_channel, channels, memory);
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(0, 0, 1), 0);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(0, 0, 1, 0, 1), 0);
+            for (Index panel = first_panel; panel < last_panel; ++panel) {
+                run_({.x = memory.x.data,
+                      .x_columns = 0,
+                      .x_plane = memory.x.plane,
+                      .x_channels = side_.depth,
+                      .row_step = 0,
+                      .point_step = 1,
+                      .dy = memory.dy.data + (panel - first_panel) * vectors_ * memory.dy.plane,
+                      .dy_plane = memory.dy.plane,
+                      .dy_tap = memory.dy.position,
+                      .rows = 1,
+                      .width = (last_row - row) * cut_.tile_columns,
+                      .tap_offsets = x_positions,
+                      .taps = winograd_positions,
+                      .sums = task_sums + (panel - first_panel) * sums_of_panel_},
+                     x_ahead, dy_ahead);
+            }
+        }
+    }
+
+    // Packs and transforms rows of tiles [first, last), counted over the batch, a sample after the other.
+    void transform_rows(Index first, Index last, Index first_channel, Index channels, const Memory& memory) const {
+        for (Index row = first; row < last;) {
+            const Index sample = row / cut_.tile_rows;
+            const Index row_of_sample = row % cut_.tile_rows;
+            const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
+            const Index tile = (row - first) * cut_.tile_columns;
+            const SlabShape x = x_slab(sample, row_of_sample, rows);
+            pack_slab<T>(x_, x, memory.slab);
+            transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
+            const SlabShape dy = dy_slab(sample, row_of_sample, rows, first_channel, channels);
+            pack_slab<T>(dy_, dy, memory.slab);
+            transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
+            row += rows;
+        }
+        if (quotient_up(channels, lanes<T>) % vectors_ == 0) return;
+        for (Index p = 0; p < winograd_positions; ++p) {  // the second block of the last panel
+            T* block = memory.dy.data + p * memory.dy.position + quotient_up(channels, lanes<T>) * memory.dy.plane;
+            std::fill_n(block, memory.dy.plane, T(0));
+        }
+    }
+
+    // From 16 positions to 9 taps, in place.
+    void transform_back(Tensor<T>& sums) const {
+        const Index depth = round_up(side_.depth, lanes<T>);
+        parallel_ranges(tasks_.panels * depth, 64, [&](Index first, Index last) {
+            for (Index i = first; i < last; ++i) {
+                T* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
+                for (Index c = 0; c < width_; c += lanes<T>) {
+                    Vector<T> du[4][4];
+                    Vector<T> dg[3][3];
+                    for (Index p = 0; p < winograd_positions; ++p) du[p / 4][p % 4] = load(sum + p * depth * width_ + c);
+                    transform_both_ways(du, dg, WinogradWeightAdjoint());
+                    for (Index tap = 0; tap < 9; ++tap) store<T>(dg[tap / 3][tap % 3], sum + tap * depth * width_ + c);
+                }
+            }
+        });
+    }
+
+    const ForwardSide<T>& side_;
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    WinogradCut cut_;
+    Index all_rows_, rows_each_;  ///< of tiles, over the batch and in a piece
+    Index vectors_, width_, sums_of_panel_;
+    OuterCut tasks_;
+    RunOuter<T> run_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END

@@ -1,0 +1,230 @@
+// The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
+//
+//     for each piece (a sample, some rows of 2x2 tiles):                           in parallel
+//         pack the slab that the tiles read, transform it                          second-level cache, once
+//         for each panel of columns:
+//             for some tiles together:
+//                 for each of the 16 positions: sums = tiles x weights             registers (tile.hpp)
+//                 transform the sums back to rows of pixels; the epilogue takes them
+#pragma once
+
+#include "sd/cpu/epilogue.hpp"
+#include "sd/cpu/product.hpp"
+#include "sd/cpu/slab.hpp"
+#include "sd/cpu/tile.hpp"
+#include "sd/cpu/weights.hpp"
+#include "sd/cpu/winograd_cut.hpp"
+
+#include <algorithm>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Panels of transformed weights: (panel, position, depth channel, column).
+template <class T>
+[[nodiscard]] Tensor<T> pack_winograd_panels(const Tensor<T>& weight, WeightMap map, const Lattice& lattice,
+                                             Index width, const T* factors) {
+    map.taps = tap_positions(sorted_by_offset(lattice));
+    const Tensor<T> packed = pack_panels(weight, map, width, factors);
+    const Index depth = map.depth_count();
+    const Index panels = packed.extent(0);
+    Tensor<T> transformed = Tensor<T>::empty({panels, winograd_positions * depth * width});
+    parallel_ranges(panels * depth, 64, [&](Index first, Index last) {
+        for (Index i = first; i < last; ++i) {
+            const Index k = i % depth;
+            const Index block = k / lanes<T> * lanes<T>;
+            const Index block_depth = std::min(lanes<T>, depth - block);
+            const T* from = packed.data() + i / depth * packed.extent(1) + (block * 9 + k - block) * width;
+            T* to = transformed.data() + i / depth * transformed.extent(1) + k * width;
+            for (Index c = 0; c < width; c += lanes<T>) {
+                Vector<T> g[3][3];
+                Vector<T> u[4][4];
+                for (Index tap = 0; tap < 9; ++tap) g[tap / 3][tap % 3] = load(from + tap * block_depth * width + c);
+                transform_both_ways(g, u, WinogradWeight());
+                for (Index p = 0; p < winograd_positions; ++p) store<T>(u[p / 4][p % 4], to + p * depth * width + c);
+            }
+        }
+    });
+    return transformed;
+}
+
+/// Writes the points of a lattice that suits; as Product.
+template <class T, class Source, class Epilogue>
+class WinogradProduct {
+public:
+    WinogradProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                    const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
+                    Epilogue& epilogue)
+        : source_(source),
+          lattice_(lattice),
+          first_channel_(first_channel),
+          first_column_(first_column),
+          channels_(map.depth_count()),
+          columns_(map.column_count()),
+          target_(target),
+          epilogue_(epilogue),
+          cut_(WinogradCut::of(lattice, tiles_of_piece(channels_))),
+          tiles_(cut_.rows_each * cut_.tile_columns),
+          shape_(choose_tile<T>(tiles_, columns_)),
+          points_(tile_shapes[shape_].points),
+          width_(tile_shapes[shape_].vectors * lanes<T>),
+          multiply_(find_multiply_tile<T>(shape_, 1)),
+          together_(winograd_positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
+                        ? points_
+                        : round_up(tiles_, points_)),
+          weights_(pack_winograd_panels(weight, map, lattice, width_, factors)) {}
+
+    void run() {
+        const Index pieces = source_.extents().samples * cut_.pieces_of_sample;
+        epilogue_.reserve(pieces);
+        const SlabShape largest = cut_.slab(lattice_, 0, 0, cut_.rows_each, first_channel_, channels_);
+        const Index padded_tiles = round_up(tiles_, points_);
+        const Index transformed = WinogradTiles<T>::of(nullptr, padded_tiles, channels_).size();
+        Tensor<T> slabs = Tensor<T>::empty({num_threads(), largest.size<T>(0)});
+        Tensor<T> tiles = Tensor<T>::empty({num_threads(), transformed});
+        Tensor<T> sums = Tensor<T>::empty({num_threads(), winograd_positions * together_ * width_});
+        Tensor<T> rows = Tensor<T>::empty({num_threads(), 2 * 2 * together_ * width_});
+        parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
+            const Index thread = thread_index();
+            const Memory memory{
+                slabs.data() + thread * slabs.extent(1),
+                WinogradTiles<T>::of(tiles.data() + thread * tiles.extent(1), padded_tiles, channels_),
+                sums.data() + thread * sums.extent(1), rows.data() + thread * rows.extent(1)};
+            for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
+        });
+    }
+
+private:
+    static constexpr Index ranges = 64;  // as Product
+    static constexpr Index resident_bytes = Index{384} << 10;  // of a panel that stays in the second-level cache
+
+    /// Transformed, they stay in the second-level cache beside a panel.
+    [[nodiscard]] static Index tiles_of_piece(Index channels) {
+        constexpr Index bytes = Index{400} << 10;
+        return bytes / (winograd_positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+    }
+
+    /// A thread's own.
+    struct Memory {
+        T* slab;
+        WinogradTiles<T> tiles;
+        T* sums;  ///< (position, tile, column)
+        T* rows;  ///< (row of 2, pixel, column)
+    };
+
+    [[nodiscard]] SlabShape slab_of(Index piece) const {
+        const Index first_row = piece % cut_.pieces_of_sample * cut_.rows_each;
+        return cut_.slab(lattice_, piece / cut_.pieces_of_sample, first_row, cut_.rows(first_row), first_channel_,
+                         channels_);
+    }
+
+    void run_piece(Index number, bool has_next, const Memory& memory) {
+        const SlabShape slab = slab_of(number);
+        const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
+        const Index tile_rows = cut_.rows(first_row);
+        const Index tiles = tile_rows * cut_.tile_columns;
+        pack_slab<T>(source_, slab, memory.slab);
+        transform_tiles<4, 2>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0, WinogradInput());
+
+        const Index calls = winograd_positions * quotient_up(tiles, points_) * quotient_up(columns_, width_);
+        SlabPrefetch<T, Source> ahead(source_, slab_of(has_next ? number + 1 : number), has_next ? calls : 0);
+        typename Epilogue::Task task(epilogue_, number);
+        constexpr Index no_offset = 0;
+        TileOperands<T> operands{.point = nullptr,
+                                 .point_step = 1,
+                                 .plane = memory.tiles.plane,
+                                 .channels = channels_,
+                                 .tap_offsets = &no_offset,
+                                 .taps = 1,
+                                 .weights = nullptr};
+        for (Index c = 0; c < columns_; c += width_) {
+            const T* panel = weights_.data() + c / width_ * weights_.extent(1);
+            for (Index first = 0; first < tiles; first += together_) {
+                const Index last = std::min(tiles, first + together_);
+                for (Index p = 0; p < winograd_positions; ++p) {
+                    operands.weights = panel + p * channels_ * width_;
+                    for (Index tile = first; tile < last; tile += points_) {
+                        operands.point = memory.tiles.data + p * memory.tiles.position + tile * lanes<T>;
+                        multiply_(operands, memory.sums + (p * together_ + tile - first) * width_, false);
+                        ahead.advance();
+                    }
+                }
+                finish(task, slab.sample, first_row, first, last, c, memory);
+            }
+        }
+    }
+
+    // Transforms tiles [first, last) of a piece back, a run of tiles in one row after the other.
+    void finish(typename Epilogue::Task& task, Index sample, Index first_row, Index first, Index last, Index c,
+                const Memory& memory) const {
+        for (Index tile = first; tile < last;) {
+            const Index tile_row = tile / cut_.tile_columns;
+            const Index end = std::min(last, (tile_row + 1) * cut_.tile_columns);
+            const Index pixels = 2 * (end - tile);
+            for (Index t = tile; t < end; ++t) {
+                const T* sums = memory.sums + (t - first) * width_;
+                T* pixel = memory.rows + 2 * (t - tile) * width_;
+                for (Index v = 0; v < width_; v += lanes<T>) {
+                    Vector<T> m[4][4];
+                    Vector<T> y[2][2];
+#pragma GCC unroll 16
+                    for (Index p = 0; p < winograd_positions; ++p) {
+                        m[p / 4][p % 4] = load(sums + p * together_ * width_ + v);
+                    }
+                    transform_both_ways(m, y, WinogradOutput());
+                    store<T>(y[0][0], pixel + v);
+                    store<T>(y[0][1], pixel + width_ + v);
+                    store<T>(y[1][0], pixel + pixels * width_ + v);
+                    store<T>(y[1][1], pixel + (pixels + 1) * width_ + v);
+                }
+            }
+            const Index row = 2 * (first_row + tile_row);
+            const Index column = 2 * (tile % cut_.tile_columns);
+            for (Index r = 0; r < std::min<Index>(2, lattice_.height - row); ++r) {
+                task.add({.sums = memory.rows + r * pixels * width_,
+                          .width = width_,
+                          .points = std::min(pixels, lattice_.width - column),
+                          .columns = std::min(width_, columns_ - c),
+                          .column = c,
+                          .element = ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] +
+                                     first_column_ + c,
+                          .pixel_stride = target_[3]});
+            }
+            tile = end;
+        }
+    }
+
+    const Source& source_;
+    const Lattice& lattice_;
+    Index first_channel_, first_column_, channels_, columns_;
+    Shape target_;
+    Epilogue& epilogue_;
+    WinogradCut cut_;
+    Index tiles_;  ///< of a piece, at most
+    std::size_t shape_;
+    Index points_, width_;
+    MultiplyTile<T> multiply_;
+    Index together_;  ///< tiles whose sums are held at a time
+    Tensor<T> weights_;
+};
+
+/// Writes the points of a lattice by whichever product suits.
+template <class T, class Source, class Epilogue>
+void run_product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                 const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
+                 Epilogue& epilogue) {
+    if (suits_winograd(lattice, map)) {
+        WinogradProduct<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
+                                             epilogue)
+            .run();
+    } else {
+        Product<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
+                                     epilogue)
+            .run();
+    }
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
