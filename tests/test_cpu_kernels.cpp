@@ -172,8 +172,10 @@ TEST_CASE_TEMPLATE("conv2d: 3x3 with stride 1, by Winograd's tiles", T, float, d
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Index padding = draw(0, 3);
-        const Shape x_shape{draw(1, 3), draw(4, 13), draw(4, 13), draw(8, 70)};
-        check_conv2d<T>(x_shape, {draw(8, 70), x_shape[3], 3, 3}, {.padding = padding}, i);
+        const Index groups = draw(0, 2) == 0 ? draw(2, 8) : 1;
+        const Shape x_shape{draw(1, 3), draw(4, 13), draw(4, 13), groups * draw(8 / groups, 70 / groups)};
+        const Shape weight_shape{groups * draw(8 / groups, 70 / groups), x_shape[3] / groups, 3, 3};
+        check_conv2d<T>(x_shape, weight_shape, {.padding = padding, .groups = groups}, i);
     }
 }
 

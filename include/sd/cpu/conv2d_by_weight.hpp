@@ -157,12 +157,14 @@ template <cpu::Vectorized T>
     Tensor<T> dweight = Tensor<T>::empty(weight_shape);
     const cpu::ForwardSide<T> side(x, geometry);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
+    const auto run = [&](auto product) {
+        for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
+    };
     if (cpu::suits_winograd(side.lattice, side.weights(0))) {
-        cpu::WinogradOuterProduct<T>(side, dy_of_lattice).run(dweight);
-        return dweight;
+        run(cpu::WinogradOuterProduct<T>(side, dy_of_lattice));
+    } else {
+        run(cpu::OuterProduct<T>(side, dy_of_lattice));
     }
-    cpu::OuterProduct<T> product(side, dy_of_lattice);
-    for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     return dweight;
 }
 

@@ -17,7 +17,7 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// As OuterProduct, for a convolution of one group that suits.
+/// As OuterProduct, for a convolution that suits.
 template <class T>
 class WinogradOuterProduct {
 public:
@@ -34,28 +34,28 @@ public:
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)),
           run_(vectors_ == 1 ? find_run_outer<T, 1>(1) : find_run_outer<T, 2>(1)) {}
 
-    /// Writes the gradients of the weights to where they stand.
-    void run(Tensor<T>& dweight) {
+    /// Writes the gradients of a group's weights to where they stand.
+    void run(Index group, Tensor<T>& dweight) {
         Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Index channels = std::min(tasks_.panels_each * width_, round_up(side_.plan.out(), width_));
         const Index tiles = rows_each_ * cut_.tile_columns;
         const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
-        Tensor<T> slabs = Tensor<T>::empty({num_threads(), std::max(x_slab(0, 0, rows_of_slab).template size<T>(0),
-                                                                    dy_slab(0, 0, rows_of_slab, 0, channels)
+        Tensor<T> slabs = Tensor<T>::empty({num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<T>(0),
+                                                                    dy_slab(group, 0, 0, rows_of_slab, 0, channels)
                                                                         .template size<T>(0))});
         Tensor<T> x_tiles =
             Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
         Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
             const Index thread = thread_index();
-            run_task(t, sums,
+            run_task(group, t, sums,
                      {slabs.data() + thread * slabs.extent(1),
                       WinogradTiles<T>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
                       WinogradTiles<T>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
         });
         add_spans(sums);
         transform_back(sums);
-        WeightMap map = side_.weights(0);
+        WeightMap map = side_.weights(group);
         map.taps = tap_positions(sorted_by_offset(side_.lattice));
         scatter_sums(sums, map, width_, dweight);
     }
@@ -74,21 +74,21 @@ private:
         return std::clamp<Index>(bytes / of_tile, 32, 256);
     }
 
-    [[nodiscard]] SlabShape x_slab(Index sample, Index first_row, Index rows) const {
-        return cut_.slab(side_.lattice, sample, first_row, rows, 0, side_.depth);
+    [[nodiscard]] SlabShape x_slab(Index group, Index sample, Index first_row, Index rows) const {
+        return cut_.slab(side_.lattice, sample, first_row, rows, group * side_.plan.in(), side_.depth);
     }
-    [[nodiscard]] SlabShape dy_slab(Index sample, Index first_row, Index rows, Index first_channel,
+    [[nodiscard]] SlabShape dy_slab(Index group, Index sample, Index first_row, Index rows, Index first_channel,
                                     Index channels) const {
         return {.sample = sample,
                 .first_row = 2 * first_row,
                 .rows = 2 * rows,
                 .first_column = 0,
                 .columns = 2 * cut_.tile_columns,
-                .first_channel = first_channel,
+                .first_channel = group * side_.plan.out() + first_channel,
                 .channels = channels};
     }
 
-    void run_task(Index t, Tensor<T>& sums, const Memory& memory) const {
+    void run_task(Index group, Index t, Tensor<T>& sums, const Memory& memory) const {
         const Index span = t / tasks_.panel_groups;
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
@@ -103,9 +103,9 @@ private:
 
         for (Index row = span * tasks_.pieces_each * rows_each_; row < end; row += rows_each_) {
             const Index last_row = std::min(end, row + rows_each_);
-            transform_rows(row, last_row, first_channel, channels, memory);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(0, 0, 1), 0);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(0, 0, 1, 0, 1), 0);
+            transform_rows(group, row, last_row, first_channel, channels, memory);
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, 0, 0, 1), 0);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(group, 0, 0, 1, 0, 1), 0);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
                 run_({.x = memory.x.data,
                       .x_columns = 0,
@@ -127,16 +127,16 @@ private:
     }
 
     // Packs and transforms rows of tiles [first, last), counted over the batch, a sample after the other.
-    void transform_rows(Index first, Index last, Index first_channel, Index channels, const Memory& memory) const {
+    void transform_rows(Index group, Index first, Index last, Index first_channel, Index channels, const Memory& memory) const {
         for (Index row = first; row < last;) {
             const Index sample = row / cut_.tile_rows;
             const Index row_of_sample = row % cut_.tile_rows;
             const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
             const Index tile = (row - first) * cut_.tile_columns;
-            const SlabShape x = x_slab(sample, row_of_sample, rows);
+            const SlabShape x = x_slab(group, sample, row_of_sample, rows);
             pack_slab<T>(x_, x, memory.slab);
             transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
-            const SlabShape dy = dy_slab(sample, row_of_sample, rows, first_channel, channels);
+            const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
             pack_slab<T>(dy_, dy, memory.slab);
             transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
