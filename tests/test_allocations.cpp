@@ -79,9 +79,8 @@ TEST_CASE("a training step allocates nothing, whatever is dropped") {
 
     using sd::Compute;
     using sd::StochasticMethod;
-    sd::StochasticDepthOptions options{.target_layer_name = "ResNetBottleneck",
-                                       .drop_rate = 0.5,
-                                       .drop_distribution = sd::DropDistribution::uniform};
+    sd::StochasticDepthOptions options{
+        .target_layer_name = "ResNetBottleneck", .drop_rate = 0.5, .drop_distribution = sd::DropDistribution::uniform};
     SUBCASE("block") { options.stochastic_method = StochasticMethod::block; }
     SUBCASE("sample") { options.stochastic_method = StochasticMethod::sample; }
     SUBCASE("sample, survivors") {

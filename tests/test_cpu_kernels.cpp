@@ -183,12 +183,16 @@ TEST_CASE_TEMPLATE("conv2d: 3x3 with stride 1, by Winograd's tiles", T, float, d
 TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double) {
     struct Case {
         Shape x, weight;
-        Index padding;
+        sd::Conv2dOptions options;
     };
-    const Case cases[] = {{{2, 4, 3, 600}, {70, 600, 3, 3}, 1}, {{1, 330, 331, 2}, {64, 2, 1, 1}, 0}};
-    for (const auto& [x_shape, weight_shape, padding] : cases) {
+    const Case cases[] = {{{2, 4, 3, 600}, {70, 600, 3, 3}, {.padding = 1}},
+                          {{2, 5, 5, 600}, {70, 600, 3, 3}, {.padding = 2, .dilation = 2}},
+                          {{2, 5, 5, 600}, {70, 600, 3, 3}, {.stride = 2, .padding = 1}},
+                          {{1, 330, 331, 2}, {64, 2, 1, 1}, {}}};
+    for (const auto& [x_shape, weight_shape, options] : cases) {
         CAPTURE(x_shape);
-        const sd::Conv2dOptions options{.padding = padding};
+        CAPTURE(options.stride);
+        CAPTURE(options.dilation);
         const Pending<T> x = random_pending<T>(x_shape, 1, 2);
         const auto weight = random_tensor<T>(weight_shape, 4);
         sd::Moments<T> moments;
@@ -202,6 +206,37 @@ TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double) {
                     sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape),
                     100);  // the plain loops sum 100,000 products one after the other
     }
+}
+
+TEST_CASE_TEMPLATE("conv2d: extents at the edge", T, float, double) {
+    check_conv2d<T>({2, 1, 1, 20}, {17, 20, 3, 3}, {.padding = 1}, 2);                // images of one pixel
+    check_conv2d<T>({1, 2, 3, 5}, {9, 5, 7, 7}, {.padding = 4}, 1);                   // a kernel larger than the image
+    check_conv2d<T>({1, 3, 2, 9}, {8, 9, 3, 3}, {.padding = 50, .dilation = 50}, 2);  // taps that never meet it
+    check_conv2d<T>({1, 3, 3, 3}, {8, 3, 3, 3}, {.padding = 9}, 0);                   // points that meet nothing
+    check_conv2d<T>({2, 4, 5, 38}, {57, 2, 3, 3}, {.padding = 1, .groups = 19}, 2);   // groups without a divisor
+    check_conv2d<T>({1, 4, 4, 9}, {8, 9, 1, 1}, {.stride = 1000}, 1);
+}
+
+// Every result of these is too large for the caches.
+TEST_CASE("tensors that go past the caches") {
+    const Shape shape{2, 161, 160, 128};
+    const std::vector<Index> selection{1, -1};
+    const Pending<float> shortcut = random_pending<float>(shape, 1, 1);
+    const Pending<float> branch = random_pending<float>(shape, 4, 1);
+    const auto y = sd::residual_join_forward(shortcut, branch, selection, 0.5F, true);
+    check_close(y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.5, true));
+    const auto dy = random_tensor<float>(shape, 7);
+    const auto gradient = sd::residual_join_backward<float>(dy, y, selection, 2, 0.5F, true);
+    const auto expected =
+        sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection, 2, 0.5, true);
+    check_close(gradient.dshortcut, expected.dshortcut);
+    check_close(gradient.dbranch, expected.dbranch);
+    check_close(sd::add_selected(dy, branch.raw, selection),
+                sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
+    const auto x = random_tensor<float>({1, 251, 250, 8}, 9);
+    const auto weight = random_tensor<float>({112, 8, 3, 3}, 10);
+    check_close(sd::conv2d_forward<float>(x, weight, {.padding = 1}),
+                sd::reference::conv2d_forward<double>(in_double(x), in_double(weight), {.padding = 1}));
 }
 
 TEST_CASE_TEMPLATE("batch norm", T, float, double) {
@@ -267,7 +302,8 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         const auto expected = sd::reference::residual_join_backward<double>(
             in_double(dy), in_double(y), selection, branch_samples, 0.75, relu, &before_in_double, &expected_sums);
         for (const auto* pass : {static_cast<const sd::BatchNormPass<T>*>(nullptr), &before}) {
-            const auto gradient = sd::residual_join_backward<T>(dy, y, selection, branch_samples, scale, relu, pass, &sums);
+            const auto gradient = sd::residual_join_backward<T>(dy, y, selection, branch_samples, scale, relu, pass,
+                                                                pass == nullptr ? nullptr : &sums);
             check_close(gradient.dshortcut, expected.dshortcut);
             check_close(gradient.dbranch, expected.dbranch);
         }

@@ -58,9 +58,7 @@ TEST_CASE("batch norm: gradients through the batch's own statistics") {
         const auto weight = random_tensor<double>({4}, 2, 0.5, 2);
         const auto bias = random_tensor<double>({4}, 3);
         const auto out = batch_norm(z, weight, bias, relu);
-        const auto sums = [&](const Tensor<double>& dy) {
-            return reference::batch_norm_sums(dy, out);
-        };
+        const auto sums = [&](const Tensor<double>& dy) { return reference::batch_norm_sums(dy, out); };
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
                 return reference::materialize(batch_norm(v, in<N>(weight), in<N>(bias), relu).y);

@@ -88,13 +88,15 @@ TEST_CASE("conv2d: gradients") {
             [&]<class N>(const Tensor<N>& v) {
                 return reference::conv2d_forward(Pending<N>(v), in<N>(weight), options);
             },
-            [&](const Tensor<double>& dy) { return reference::conv2d_by_input<double>(dy, weight, options, x_shape); }, x);
+            [&](const Tensor<double>& dy) { return reference::conv2d_by_input<double>(dy, weight, options, x_shape); },
+            x);
         check_gradient(
             [&]<class N>(const Tensor<N>& w) {
                 return reference::conv2d_forward(pending_in(in<N>(x), scale, shift, true), w, options);
             },
             [&](const Tensor<double>& dy) {
-                return reference::conv2d_by_weight<double>(pending_in(x, scale, shift, true), dy, options, weight_shape);
+                return reference::conv2d_by_weight<double>(pending_in(x, scale, shift, true), dy, options,
+                                                           weight_shape);
             },
             weight);
     }

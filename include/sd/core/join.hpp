@@ -1,6 +1,7 @@
 // What the residual join and its two backends share.
 #pragma once
 
+#include "sd/core/storage.hpp"
 #include "sd/core/tensor.hpp"
 
 #include <span>
@@ -35,6 +36,17 @@ inline void expect_branch_samples(const char* where, BranchSamples branch_sample
     for (const Index sample : branch_sample) {
         if (sample < -1 || sample >= branch_samples) {
             refuse(where, "branch_sample", sample, text("-1 to ", branch_samples - 1));
+        }
+    }
+}
+
+/// Refuses a selection in which two samples share a sample of the branch.
+inline void expect_distinct(const char* where, BranchSamples branch_sample, Index branch_samples) {
+    PooledVector<char> joined(static_cast<std::size_t>(branch_samples), 0);
+    for (const Index sample : branch_sample) {
+        if (sample < 0) continue;
+        if (joined[static_cast<std::size_t>(sample)]++ != 0) {
+            refuse(where, "branch_sample", text(sample, " twice"), "each sample of the branch once at most");
         }
     }
 }

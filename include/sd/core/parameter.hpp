@@ -17,10 +17,10 @@ struct Parameter {
     /// A parameter with a start value and no gradient.
     explicit Parameter(Tensor<T, Device> initial) : value(std::move(initial)) {}
 
-    std::string name;  ///< full name in the model, such as "layer1.0.conv1.weight"
+    std::string name;         ///< full name in the model, such as "layer1.0.conv1.weight"
     Tensor<T, Device> value;  ///< what is trained
-    Tensor<T, Device> grad;  ///< meaningful only if has_grad
-    bool has_grad = false;  ///< whether a gradient was received
+    Tensor<T, Device> grad;   ///< meaningful only if has_grad
+    bool has_grad = false;    ///< whether a gradient was received
 
     /// Forgets the gradient.
     void zero_grad() {

@@ -8,11 +8,11 @@ SD_NAMESPACE_BEGIN
 /// What the forward pass of a batch norm leaves for its backward pass.
 template <class T, class Device = Cpu>
 struct BatchNormPass {
-    Pending<T, Device> y;                            ///< output: raw = the input z, scale = weight inverse_std,
-                                                     ///< shift = bias - mean scale, and maybe the ReLU that follows
-    Tensor<accumulate_t<T>, Device> mean;            ///< (C)
-    Tensor<accumulate_t<T>, Device> inverse_std;     ///< (C), 1 / sqrt(variance + eps)
-    bool batch_statistics = true;                    ///< of the batch, hence functions of z; else constants
+    Pending<T, Device> y;                         ///< output: raw = the input z, scale = weight inverse_std,
+                                                  ///< shift = bias - mean scale, and maybe the ReLU that follows
+    Tensor<accumulate_t<T>, Device> mean;         ///< (C)
+    Tensor<accumulate_t<T>, Device> inverse_std;  ///< (C), 1 / sqrt(variance + eps)
+    bool batch_statistics = true;                 ///< of the batch, hence functions of z; else constants
 };
 
 /// Refuses a pass of a batch norm whose output has another shape, or whose factors do not have one entry a channel.
@@ -25,6 +25,14 @@ void expect_batch_norm_pass(const char* where, const BatchNormPass<T, Device>& p
     expect_shape(where, "inverse_std", pass.inverse_std.shape(), channels);
 }
 
+/// Refuses a request for the sums of a batch norm without its pass, or the other way round.
+template <class Pass, class Sums>
+void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sums) {
+    if ((before == nullptr) != (sums == nullptr)) {
+        refuse(where, "before and sums", before == nullptr ? "sums alone" : "before alone", "both or none");
+    }
+}
+
 /// The gradient by the input z of a batch norm, as its backward hands it to the convolution before:
 ///
 ///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c),    g = dy where no ReLU follows or y > 0, else 0
@@ -33,11 +41,11 @@ void expect_batch_norm_pass(const char* where, const BatchNormPass<T, Device>& p
 /// converts to one whose values are its own.
 template <class T, class Device = Cpu>
 struct PendingGradient {
-    Tensor<T, Device> dy;                     ///< the gradient by the value of y
-    Pending<T, Device> y;                     ///< batch norm's output; undefined raw for a plain gradient
-    Tensor<accumulate_t<T>, Device> center;   ///< (C)
-    Tensor<accumulate_t<T>, Device> slope;    ///< (C)
-    Tensor<accumulate_t<T>, Device> offset;   ///< (C)
+    Tensor<T, Device> dy;                    ///< the gradient by the value of y
+    Pending<T, Device> y;                    ///< batch norm's output; undefined raw for a plain gradient
+    Tensor<accumulate_t<T>, Device> center;  ///< (C)
+    Tensor<accumulate_t<T>, Device> slope;   ///< (C)
+    Tensor<accumulate_t<T>, Device> offset;  ///< (C)
 
     PendingGradient() = default;
     /// A tensor whose elements are the values.

@@ -86,6 +86,11 @@ struct Conv2dGeometry {
     [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
 };
 
+/// Refuses images without pixels, which have no largest value.
+inline void expect_pixels(const char* where, const Shape& x) {
+    if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
+}
+
 /// The output shape (N, OH, OW, C) of a pooling over x (N, H, W, C). Throws std::invalid_argument if it does not fit.
 inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
     expect_rank(where, "x", x, 4);

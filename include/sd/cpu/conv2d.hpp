@@ -1,5 +1,5 @@
-// Two-dimensional convolution, forward and by input, as one product over slabs (product.hpp); by weight in a file of
-// its own.
+// Two-dimensional convolution, forward and by input, as one product over slabs (product.hpp), or over Winograd's tiles
+// where they suit (winograd_product.hpp); by weight in a file of its own.
 #pragma once
 
 #include "sd/cpu/batch_norm.hpp"
@@ -10,7 +10,6 @@
 #include "sd/cpu/winograd_product.hpp"
 #include "sd/reference/conv2d.hpp"
 
-
 SD_NAMESPACE_BEGIN
 
 using reference::conv2d_batch_norm_forward;
@@ -18,6 +17,22 @@ using reference::conv2d_by_input;
 using reference::conv2d_forward;
 
 namespace cpu {
+
+/// Writes the points of a lattice by whichever product suits.
+template <class T, class Source, class Epilogue>
+void run_product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                 const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
+                 Epilogue& epilogue) {
+    if (suits_winograd(lattice, map)) {
+        WinogradProduct<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
+                                             epilogue)
+            .run();
+    } else {
+        Product<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
+                                     epilogue)
+            .run();
+    }
+}
 
 /// Runs the products of all merged groups of a forward pass. epilogue_of(target, first channel, channels) makes a
 /// group's epilogue, finish(epilogue, first channel) takes what it gathered.
@@ -95,6 +110,7 @@ template <cpu::Vectorized T>
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
+    expect_pass_and_sums("conv2d_by_input", before, sums);
     if (before != nullptr) {
         expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};

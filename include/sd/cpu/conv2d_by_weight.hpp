@@ -19,7 +19,6 @@
 #include "sd/cpu/winograd_by_weight.hpp"
 #include "sd/reference/conv2d.hpp"
 
-
 SD_NAMESPACE_BEGIN
 
 using reference::conv2d_by_weight;
@@ -57,7 +56,8 @@ public:
     void run(Index group, Tensor<T>& dweight) {
         Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        const SlabShape dy_slab = dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
+        const SlabShape dy_slab =
+            dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
         Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
         Tensor<T> dy_slabs =
             Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0) + dy_slab.template plane<T>()});
@@ -89,7 +89,6 @@ private:
         const Index span = t / tasks_.panel_groups;
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
-        if (first_panel >= last_panel) return;
         T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
         std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
@@ -109,7 +108,7 @@ private:
             const Index calls = taps_ * quotient_up(side_.depth, lanes<T> / 2);
             SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), panels * calls);
             SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, first_channel, channels),
-                                                     panels * calls);
+                                                        panels * calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
                 run_({.x = packed_x,
@@ -153,9 +152,10 @@ template <cpu::Vectorized T>
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
-    Tensor<T> dweight = Tensor<T>::empty(weight_shape);
+    Tensor<T> dweight(weight_shape);  // zeros, for taps that meet nothing
+    if (dy.shape().size() == 0) return dweight;
     const cpu::ForwardSide<T> side(x, geometry);
+    if (side.lattice.taps.empty()) return dweight;
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);

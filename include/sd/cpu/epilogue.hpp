@@ -24,8 +24,8 @@ namespace cpu {
 /// The sums of a tile and where they go: point r, column c to target[element + r pixel_stride + c].
 template <class T>
 struct TileResult {
-    const T* sums;  ///< (points, width)
-    Index width;    ///< of the tile, a multiple of lanes
+    const T* sums;          ///< (points, width)
+    Index width;            ///< of the tile, a multiple of lanes
     Index points, columns;  ///< that are to be stored
     Index column;           ///< the first one's number among all columns of the product
     Index element, pixel_stride;

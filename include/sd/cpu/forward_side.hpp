@@ -42,6 +42,7 @@ public:
                    geometry.kernel_width > 1) {
             read_columns_as_channels(geometry);
         }
+        drop_idle_taps(lattice, x_view.extents.height, x_view.extents.width);
     }
 
     /// The weights of a merged group.

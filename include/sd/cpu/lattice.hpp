@@ -51,6 +51,16 @@ private:
     }
 };
 
+/// Leaves out the taps that read nothing but padding of an image, for whichever point: what others read then lies within
+/// an image's extent around the points, however large the dilation.
+inline void drop_idle_taps(Lattice& lattice, Index image_height, Index image_width) {
+    std::erase_if(lattice.taps, [&](const Tap& tap) {
+        const auto misses = [](Index first, Index last, Index extent) { return last < 0 || first >= extent; };
+        return misses(tap.row_offset, tap.row_offset + (lattice.height - 1) * lattice.row_step, image_height) ||
+               misses(tap.column_offset, tap.column_offset + (lattice.width - 1) * lattice.column_step, image_width);
+    });
+}
+
 /// All pixels of y, reading x.
 [[nodiscard]] inline Lattice forward_lattice(const Conv2dGeometry& geometry) {
     const Conv2dOptions& options = geometry.options;
@@ -70,14 +80,15 @@ private:
     const Conv2dOptions& options = geometry.options;
     const Index stride = options.stride;
     PooledVector<Lattice> lattices;
-    for (Index phase = 0; phase < stride * stride; ++phase) {
+    const Index rows = std::min(stride, geometry.in_height);
+    const Index columns = std::min(stride, geometry.in_width);
+    for (Index phase = 0; phase < rows * columns; ++phase) {
         Lattice lattice;
-        lattice.row = phase / stride;
-        lattice.column = phase % stride;
+        lattice.row = phase / columns;
+        lattice.column = phase % columns;
         lattice.step = stride;
         lattice.height = (geometry.in_height - lattice.row + stride - 1) / stride;
         lattice.width = (geometry.in_width - lattice.column + stride - 1) / stride;
-        if (lattice.height <= 0 || lattice.width <= 0) continue;
         for (Index kh = 0; kh < geometry.kernel_height; ++kh) {
             const Index row = lattice.row + options.padding - kh * options.dilation;
             for (Index kw = 0; kw < geometry.kernel_width; ++kw) {
@@ -86,20 +97,23 @@ private:
                 lattice.taps.push_back({kh * geometry.kernel_width + kw, row / stride, column / stride});
             }
         }
+        drop_idle_taps(lattice, geometry.out_height, geometry.out_width);
         lattices.push_back(std::move(lattice));
     }
     return lattices;
 }
 
-/// Groups that are computed together. Groups of few channels would leave most of a vector empty, so `merged` of them
-/// are taken as one group, whose weights between different groups are zero.
+/// Groups that are computed together. Groups of few channels would leave most of a vector empty, so as many as fill at
+/// most one are taken as one group, whose weights between different groups are zero.
 struct GroupPlan {
     GroupPlan(const Conv2dGeometry& geometry, Index lanes)
         : group_in(geometry.group_in),
           group_out(geometry.group_out),
           positions(geometry.kernel_height * geometry.kernel_width) {
         const Index groups = geometry.options.groups;
-        while (merged < groups && (merged * std::min(group_in, group_out) < lanes || groups % merged != 0)) ++merged;
+        for (Index several = 2; several <= groups && several * std::min(group_in, group_out) <= lanes; ++several) {
+            if (groups % several == 0) merged = several;
+        }
         count = groups / merged;
     }
 

@@ -44,7 +44,7 @@ template <cpu::Vectorized T>
     expect_rank("linear_by_input", "weight", weight.shape(), 2);
     const Index inputs = weight.extent(1);
     return conv2d_by_input<T>(cpu::as_pixels(dy, "linear_by_input", "dy"),
-                           weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
+                              weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
         .reshape({dy.extent(0), inputs});
 }
 
@@ -52,7 +52,7 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
     return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
-                            cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
+                               cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
         .reshape({dy.extent(1), x.extent(1)});
 }
 

@@ -45,10 +45,9 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
             Vector<T> sum[rows][vectors] = {};
             const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
             for (Index i = 0; i < task.rows; ++i) {
-                multiply_add<rows, vectors>(sum, task.width, x + i * task.row_step * task.x_columns * lanes<T>,
-                                            constant<1>, pixel_stride,
-                                            task.dy + tap * task.dy_tap + i * task.width * lanes<T>,
-                                            constant<lanes<T>>, task.dy_plane);
+                multiply_add<rows, vectors>(
+                    sum, task.width, x + i * task.row_step * task.x_columns * lanes<T>, constant<1>, pixel_stride,
+                    task.dy + tap * task.dy_tap + i * task.width * lanes<T>, constant<lanes<T>>, task.dy_plane);
             }
             T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
 #pragma GCC unroll 16
@@ -68,9 +67,7 @@ using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>
 /// run_outer for a step.
 template <class T, Index vectors>
 [[nodiscard]] RunOuter<T> find_run_outer(Index step) {
-    return step == 1   ? &run_outer<T, vectors, 1>
-           : step == 2 ? &run_outer<T, vectors, 2>
-                       : &run_outer<T, vectors, 0>;
+    return step == 1 ? &run_outer<T, vectors, 1> : step == 2 ? &run_outer<T, vectors, 2> : &run_outer<T, vectors, 0>;
 }
 
 /// Adds all spans of sums (spans, panels, sums of a panel) to the first one, in order.
@@ -92,11 +89,12 @@ struct OuterCut {
 
     OuterCut(Index all_panels, Index sums_of_panel, Index pieces) : panels(all_panels) {
         constexpr Index most_sums = Index{1} << 21;  // elements of all spans together
-        constexpr Index tasks = 8;
-        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(tasks, pieces));
+        constexpr Index most_spans = 16;             // small weights: as many threads can take part
+        constexpr Index groups = 8;                  // large ones: every group of panels packs all of x again
+        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(most_spans, pieces));
         pieces_each = quotient_up(pieces, spans);
         spans = quotient_up(pieces, pieces_each);
-        panels_each = std::max<Index>(1, panels / quotient_up(tasks, spans));
+        panels_each = std::max<Index>(1, panels / quotient_up(groups, spans));
         panel_groups = quotient_up(panels, panels_each);
     }
 };

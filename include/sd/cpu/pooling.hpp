@@ -30,17 +30,17 @@ struct WindowRange {
 
 /// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of output
 /// row (n, oh): the largest value, and the number of the position in the window that has it, the first one in
-/// row-major order; NaN counts as largest.
+/// row-major order, or the last NaN if there are some.
 template <class T, class Each>
 void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {
-    const auto [samples, height, width, channels] = x.extents();
-    const WindowRange rows(oh, options, height);
-    for (Index c = 0; c < channels; c += lanes<T>) {
-        const Index count = std::min(lanes<T>, channels - c);
+    const Extents& image = x.extents();
+    const WindowRange rows(oh, options, image.height);
+    for (Index c = 0; c < image.channels; c += lanes<T>) {
+        const Index count = std::min(lanes<T>, image.channels - c);
         x.with_channels(c, count, [&](const auto& value_at) {
             for (Index ow = 0; ow < out_width; ++ow) {
-                const WindowRange columns(ow, options, width);
+                const WindowRange columns(ow, options, image.width);
                 Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
                 T number = 0;
@@ -64,6 +64,7 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d_forward", x.shape(), options);
+    expect_pixels("max_pool2d_forward", x.shape());
     Tensor<T> y = Tensor<T>::empty(shape);
     const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
@@ -80,6 +81,7 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_by_input(const Tensor<T>& dy, const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d_by_input", x.shape(), options);
+    expect_pixels("max_pool2d_by_input", x.shape());
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);

@@ -19,7 +19,6 @@
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 
-
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -64,8 +63,8 @@ public:
         const Index pieces = source_.extents().samples * cut_.pieces_of_sample();
         epilogue_.reserve(pieces);
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        const Index tiles = chunks_ == 1 ? 1 : cut_.rows_each * quotient_up(cut_.columns_each, points_) *
-                                                   quotient_up(columns_, width_);
+        const Index tiles =
+            chunks_ == 1 ? 1 : cut_.rows_each * quotient_up(cut_.columns_each, points_) * quotient_up(columns_, width_);
         Tensor<T> slabs = Tensor<T>::empty({num_threads(), slab_size(largest)});
         Tensor<T> sums = Tensor<T>::empty({num_threads(), tiles * points_ * width_});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
@@ -74,6 +73,7 @@ public:
             const Memory memory{slabs.data() + thread * slabs.extent(1), sums.data() + thread * sums.extent(1),
                                 offsets.data() + thread * taps_};
             for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
+            stream_fence();
         });
     }
 
@@ -116,8 +116,7 @@ private:
                                      .weights = nullptr};
             T* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
-                operands.weights =
-                    weights_.data() + c / width_ * weights_.extent(1) + chunk * chunk_ * taps_ * width_;
+                operands.weights = weights_.data() + c / width_ * weights_.extent(1) + chunk * chunk_ * taps_ * width_;
                 for (Index i = 0; i < piece.rows; ++i) {
                     for (Index j = 0; j < piece.width; j += points_) {
                         const Index pixel =
@@ -141,8 +140,7 @@ private:
                 .points = std::min(points_, piece.width - j),
                 .columns = std::min(width_, columns_ - c),
                 .column = c,
-                .element =
-                    ((piece.sample * target_[1] + row) * target_[2] + column) * target_[3] + first_column_ + c,
+                .element = ((piece.sample * target_[1] + row) * target_[2] + column) * target_[3] + first_column_ + c,
                 .pixel_stride = lattice_.step * target_[3]};
     }
 

@@ -43,12 +43,13 @@ struct Slabs {
         return n * pieces_of_sample() + first_pixel / grain();
     }
 
-    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel.
+    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel; bodies may stream.
     template <class Body>
     void for_each_piece(const Body& body) const {
         parallel_for(pieces(), [&](Index number) {
             const Index first = number % pieces_of_sample() * grain();
             body(number / pieces_of_sample(), first, std::min(first + grain(), pixels));
+            stream_fence();
         });
     }
 };
@@ -167,8 +168,10 @@ template <cpu::Vectorized T>
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using cpu::lanes;
     constexpr const char* where = "residual_join_backward";
+    expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
     expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
+    expect_distinct(where, branch_sample, branch_samples);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
     const bool same = branch_sample.empty() && branch_scale == T(1);
@@ -178,6 +181,7 @@ template <cpu::Vectorized T>
     if (before != nullptr) expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
     Tensor<T> partial = Tensor<T>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
+    const T* z = before == nullptr ? nullptr : before->y.raw.data();
     const cpu::Target<T> dshortcut(gradient.dshortcut);
     const cpu::Target<T> dbranch(gradient.dbranch);
     slabs.for_each_piece([&](Index n, Index first, Index last) {
@@ -201,7 +205,7 @@ template <cpu::Vectorized T>
                 const cpu::Vector<T> scaled = branch_scale * g;
                 if (!same) dbranch.put(scaled, branch_row + c, count);
                 if (gathers) {
-                    row_sums->add(scaled, cpu::load_some(before->y.raw.data() + branch_row + c, count), c, count);
+                    row_sums->add(scaled, cpu::load_some(z + branch_row + c, count), c, count);
                 }
             }
         }

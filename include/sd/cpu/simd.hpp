@@ -58,6 +58,7 @@ template <class T>
 }
 
 #if defined(__AVX512F__)
+/// The mask of the first `count` lanes, fewer than all.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline auto first_lanes(Index count) {
     if constexpr (std::is_same_v<T, float>) {
@@ -121,6 +122,13 @@ template <class T>
 #endif
 }
 
+/// What this thread streamed is seen by the threads that it meets from here on. To be called after streaming.
+inline void stream_fence() {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
+}
+
 /// max(value, 0) in each lane; NaN passes.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> rectified(const Vector<T>& value) {
@@ -130,8 +138,9 @@ template <class T>
 /// Asks for the cache line at an address, which may lie anywhere.
 [[gnu::always_inline]] inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 2); }
 
-/// Rounds up to a multiple; quotient rounded up.
+/// The least multiple that is not below the value.
 constexpr Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
+/// The quotient, rounded up.
 constexpr Index quotient_up(Index value, Index divisor) { return (value + divisor - 1) / divisor; }
 
 }  // namespace cpu

@@ -46,7 +46,7 @@ class SlabPrefetch {
 public:
     /// In `calls` calls of advance(). Only whole pixels are asked for.
     SlabPrefetch(const Source& source, const SlabShape& slab, Index calls) : source_(source) {
-        const auto [samples, height, width, channels] = source.extents();
+        const auto& [samples, height, width, channels] = source.extents();
         if (slab.first_channel != 0 || slab.channels != channels || calls == 0) return;
         const Index last_row = std::min(height - 1, slab.first_row + (slab.rows - 1) * slab.row_step);
         const Index last_column = std::min(width - 1, slab.first_column + (slab.columns - 1) * slab.column_step);
@@ -71,7 +71,8 @@ private:
 /// Fills a slab from a source, a block of channels after the other. Lanes beyond the last channel are zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
-    const auto [samples, height, width, channels] = source.extents();
+    const Index height = source.extents().height;
+    const Index width = source.extents().width;
     // The columns [before, after) of the slab lie in the image.
     const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
     const Index after =

@@ -11,7 +11,7 @@ namespace cpu {
 /// Outputs too large for the caches to keep go past them.
 inline constexpr Index streamed_bytes = Index{24} << 20;
 
-/// A target tensor and how its vectors are stored.
+/// A target tensor and how its vectors are stored. Whoever puts calls stream_fence() at the end of its part.
 template <class T>
 class Target {
 public:

@@ -40,11 +40,10 @@ public:
         const Index channels = std::min(tasks_.panels_each * width_, round_up(side_.plan.out(), width_));
         const Index tiles = rows_each_ * cut_.tile_columns;
         const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
-        Tensor<T> slabs = Tensor<T>::empty({num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<T>(0),
-                                                                    dy_slab(group, 0, 0, rows_of_slab, 0, channels)
-                                                                        .template size<T>(0))});
-        Tensor<T> x_tiles =
-            Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
+        Tensor<T> slabs = Tensor<T>::empty(
+            {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<T>(0),
+                                     dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<T>(0))});
+        Tensor<T> x_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
         Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
             const Index thread = thread_index();
@@ -92,7 +91,6 @@ private:
         const Index span = t / tasks_.panel_groups;
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
-        if (first_panel >= last_panel) return;
         T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
         std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
@@ -104,8 +102,18 @@ private:
         for (Index row = span * tasks_.pieces_each * rows_each_; row < end; row += rows_each_) {
             const Index last_row = std::min(end, row + rows_each_);
             transform_rows(group, row, last_row, first_channel, channels, memory);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, 0, 0, 1), 0);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(group, 0, 0, 1, 0, 1), 0);
+            // What is asked for ahead: the next piece's rows of its first sample.
+            const bool has_next = last_row < end;
+            const Index next = has_next ? last_row : row;
+            const Index next_sample = next / cut_.tile_rows;
+            const Index next_row = next % cut_.tile_rows;
+            const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
+            const Index calls = has_next ? (last_panel - first_panel) * winograd_positions *
+                                               quotient_up(side_.depth, lanes<T> / vectors_)
+                                         : 0;
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(
+                dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
                 run_({.x = memory.x.data,
                       .x_columns = 0,
@@ -127,7 +135,8 @@ private:
     }
 
     // Packs and transforms rows of tiles [first, last), counted over the batch, a sample after the other.
-    void transform_rows(Index group, Index first, Index last, Index first_channel, Index channels, const Memory& memory) const {
+    void transform_rows(Index group, Index first, Index last, Index first_channel, Index channels,
+                        const Memory& memory) const {
         for (Index row = first; row < last;) {
             const Index sample = row / cut_.tile_rows;
             const Index row_of_sample = row % cut_.tile_rows;
@@ -157,7 +166,8 @@ private:
                 for (Index c = 0; c < width_; c += lanes<T>) {
                     Vector<T> du[4][4];
                     Vector<T> dg[3][3];
-                    for (Index p = 0; p < winograd_positions; ++p) du[p / 4][p % 4] = load(sum + p * depth * width_ + c);
+                    for (Index p = 0; p < winograd_positions; ++p)
+                        du[p / 4][p % 4] = load(sum + p * depth * width_ + c);
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
                     for (Index tap = 0; tap < 9; ++tap) store<T>(dg[tap / 3][tap % 3], sum + tap * depth * width_ + c);
                 }

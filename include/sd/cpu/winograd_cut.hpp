@@ -45,8 +45,8 @@ struct WinogradCut {
     constexpr Index least_channels = 8;
     return lattice.taps.size() == 9 && lattice.step == 1 && lattice.row_step == 1 && lattice.column_step == 1 &&
            lattice.last_row() - lattice.first_row() == 2 && lattice.last_column() - lattice.first_column() == 2 &&
-           map.depth_count() >= least_channels && map.column_count() >= least_channels &&
-           lattice.height > 1 && lattice.width > 1;
+           map.depth_count() >= least_channels && map.column_count() >= least_channels && lattice.height > 1 &&
+           lattice.width > 1;
 }
 
 /// The taps of a 3x3 lattice, sorted by the pixels that they read.

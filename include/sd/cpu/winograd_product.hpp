@@ -9,7 +9,7 @@
 #pragma once
 
 #include "sd/cpu/epilogue.hpp"
-#include "sd/cpu/product.hpp"
+#include "sd/cpu/lattice.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
@@ -87,16 +87,16 @@ public:
         Tensor<T> rows = Tensor<T>::empty({num_threads(), 2 * 2 * together_ * width_});
         parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
             const Index thread = thread_index();
-            const Memory memory{
-                slabs.data() + thread * slabs.extent(1),
-                WinogradTiles<T>::of(tiles.data() + thread * tiles.extent(1), padded_tiles, channels_),
-                sums.data() + thread * sums.extent(1), rows.data() + thread * rows.extent(1)};
+            const Memory memory{slabs.data() + thread * slabs.extent(1),
+                                WinogradTiles<T>::of(tiles.data() + thread * tiles.extent(1), padded_tiles, channels_),
+                                sums.data() + thread * sums.extent(1), rows.data() + thread * rows.extent(1)};
             for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
+            stream_fence();
         });
     }
 
 private:
-    static constexpr Index ranges = 64;  // as Product
+    static constexpr Index ranges = 64;                        // as Product
     static constexpr Index resident_bytes = Index{384} << 10;  // of a panel that stays in the second-level cache
 
     /// Transformed, they stay in the second-level cache beside a panel.
@@ -187,8 +187,8 @@ private:
                           .points = std::min(pixels, lattice_.width - column),
                           .columns = std::min(width_, columns_ - c),
                           .column = c,
-                          .element = ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] +
-                                     first_column_ + c,
+                          .element =
+                              ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] + first_column_ + c,
                           .pixel_stride = target_[3]});
             }
             tile = end;
@@ -208,22 +208,6 @@ private:
     Index together_;  ///< tiles whose sums are held at a time
     Tensor<T> weights_;
 };
-
-/// Writes the points of a lattice by whichever product suits.
-template <class T, class Source, class Epilogue>
-void run_product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                 const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
-                 Epilogue& epilogue) {
-    if (suits_winograd(lattice, map)) {
-        WinogradProduct<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
-                                             epilogue)
-            .run();
-    } else {
-        Product<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
-                                     epilogue)
-            .run();
-    }
-}
 
 }  // namespace cpu
 

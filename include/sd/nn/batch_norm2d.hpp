@@ -66,7 +66,7 @@ public:
         expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
         BatchNormPass<T, Device> pass;
         pass.batch_statistics = context.training();
-        pass.mean = context.training() ? moments.mean : running_mean_.clone();
+        pass.mean = context.training() ? moments.mean.clone() : running_mean_.clone();
         pass.inverse_std = Tensor<A, Device>::empty({channels});
         const A count = static_cast<A>(static_cast<double>(std::max<Index>(moments.count, 1)));
         for (Index c = 0; c < channels; ++c) {
@@ -86,10 +86,9 @@ public:
         Tensor<A, Device> scale;  ///< weight / sqrt(running_var + eps)
         Tensor<A, Device> shift;  ///< bias - running_mean scale
     };
-    /// The constants of evaluation, to be folded into the layer before. Keeps nothing for backward.
-    [[nodiscard]] Affine folded() {
+    /// The constants of evaluation, to be folded into the layer before.
+    [[nodiscard]] Affine folded() const {
         using std::sqrt;
-        pass_.forget();
         auto inverse_std = Tensor<A, Device>::empty(running_var_.shape());
         for (Index c = 0; c < inverse_std.size(); ++c) {
             inverse_std(c) = A(1) / sqrt(A(running_var_(c) + A(options_.eps)));

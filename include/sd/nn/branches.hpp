@@ -14,7 +14,7 @@ struct BranchOptions {
     Index in_channels = 64;  ///< channels of the input
     Index planes =
         64;  ///< channels of the 3x3 convolution at width_per_group 64; the output has expansion times as many
-    Index stride = 1;  ///< of the 3x3 convolution that halves the image, or 1
+    Index stride = 1;                 ///< of the 3x3 convolution that halves the image, or 1
     Index dilation = 1;               ///< of the 3x3 convolution
     Index groups = 1;                 ///< of the 3x3 convolution (ResNeXt)
     Index width_per_group = 64;       ///< 64 is the plain network's width

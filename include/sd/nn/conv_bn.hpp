@@ -27,11 +27,14 @@ public:
         : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), relu_(relu) {}
 
     /// The output (N, H', W', O) as a pending tensor on the raw convolution, of x (N, H, W, C), plain or pending.
-    /// In evaluation without gradients batch norm is folded into the convolution, and nothing is left pending.
+    /// In evaluation without gradients batch norm is folded into the weights of the convolution, and nothing is left
+    /// pending; the values are those of an evaluation with gradients but for rounding.
     [[nodiscard]] Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
         if (!context.gradients()) {
             const auto [scale, shift] = bn_.folded();
-            return conv_.forward_with_batch_norm(x, scale, shift, relu_);
+            Tensor<T, Device> y = conv_.forward_with_batch_norm(x, scale, shift, relu_);
+            bn_.forget();
+            return y;
         }
         Moments<accumulate_t<T>, Device> moments;
         const Tensor<T, Device> z = conv_.forward(x, context, context.training() ? &moments : nullptr);

@@ -28,8 +28,8 @@ enum class ShortcutKind {
 
 /// The build of a residual network.
 struct ResNetArchitecture {
-    std::vector<Index> layers = {3, 4, 6, 3};         ///< blocks of each stage
-    std::vector<Index> planes = {64, 128, 256, 512};  ///< width of each stage; stages after the first halve the image
+    std::vector<Index> layers = {3, 4, 6, 3};          ///< blocks of each stage
+    std::vector<Index> planes = {64, 128, 256, 512};   ///< width of each stage; stages after the first halve the image
     Index stem_channels = 64;                          ///< of conv1
     Stem stem = Stem::imagenet;                        ///< how images become the first stage's input
     ShortcutKind shortcut = ShortcutKind::projection;  ///< where a block's shape changes
@@ -72,6 +72,8 @@ public:
 
     /// Logits (N, num_classes) of images x (N, H, W, in_channels).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        expect_rank("ResNet", "x", x.shape(), 4);
+        expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {stem_.conv().weight()->value.extent(1)});
         forget_passes(*this);
         if (max_pool_) max_pool_->forget();
         const Pending<T, Device> stem = stem_.forward(x, context);

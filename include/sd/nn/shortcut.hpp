@@ -92,7 +92,7 @@ public:
     Shortcut() = default;
     /// A shortcut of this kind.
     Shortcut(ProjectionShortcut<T, Device> projection)
-        : kind_(std::move(projection)) {}                            // NOLINT(google-explicit-constructor)
+        : kind_(std::move(projection)) {}  // NOLINT(google-explicit-constructor)
     /// A shortcut of this kind.
     Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}  // NOLINT(google-explicit-constructor)
 

@@ -26,13 +26,13 @@ void for_each_window_pixel(const Shape& x, const Shape& y, const Pool2dOptions& 
     }
 }
 
-/// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order; NaN counts
-/// as largest. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or x has no pixels.
+/// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order, or the last NaN
+/// if there are some. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or x has no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);
     const Index width = x.shape()[2];
-    if (x.shape()[1] * width == 0) refuse("max_pool2d", "shape of x", x.shape(), "at least one pixel");
+    expect_pixels("max_pool2d", x.shape());
     Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
         for (Index c = 0; c < shape[3]; ++c) {

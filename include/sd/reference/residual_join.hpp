@@ -51,9 +51,11 @@ template <class T>
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     constexpr const char* where = "residual_join_backward";
+    expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
     const Index samples = y.extent(0);
     expect_branch_samples(where, branch_sample, samples, branch_samples);
+    expect_distinct(where, branch_sample, branch_samples);
     ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {

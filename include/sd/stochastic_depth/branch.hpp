@@ -21,7 +21,7 @@ struct BranchTypes<Template<T, Rest...>> {
     using Value = T;
 };
 template <class Branch>
-    requires requires { typename Branch::value_type; }
+requires requires { typename Branch::value_type; }
 struct BranchTypes<Branch> {
     using Value = typename Branch::value_type;
 };
@@ -31,7 +31,7 @@ struct BranchDevice {
     using type = Cpu;
 };
 template <class Branch>
-    requires requires { typename Branch::device_type; }
+requires requires { typename Branch::device_type; }
 struct BranchDevice<Branch> {
     using type = typename Branch::device_type;
 };
@@ -52,27 +52,27 @@ using branch_device_t = typename detail::BranchDevice<Branch>::type;
 
 /// A residual branch F: forward(x, context) gives F(x) as a Tensor or a Pending, backward(dF) gives dx and adds to the
 /// gradients of its parameters, visit(visitor) names its parameters and buffers. Its scalar type is the member
-/// value_type or the first argument of its class template.
+/// value_type or the first argument of its class template. If it or a layer that it names has forget(), a network calls
+/// it before each forward pass: what the last pass left for backward may go.
 template <class Branch>
-concept ResidualBranch =
-    requires { typename branch_value_t<Branch>; } &&
-    requires(Branch branch, const Tensor<branch_value_t<Branch>, branch_device_t<Branch>>& tensor, const Context& context,
-             detail::IgnoreState& visitor) {
-        {
-            branch.forward(tensor, context)
+concept ResidualBranch = requires {
+    typename branch_value_t<Branch>;
+}
+&&requires(Branch branch, const Tensor<branch_value_t<Branch>, branch_device_t<Branch>>& tensor, const Context& context,
+           detail::IgnoreState& visitor) {
+    {
+        branch.forward(tensor, context)
         } -> std::convertible_to<Pending<branch_value_t<Branch>, branch_device_t<Branch>>>;
-        { branch.backward(tensor) } -> std::convertible_to<Tensor<branch_value_t<Branch>, branch_device_t<Branch>>>;
-        branch.visit(visitor);
-    };
+    { branch.backward(tensor) } -> std::convertible_to<Tensor<branch_value_t<Branch>, branch_device_t<Branch>>>;
+    branch.visit(visitor);
+};
 
 /// A branch that ends in a batch norm of the library's and takes the sums of its backward with the gradient; the
 /// residual join then gathers them in its own pass.
 template <class Branch>
 concept EndsInBatchNorm = requires(Branch branch,
                                    const GradientWithSums<branch_value_t<Branch>, branch_device_t<Branch>>& dy) {
-    {
-        branch.output_pass()
-    } -> std::same_as<const BatchNormPass<branch_value_t<Branch>, branch_device_t<Branch>>&>;
+    { branch.output_pass() } -> std::same_as<const BatchNormPass<branch_value_t<Branch>, branch_device_t<Branch>>&>;
     { branch.backward(dy) } -> std::convertible_to<Tensor<branch_value_t<Branch>, branch_device_t<Branch>>>;
 };
 

@@ -51,7 +51,8 @@ struct EnumNames;
 template <>
 struct EnumNames<StochasticMethod> {
     static constexpr std::string_view setting = "stochastic_method";
-    static constexpr std::array names{std::pair{StochasticMethod::block, "block"}, std::pair{StochasticMethod::sample, "sample"}};
+    static constexpr std::array names{std::pair{StochasticMethod::block, "block"},
+                                      std::pair{StochasticMethod::sample, "sample"}};
 };
 template <>
 struct EnumNames<DropDistribution> {
@@ -73,7 +74,8 @@ struct EnumNames<Scaling> {
 template <>
 struct EnumNames<SkippedGradient> {
     static constexpr std::string_view setting = "skipped_gradient";
-    static constexpr std::array names{std::pair{SkippedGradient::none, "none"}, std::pair{SkippedGradient::zero, "zero"}};
+    static constexpr std::array names{std::pair{SkippedGradient::none, "none"},
+                                      std::pair{SkippedGradient::zero, "zero"}};
 };
 
 }  // namespace detail
@@ -91,8 +93,9 @@ template <class Enum>
 
 /// The name of a value. Throws std::invalid_argument for a value outside the enumeration.
 template <class Enum>
-[[nodiscard]] std::string to_string(Enum value)
-    requires requires { detail::EnumNames<Enum>::setting; }
+[[nodiscard]] std::string to_string(Enum value) requires requires {
+    detail::EnumNames<Enum>::setting;
+}
 {
     for (const auto& [known, name] : detail::EnumNames<Enum>::names) {
         if (known == value) return name;
@@ -123,14 +126,14 @@ inline void expect_name(const char* where, const char* setting, const std::strin
 
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {
-    std::string target_layer_name = "ResNetBottleneck";  ///< which blocks become stochastic
-    StochasticMethod stochastic_method = StochasticMethod::block;  ///< whole blocks or samples
-    double drop_rate = 0.2;  ///< 0 to 1
+    std::string target_layer_name = "ResNetBottleneck";             ///< which blocks become stochastic
+    StochasticMethod stochastic_method = StochasticMethod::block;   ///< whole blocks or samples
+    double drop_rate = 0.2;                                         ///< 0 to 1
     DropDistribution drop_distribution = DropDistribution::linear;  ///< over depth
-    bool use_same_gpu_seed = true;  ///< `block`: all ranks drop the same blocks; without effect for `sample`
-    Compute compute = Compute::all;  ///< of `sample`
-    Scaling scaling = Scaling::inference;                       ///< where survival is made up for
-    SkippedGradient skipped_gradient = SkippedGradient::none;   ///< of parameters whose branch did not run
+    bool use_same_gpu_seed = true;         ///< `block`: all ranks drop the same blocks; without effect for `sample`
+    Compute compute = Compute::all;        ///< of `sample`
+    Scaling scaling = Scaling::inference;  ///< where survival is made up for
+    SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 };
 
 SD_NAMESPACE_END

@@ -59,9 +59,10 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     } else if (key == "skipped_gradient") {
         options.skipped_gradient = parse<SkippedGradient>(value);
     } else {
-        refuse("parse_options", "setting", text('"', key, '"'),
-               "target_layer_name, stochastic_method, drop_rate, drop_distribution, use_same_gpu_seed, compute, scaling "
-               "or skipped_gradient");
+        refuse(
+            "parse_options", "setting", text('"', key, '"'),
+            "target_layer_name, stochastic_method, drop_rate, drop_distribution, use_same_gpu_seed, compute, scaling "
+            "or skipped_gradient");
     }
 }
 
@@ -71,13 +72,12 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
 /// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
     expect_name("to_string", "target_layer_name", options.target_layer_name);
-    return text("target_layer_name=", options.target_layer_name,
-                " stochastic_method=", to_string(options.stochastic_method),
-                " drop_rate=", detail::number_text(options.drop_rate),
-                " drop_distribution=", to_string(options.drop_distribution),
-                " use_same_gpu_seed=", options.use_same_gpu_seed ? "true" : "false",
-                " compute=", to_string(options.compute), " scaling=", to_string(options.scaling),
-                " skipped_gradient=", to_string(options.skipped_gradient));
+    return text(
+        "target_layer_name=", options.target_layer_name, " stochastic_method=", to_string(options.stochastic_method),
+        " drop_rate=", detail::number_text(options.drop_rate),
+        " drop_distribution=", to_string(options.drop_distribution),
+        " use_same_gpu_seed=", options.use_same_gpu_seed ? "true" : "false", " compute=", to_string(options.compute),
+        " scaling=", to_string(options.scaling), " skipped_gradient=", to_string(options.skipped_gradient));
 }
 
 /// The settings in a text of key=value, separated by spaces, in any order; what is not named has its default.

@@ -67,7 +67,8 @@ void register_branch(const std::string& name) {
     expect_name("register_branch", "name", name);
     if constexpr (requires { Branch::layer_name; }) {
         if (name != Branch::layer_name) {
-            refuse("register_branch", "name", text('"', name, '"'), text("the type's layer_name, ", Branch::layer_name));
+            refuse("register_branch", "name", text('"', name, '"'),
+                   text("the type's layer_name, ", Branch::layer_name));
         }
     }
     detail::BranchNames::instance().add(typeid(Branch), name);

@@ -28,7 +28,7 @@ SD_NAMESPACE_BEGIN
 /// Branch: the library's BasicBlock or Bottleneck, or a user's type with forward, backward and visit (ResidualBranch).
 /// Policy: KeepAllPolicy, BlockPolicy, SamplePolicy, or AnyPolicy to choose at run time.
 template <ResidualBranch BranchType, class PolicyType = AnyPolicy, class Activation = ReluActivation>
-    requires ResidualActivation<Activation, branch_value_t<BranchType>, branch_device_t<BranchType>>
+requires ResidualActivation<Activation, branch_value_t<BranchType>, branch_device_t<BranchType>>
 class StochasticResidual {
 public:
     /// The residual branch F.
@@ -87,8 +87,9 @@ public:
             if (pass.run != BranchRun::nothing) before = &branch_.output_pass();
         }
         BatchNormSums<accumulate_t<T>, Device> sums;
-        const ResidualJoinGradient<T, Device> join = residual_join_backward<T>(
-            dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu, before, &sums);
+        const ResidualJoinGradient<T, Device> join =
+            residual_join_backward<T>(dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu,
+                                      before, before == nullptr ? nullptr : &sums);
         const Tensor<T, Device> dshortcut = shortcut_.backward(join.dshortcut);
         if (pass.run == BranchRun::nothing) {
             skip_gradients();
@@ -102,8 +103,9 @@ public:
             }
         }();
         // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
-        return add_selected<T>(dshortcut, dbranch,
-                               pass.run == BranchRun::kept_samples ? BranchSamples(pass.branch_sample) : BranchSamples());
+        return add_selected<T>(
+            dshortcut, dbranch,
+            pass.run == BranchRun::kept_samples ? BranchSamples(pass.branch_sample) : BranchSamples());
     }
 
     /// Gives back what the last forward pass left for backward.
@@ -119,7 +121,8 @@ public:
             for (const std::uint8_t kept : *mask) {
                 if (kept > 1) refuse("StochasticResidual", "mask entry", static_cast<int>(kept), "0 or 1");
                 if (policy_.skips_whole_block() && kept != mask->front()) {
-                    refuse("StochasticResidual", "mask of a block-wise policy", "kept and dropped samples", "all equal");
+                    refuse("StochasticResidual", "mask of a block-wise policy", "kept and dropped samples",
+                           "all equal");
                 }
             }
         }
@@ -168,7 +171,8 @@ private:
     Mask next_mask(const Context& context, Index samples) const {
         if (!given_mask_) return policy_.draw(context, block_index_, samples);
         if (static_cast<Index>(given_mask_->size()) != samples) {
-            refuse("StochasticResidual", "entries of the given mask", given_mask_->size(), text(samples, ", one a sample"));
+            refuse("StochasticResidual", "entries of the given mask", given_mask_->size(),
+                   text(samples, ", one a sample"));
         }
         return *given_mask_;
     }

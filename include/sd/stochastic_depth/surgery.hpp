@@ -47,9 +47,9 @@ class OptimizerView {
 public:
     /// Looks at the optimizer, which must outlive the view.
     template <class Optimizer>
-        requires requires(const Optimizer& optimizer, const void* parameter) {
-            { optimizer.holds(parameter) } -> std::convertible_to<bool>;
-        }
+    requires requires(const Optimizer& optimizer, const void* parameter) {
+        { optimizer.holds(parameter) } -> std::convertible_to<bool>;
+    }
     OptimizerView(const Optimizer& optimizer)  // NOLINT(google-explicit-constructor)
         : holds_([&optimizer](const void* parameter) { return optimizer.holds(parameter); }) {}
 

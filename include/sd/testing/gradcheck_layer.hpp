@@ -86,12 +86,13 @@ void copy_state(From& from, To& to) {
         [&](const std::string&, auto& buffer) { give(buffer); });
 }
 
-/// Forgets all gradients and leaves NaN where they were: a backward that adds to what it should set shows.
+/// Forgets all gradients but leaves NaN where they were, unlike zero_grad(): a backward that adds to what it should set
+/// shows.
 template <class Layer>
 void forget_gradients(Layer& layer) {
     for_each_parameter(layer, [](const std::string&, auto& parameter) {
         if (parameter->grad) parameter->grad.fill(std::numeric_limits<double>::quiet_NaN());
-        parameter->zero_grad();
+        parameter->has_grad = false;
     });
 }
 
