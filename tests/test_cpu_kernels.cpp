@@ -189,7 +189,10 @@ TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double) {
                           {{2, 5, 5, 600}, {70, 600, 3, 3}, {.padding = 2, .dilation = 2}},
                           {{2, 5, 5, 600}, {70, 600, 3, 3}, {.stride = 2, .padding = 1}},
                           {{1, 330, 331, 2}, {64, 2, 1, 1}, {}}};
-    for (const auto& [x_shape, weight_shape, options] : cases) {
+    for (const Case& one : cases) {
+        const Shape& x_shape = one.x;
+        const Shape& weight_shape = one.weight;
+        const sd::Conv2dOptions& options = one.options;
         CAPTURE(x_shape);
         CAPTURE(options.stride);
         CAPTURE(options.dilation);
