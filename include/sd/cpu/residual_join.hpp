@@ -210,7 +210,7 @@ template <cpu::Vectorized T>
             }
         }
     });
-    if (before != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
+    if (sums != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
     return gradient;
 }
 

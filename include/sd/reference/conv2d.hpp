@@ -86,7 +86,7 @@ template <class T>
                          products(n, h, w, c) = products(n, h, w, c) + weight(o, i, kh, kw) * A(values(n, oh, ow, o));
                      });
     const Tensor<T> dx = rounded<T>(products);
-    if (before != nullptr) *sums = reference::batch_norm_sums(dx, *before);
+    if (sums != nullptr) *sums = reference::batch_norm_sums(dx, *before);
     return dx;
 }
 

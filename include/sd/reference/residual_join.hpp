@@ -66,7 +66,7 @@ template <class T>
             if (sample >= 0) gradient.dbranch.data()[sample * slab + i] = T(branch_scale * g);
         }
     }
-    if (before != nullptr) *sums = reference::batch_norm_sums(gradient.dbranch, *before);
+    if (sums != nullptr) *sums = reference::batch_norm_sums(gradient.dbranch, *before);
     return gradient;
 }
 
