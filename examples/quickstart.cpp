@@ -4,9 +4,9 @@
 
 int main() {
     auto model = sd::cifar_resnet<float>(20, {.num_classes = 10, .seed = 42});
-    sd::apply_stochastic_depth(
-        model,
-        {.target_layer_name = "ResNetBasicBlock", .stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.2});
+    sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBasicBlock",
+                                       .stochastic_method = sd::StochasticMethod::sample,
+                                       .drop_rate = 0.2});
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.03, .momentum = 0.9, .weight_decay = 1e-4});
     const auto images = std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(1280, 10, 32, 32, 42));
     const sd::DataLoader loader(images, {.batch_size = 128, .seed = 42});

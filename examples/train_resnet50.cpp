@@ -17,9 +17,9 @@ int main(int count, char** arguments) {
     constexpr std::uint64_t seed = 42;
 
     auto model = sd::resnet50<float>({.num_classes = 10, .seed = seed});
-    sd::apply_stochastic_depth(
-        model,
-        {.target_layer_name = "ResNetBottleneck", .stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.1});
+    sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBottleneck",
+                                       .stochastic_method = sd::StochasticMethod::sample,
+                                       .drop_rate = 0.1});
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 1e-4});
     const auto images =
         std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(steps * batch_size, 10, size, size, seed));
