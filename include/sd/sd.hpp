@@ -42,4 +42,7 @@
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/stochastic_residual.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
+#include "sd/train/logger.hpp"
 #include "sd/train/sgd.hpp"
+#include "sd/train/time.hpp"
+#include "sd/train/timestamp.hpp"
