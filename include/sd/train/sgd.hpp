@@ -57,6 +57,9 @@ public:
                            [&](const auto& own) { return own.get() == parameter; });
     }
 
+    /// What it trains.
+    [[nodiscard]] const ParameterList<T, Device>& parameters() const { return parameters_; }
+
     /// The settings.
     [[nodiscard]] const SgdOptions& options() const { return options_; }
     /// Changes the settings. Throws std::invalid_argument, with nothing changed, if one is outside its range.
