@@ -2,6 +2,7 @@
 // headers of their own.
 #pragma once
 
+#include "sd/core/beta.hpp"
 #include "sd/core/config.hpp"
 #include "sd/core/error.hpp"
 #include "sd/core/parallel.hpp"
@@ -48,6 +49,7 @@
 #include "sd/train/label_smoothing.hpp"
 #include "sd/train/learning_rate.hpp"
 #include "sd/train/logger.hpp"
+#include "sd/train/mixup.hpp"
 #include "sd/train/model_view.hpp"
 #include "sd/train/score.hpp"
 #include "sd/train/sgd.hpp"

@@ -50,7 +50,8 @@ public:
     /// Constant, without a warmup.
     LearningRateSchedule() = default;
     /// Throws std::invalid_argument for a factor below 0 or not finite, or no milestones.
-    LearningRateSchedule(Course course, std::optional<Time> warmup = std::nullopt)  // NOLINT(google-explicit-constructor)
+    LearningRateSchedule(Course course,
+                         std::optional<Time> warmup = std::nullopt)  // NOLINT(google-explicit-constructor)
         : course_(std::move(course)), warmup_(warmup) {
         const auto* steps = std::get_if<MultiStepLearningRate>(&course_);
         if (steps == nullptr) return;
