@@ -48,8 +48,10 @@ struct State {
 
     /// True in the six events of a batch's last microbatch: after_backward then sees the gradients of the whole batch.
     [[nodiscard]] bool is_last_microbatch() const { return microbatch + 1 == microbatches; }
-    /// True if no batch is left to train.
-    [[nodiscard]] bool is_finished() const { return timestamp.batch >= run.total_batches; }
+    /// True if nothing is left: all batches are trained, and their last epoch, if it is whole, is finished as such.
+    [[nodiscard]] bool is_finished() const {
+        return timestamp.batch >= run.total_batches && timestamp.batch_in_epoch < run.batches_per_epoch;
+    }
 };
 
 SD_NAMESPACE_END

@@ -188,8 +188,7 @@ private:
         run_event(Event::batch_end);
         log_batch(score);
         // A run that ends within an epoch is evaluated at its end too.
-        const bool ends_here = state_.is_finished() && state_.timestamp.batch_in_epoch < state_.run.batches_per_epoch;
-        finish_part(before, ends_here, Event::batch_checkpoint);
+        finish_part(before, state_.is_finished(), Event::batch_checkpoint);
     }
 
     /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of their
