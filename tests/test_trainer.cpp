@@ -169,7 +169,7 @@ TEST_CASE("what is logged, and when") {
         "batch 1" + batch,
         "batch 2" + batch,
         "batch 3" + batch,
-        "epoch 3 loss/train_epoch accuracy/train_epoch top5_accuracy/train_epoch",
+        "epoch 3 loss/train_epoch accuracy/train_epoch top5_accuracy/train_epoch images_per_second",
         "evaluation 3" + evaluation,
         "batch 4" + batch,
         "evaluation 4" + evaluation,

@@ -33,7 +33,8 @@ SD_NAMESPACE_BEGIN
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks. After
-/// every epoch: the first three as `.../train_epoch`, over all its batches. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are fractions.
+/// every epoch: the first three as `.../train_epoch`, over all its batches, and `images_per_second`, over those since
+/// fit() began. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are fractions.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
 class Trainer {
 public:
@@ -67,11 +68,13 @@ public:
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
         watch_ = Clock::now();
+        epoch_speed_ = {};
         while (!state_.is_finished() && !state_.stopping) train_epoch();
-        if (!state_.stopping) run_event(Event::fit_end);
+        const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
+        if (end == FitEnd::finished) run_event(Event::fit_end);
         logger_.write(LogEvent::fit_end, state_.timestamp);
         stop_.store(false);
-        return state_.stopping ? FitEnd::stopped : FitEnd::finished;
+        return end;
     }
 
     /// Makes fit() return after the batch under way and its checkpoint event. To be called from any thread or from a
@@ -259,6 +262,8 @@ private:
         state_.timestamp.to_next_epoch();
         run_event(Event::epoch_end);
         log_score("train_epoch", state_.epoch_score);
+        if (epoch_speed_.seconds > 0) logger_.log("images_per_second", epoch_speed_.samples / epoch_speed_.seconds);
+        epoch_speed_ = {};
         logger_.write(LogEvent::epoch, state_.timestamp);
         state_.epoch_score = {};
         finish_part(before, state_.is_finished(), Event::epoch_checkpoint);
@@ -287,7 +292,10 @@ private:
     void log_batch(const Score& score) {
         log_score("train", score);
         logger_.log("learning_rate", state_.optimizer.options().learning_rate);
-        logger_.log("images_per_second", static_cast<double>(score.samples) / seconds_of_batch());
+        const double seconds = std::chrono::duration<double>(Clock::now() - watch_).count();
+        logger_.log("images_per_second", static_cast<double>(score.samples) / seconds);
+        epoch_speed_.samples += static_cast<double>(score.samples);
+        epoch_speed_.seconds += seconds;
         std::vector<double> rates, kept;
         const auto blocks = state_.model.blocks();
         for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -308,10 +316,10 @@ private:
         logger_.log(text("top5_accuracy/", of), score.top5_accuracy());
     }
 
-    /// Since the end of the batch before, or the start of the run.
-    [[nodiscard]] double seconds_of_batch() const {
-        return std::chrono::duration<double>(Clock::now() - watch_).count();
-    }
+    struct Speed {
+        double samples = 0;
+        double seconds = 0;
+    };
 
     Model& model_;
     Options options_;
@@ -321,8 +329,9 @@ private:
     State<T, Device> state_;
     Logger logger_;
     Engine<T, Device> engine_;
-    std::vector<double> kept_;  ///< of every block, how many samples of the batch kept it
-    Clock::time_point watch_ = Clock::now();
+    std::vector<double> kept_;      ///< of every block, how many samples of the batch kept it
+    Clock::time_point watch_ = {};  ///< end of the batch before, evaluation and checkpoint included
+    Speed epoch_speed_;             ///< of the epoch's batches in this fit()
     std::atomic<bool> stop_ = false;
 };
 
