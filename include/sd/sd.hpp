@@ -42,6 +42,8 @@
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/stochastic_residual.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
+#include "sd/train/console_logger.hpp"
+#include "sd/train/csv_logger.hpp"
 #include "sd/train/logger.hpp"
 #include "sd/train/sgd.hpp"
 #include "sd/train/time.hpp"
