@@ -44,6 +44,8 @@
 #include "sd/stochastic_depth/stochastic_residual.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
 #include "sd/train/algorithm.hpp"
+#include "sd/train/console_logger.hpp"
+#include "sd/train/csv_logger.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/label_smoothing.hpp"

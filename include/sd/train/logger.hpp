@@ -5,6 +5,7 @@
 #include "sd/train/timestamp.hpp"
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstdint>
 #include <memory>
@@ -22,7 +23,7 @@ using MetricValue = std::variant<double, std::int64_t, std::string, std::vector<
 
 /// A named value. Names are paths such as `loss/train`.
 struct Metric {
-    std::string name;   ///< not empty
+    std::string name;   ///< letters, digits, `_`, `-`, `.` and `/`; none of event, epoch, batch and sample
     MetricValue value;  ///< what was logged last under that name
 };
 
@@ -88,9 +89,10 @@ public:
         }
     }
 
-    /// Sets the value that the next record will have under that name. Throws std::invalid_argument for an empty name.
+    /// Sets the value that the next record will have under that name. Throws std::invalid_argument for a name with other
+    /// characters than letters, digits, `_`, `-`, `.` and `/`, without any, or that records have for fields of their own.
     void log(std::string_view name, MetricValue value) {
-        if (name.empty()) refuse("Logger::log", "name", "an empty one", "a name such as loss/train");
+        expect_metric_name(name);
         const auto known =
             std::find_if(metrics_.begin(), metrics_.end(), [&](const Metric& metric) { return metric.name == name; });
         if (known == metrics_.end()) {
@@ -131,6 +133,17 @@ public:
     }
 
 private:
+    static void expect_metric_name(std::string_view name) {
+        constexpr std::string_view allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./";
+        constexpr std::array<std::string_view, 4> fields{"event", "epoch", "batch", "sample"};
+        if (name.empty() || name.find_first_not_of(allowed) != std::string_view::npos) {
+            refuse("Logger::log", "name", text('"', name, '"'), "letters, digits, _, -, . and /, as in loss/train");
+        }
+        if (std::find(fields.begin(), fields.end(), name) != fields.end()) {
+            refuse("Logger::log", "name", name, "any but event, epoch, batch and sample, which every record has");
+        }
+    }
+
     std::vector<std::shared_ptr<LogDestination>> destinations_;
     std::vector<Metric> metrics_;
 };
