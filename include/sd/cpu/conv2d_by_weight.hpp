@@ -68,7 +68,7 @@ public:
                      dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
         });
         add_spans(sums);
-        scatter_sums(sums, side_.weights(group), width_, dweight);
+        unpack_panels(sums, side_.weights(group), width_, dweight);
     }
 
 private:
@@ -152,10 +152,10 @@ template <cpu::Vectorized T>
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    Tensor<T> dweight(weight_shape);  // zeros, for taps that meet nothing
-    if (dy.shape().size() == 0) return dweight;
+    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
     const cpu::ForwardSide<T> side(x, geometry);
-    if (side.lattice.taps.empty()) return dweight;
+    if (side.lattice.taps.empty()) return Tensor<T>(weight_shape);
+    Tensor<T> dweight = side.reads_every_weight() ? Tensor<T>::empty(weight_shape) : Tensor<T>(weight_shape);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);

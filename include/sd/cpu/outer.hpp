@@ -99,27 +99,6 @@ struct OuterCut {
     }
 };
 
-/// Writes sums (spans, panels, (tap, channel of x rounded up to lanes, o of the panel)) of the first span to where the
-/// weights stand.
-template <class T>
-void scatter_sums(const Tensor<T>& sums, const WeightMap& map, Index width, Tensor<T>& dweight) {
-    constexpr Index grain = 64;
-    const Index depth = round_up(map.depth_count(), lanes<T>);
-    const Index parts = quotient_up(map.depth_count(), grain);
-    parallel_for(sums.extent(1) * parts, [&](Index task) {
-        const Index first_column = task / parts * width;
-        const Index columns = std::min(width, map.column_count() - first_column);
-        const Index first = task % parts * grain;
-        const Index last = std::min(map.depth_count(), first + grain);
-        const T* panel = sums.data() + task / parts * sums.extent(2);
-        for (Index c = 0; c < columns; ++c) {
-            for_each_weight(map, first, last, first_column + c, [&](Index k, Index tap, Index place) {
-                dweight.data()[place] = panel[(tap * depth + k) * width + c];
-            });
-        }
-    });
-}
-
 }  // namespace cpu
 
 SD_NAMESPACE_END

@@ -56,7 +56,7 @@ public:
         transform_back(sums);
         WeightMap map = side_.weights(group);
         map.taps = tap_positions(sorted_by_offset(side_.lattice));
-        scatter_sums(sums, map, width_, dweight);
+        unpack_panels(sums, map, width_, dweight);
     }
 
 private:
