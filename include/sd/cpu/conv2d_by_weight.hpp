@@ -42,7 +42,7 @@ public:
           x_(side.x, side.x_view),
           dy_(dy),
           plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
-          cut_(Cut::of(side.lattice, pixels_of_piece(side.depth + side.plan.out()), 1)),
+          cut_(Cut::of(side.lattice, side.y_shape[0], pixels_of_piece(side.depth + side.plan.out()), 1)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
