@@ -90,7 +90,6 @@ private:
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
         T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
-        std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
         const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
         const Index last_piece = std::min(pieces_, (span + 1) * tasks_.pieces_each);
@@ -124,7 +123,8 @@ private:
                       .width = piece.width,
                       .tap_offsets = offsets,
                       .taps = taps_,
-                      .sums = task_sums + (panel - first_panel) * sums_of_panel_},
+                      .sums = task_sums + (panel - first_panel) * sums_of_panel_,
+                      .accumulate = p > span * tasks_.pieces_each},
                      x_ahead, dy_ahead);
             }
         }
