@@ -74,14 +74,20 @@ public:
     /// count), at most `lanes`, and zeros in the other lanes.
     template <class T, class Use>
     void read(const T* weight, Index first, Index last, Index column, Index count, const Use& use) const {
-        for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
-            Vector<T> values[lanes<T>] = {};
-            if (length == 1 && column_step_ == 1) {
-                values[0] = load_some(weight + place, count);
-            } else {
-                for (Index c = 0; c < count; ++c) values[c] = load_some(weight + place + c * column_step_, length);
-                transpose<T>(values);
+        if (column_step_ == 1) {  // kernels of one weight, columns side by side
+            const T* from = weight + map_.columns[static_cast<std::size_t>(column)].offset;
+            for (Index k = first; k < last; ++k) {
+                use(k, Index{0}, load_some(from + map_.depth[static_cast<std::size_t>(k)].offset, count));
             }
+            return;
+        }
+        for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
+            Vector<T> values[lanes<T>];
+#pragma GCC unroll 16
+            for (Index c = 0; c < lanes<T>; ++c) {
+                values[c] = c < count ? load_some(weight + place + c * column_step_, length) : Vector<T>{};
+            }
+            transpose<T>(values);
             for_each_tap<T>(k, position, length,
                             [&](Index i, Index channel, Index tap) { use(channel, tap, values[i]); });
         });
@@ -92,7 +98,9 @@ public:
     template <class T, class ValueOf>
     void write(T* weight, Index first, Index last, Index column, Index count, const ValueOf& value_of) const {
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
-            Vector<T> values[lanes<T>] = {};
+            Vector<T> values[lanes<T>];
+#pragma GCC unroll 16
+            for (Index i = 0; i < lanes<T>; ++i) values[i] = Vector<T>{};
             for_each_tap<T>(k, position, length,
                             [&](Index i, Index channel, Index tap) { values[i] = value_of(channel, tap); });
             transpose<T>(values);
