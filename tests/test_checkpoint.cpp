@@ -255,11 +255,17 @@ TEST_CASE("sound files that are no checkpoints are refused") {
     weights.add("crc32", {sd::Dtype::u32, {}, std::vector<std::byte>(4)});
     CHECK(contains(error_of_file(weights), "CRC-32"));
     // A tensor in none of the sections, under a checksum that is right.
-    std::string foreign = written(small());
-    foreign.replace(foreign.find("model.w"), 7, "shape.w");
-    foreign.resize(foreign.size() - 4);
-    foreign += little_endian(crc32_bit_by_bit(foreign), 4);
-    CHECK(contains(error_of(foreign), "tensor: got \"shape.w\""));
+    Checkpoint checkpoint = small();
+    checkpoint.model.add("another_name", Tensor<float>(sd::Shape{2}));
+    const auto with_name = [&](const std::string& name) {
+        std::string file = written(checkpoint);
+        file.replace(file.find("model.another_name"), name.size(), name);
+        file.resize(file.size() - 4);
+        return file + little_endian(crc32_bit_by_bit(file), 4);
+    };
+    CHECK(error_of(with_name("model.another_tame")) == "accepted");
+    CHECK(contains(error_of(with_name("shape.another_name")), "tensor: got \"shape.another_name\""));
+    CHECK(contains(error_of(with_name("model.__metadata__")), "tensor: got \"model.__metadata__\""));
 }
 
 TEST_CASE("the last few checkpoints are kept, and files of other names") {

@@ -19,7 +19,9 @@
 #include <filesystem>
 #include <iomanip>
 #include <map>
+#include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -79,9 +81,10 @@ inline void check_crc32(std::span<const std::byte> bytes, const SafeTensors& fil
     }
 }
 
-/// What follows the prefix, if the name has it.
+/// What follows the prefix, if the name has it; nothing for the one name that no tensor may have.
 inline std::optional<std::string> after_prefix(const std::string& name, std::string_view prefix) {
-    return name.starts_with(prefix) ? std::optional(name.substr(prefix.size())) : std::nullopt;
+    if (!name.starts_with(prefix) || name.substr(prefix.size()) == metadata_key) return std::nullopt;
+    return name.substr(prefix.size());
 }
 
 }  // namespace detail
