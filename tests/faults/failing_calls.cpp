@@ -3,10 +3,11 @@
 //
 //     SD_FAULT_DIRECTORY    the folder, as an absolute path
 //     SD_FAULT_CALL         the number of the call that fails; none: all are only counted
-//     SD_FAULT_KIND         error    it returns -1 and errno is SD_FAULT_ERRNO
-//                           short    it writes half of the bytes, the next write fails as above
-//                           kill     SIGKILL instead of it
-//                           killed   SIGKILL after it
+//     SD_FAULT_KIND         error      it returns -1 and errno is SD_FAULT_ERRNO
+//                           short      it writes half of the bytes, the next write fails as above
+//                           kill       SIGKILL instead of it
+//                           killed     SIGKILL after it
+//                           interrupt  SIGINT before it, as by Ctrl-C; then it goes on
 //     SD_FAULT_LOG          a file that gets a line for every counted call
 //
 // Calls are counted where a library asks for them, so those inside of the C library itself are not.
@@ -89,6 +90,7 @@ Fate fate_of(const char* name) {
     if (std::string_view(name) == "write" && next_write_fails.exchange(false)) return Fate::error;
     if (number != plan().call) return Fate::normal;
     if (plan().kind == "kill") std::raise(SIGKILL);
+    if (plan().kind == "interrupt") std::raise(SIGINT);
     if (plan().kind == "short" && std::string_view(name) == "write") {
         next_write_fails = true;
         return Fate::half;
