@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 using sd::Tensor;
 
@@ -91,4 +94,55 @@ TEST_CASE("settings outside their ranges are refused and change nothing") {
     CHECK_THROWS_AS(sd::Sgd<double>({nullptr}), std::invalid_argument);
     CHECK(optimizer.holds(w.get()));
     CHECK_FALSE(optimizer.holds(parameter(1).get()));
+}
+
+TEST_CASE("an optimizer that loads another's state goes on as the other does") {
+    const auto named = [](const std::string& name, double value) {
+        auto result = parameter(value);
+        result->name = name;
+        return result;
+    };
+    const sd::SgdOptions options{.learning_rate = 0.5, .momentum = 0.9, .dampening = 0.25};
+    const auto w = named("w", 1);
+    const auto idle = named("idle", 3);
+    sd::Sgd<double> optimizer({w, idle}, options);
+    CHECK(optimizer.state_dict().empty());
+    give(w, 2);
+    optimizer.step();
+    const sd::OptimizerState<double> state = optimizer.state_dict();
+    REQUIRE(state.size() == 1);  // idle took no step
+    CHECK(state.at("w.momentum_buffer")(0) == 2);
+
+    const auto other_w = named("w", w->value(0));
+    const auto other_idle = named("idle", 3);
+    sd::Sgd<double> other({other_idle, other_w}, options);
+    give(other_idle, 7);
+    other.step();
+    other_idle->value.data()[0] = 3;
+    other.load_state_dict(state);
+    CHECK(other.state_dict().size() == 1);  // idle is before its first step again, which is not dampened
+    for (const auto& [own, copy] : {std::pair(w, other_w), std::pair(idle, other_idle)}) {
+        give(own, 4);
+        give(copy, 4);
+    }
+    optimizer.step();
+    other.step();
+    CHECK(w->value(0) == doctest::Approx(-0.5 * 4.8).epsilon(1e-15));
+    CHECK(other_w->value(0) == w->value(0));
+    CHECK(idle->value(0) == doctest::Approx(3 - 0.5 * 4).epsilon(1e-15));
+    CHECK(other_idle->value(0) == idle->value(0));
+
+    SUBCASE("state that does not fit changes nothing") {
+        sd::OptimizerState<double> unfit{{"idle.momentum_buffer", Tensor<double>(sd::Shape{1}, {9})},
+                                         {"w.momentum_buffer", Tensor<double>(sd::Shape{2})}};
+        CHECK_THROWS_WITH_AS(optimizer.load_state_dict(unfit, "file"),
+                             "file: w.momentum_buffer: shape: got (2), expected (1)", std::runtime_error);
+        unfit = {{"idle.momentum_buffer", Tensor<double>(sd::Shape{1}, {9})}, {"v", Tensor<double>(sd::Shape{1})}};
+        CHECK_THROWS_WITH_AS(optimizer.load_state_dict(unfit, "file"), doctest::Contains("got v,"), std::runtime_error);
+        CHECK(optimizer.state_dict().at("idle.momentum_buffer")(0) == 4);
+    }
+    SUBCASE("state needs names, each once") {
+        CHECK_THROWS_AS((void)sd::Sgd<double>({parameter(1)}).state_dict(), std::invalid_argument);
+        CHECK_THROWS_AS((void)sd::Sgd<double>({w, named("w", 2)}).state_dict(), std::invalid_argument);
+    }
 }

@@ -1,32 +1,35 @@
 // sd_train: trains a residual network with stochastic depth from the command line.
 #include "datasets.hpp"
+#include "interrupt.hpp"
+#include "logs.hpp"
 #include "networks.hpp"
-#include "training.hpp"
 
 #include "sd/io/state_dict.hpp"
+#include "sd/train/checkpoint_saver.hpp"
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
-#include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <optional>
-#include <unistd.h>
+#include <string>
+#include <utility>
 
 namespace {
 
-using Json = nlohmann::json;
 using sd::Index;
 
 struct Settings {
     std::string data = "synthetic";
     Index image_size = 224;
     std::string model = "cifar_resnet20";
-    Index epochs = 3;
+    std::string duration = "3ep";
     Index batch_size = 128;
+    Index grad_accum = 1;
     double learning_rate = 0.1;
+    std::string lr_schedule = "constant";
     double momentum = 0.9;
     double weight_decay = 1e-4;
     std::string stochastic_method = "none";
@@ -34,14 +37,36 @@ struct Settings {
     std::string scaling = "inference";
     double drop_rate = 0.2;
     std::string drop_distribution = "linear";
+    std::string drop_warmup = "0";
+    double label_smoothing = 0;
+    double mixup = 0;
+    std::string eval_interval = "1ep";
     std::uint64_t seed = 42;
     int threads = 0;
     Index workers = sd::PrefetchOptions{}.workers;
-    Index max_batches = 0;
-    std::string metrics;
+    std::string log = "console";
     std::string weights;
     std::string save;
+    std::string checkpoint_dir;
+    std::string checkpoint_interval = "1ep";
+    Index keep = 3;
+    bool resume = false;
 };
+
+/// Accepts a text that `parse` accepts; the message of a refusal is the library's.
+template <class Parse>
+CLI::Validator parsed_by(const Parse& parse, const std::string& form) {
+    return CLI::Validator(
+        [parse](const std::string& value) -> std::string {
+            try {
+                parse(value);
+                return {};
+            } catch (const std::invalid_argument& error) {
+                return error.what();
+            }
+        },
+        form);
+}
 
 void add_options(CLI::App& app, Settings& settings) {
     const auto at_least = [](auto least) { return CLI::Range(least, std::numeric_limits<decltype(least)>::max()); };
@@ -72,11 +97,22 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(CLI::Range(Index{1}, Index{8192}))
         ->capture_default_str();
     app.add_option("--model", settings.model)->check(CLI::IsMember(tools::network_names()))->capture_default_str();
-    app.add_option("--epochs", settings.epochs)->check(at_least(Index{1}))->capture_default_str();
+    const auto time = [](const std::string& value) { (void)sd::Time(value); };
+    app.add_option("--duration", settings.duration, "of the run: 90ep, 500ba or 1e6sp")
+        ->check(parsed_by(time, "TIME"))
+        ->capture_default_str();
     app.add_option("--batch-size", settings.batch_size)
         ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
+    app.add_option("--grad-accum", settings.grad_accum,
+                   "parts of a batch that go through the model one after the other")
+        ->check(CLI::Range(Index{1}, Index{1} << 20))
+        ->capture_default_str();
     app.add_option("--learning-rate", settings.learning_rate)->check(finite(0))->capture_default_str();
+    app.add_option("--lr-schedule", settings.lr_schedule,
+                   "constant, cosine or multistep:0.5dur,0.75dur:0.1, each perhaps after warmup:5ep,")
+        ->check(parsed_by([](const std::string& value) { (void)sd::LearningRateSchedule(value); }, "SCHEDULE"))
+        ->capture_default_str();
     app.add_option("--momentum", settings.momentum)->check(finite(0))->capture_default_str();
     app.add_option("--weight-decay", settings.weight_decay)->check(finite(0))->capture_default_str();
     app.add_option("--stochastic-method", settings.stochastic_method)
@@ -90,6 +126,16 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--drop-distribution", settings.drop_distribution)
         ->check(CLI::IsMember({"uniform", "linear", "linear_huang"}))
         ->capture_default_str();
+    app.add_option("--drop-warmup", settings.drop_warmup, "until the drop rates are full: 0.1, 0.1dur, 5ep or 500ba")
+        ->check(parsed_by([](const std::string& value) { (void)sd::TimeOrFraction(value); }, "TIME"))
+        ->capture_default_str();
+    app.add_option("--label-smoothing", settings.label_smoothing)->check(rate)->capture_default_str();
+    app.add_option("--mixup", settings.mixup, "alpha of the Beta distribution; 0: none")
+        ->check(finite(0))
+        ->capture_default_str();
+    app.add_option("--eval-interval", settings.eval_interval, "between evaluations")
+        ->check(parsed_by(time, "TIME"))
+        ->capture_default_str();
     app.add_option("--seed", settings.seed)->capture_default_str();
     app.add_option("--threads", settings.threads, "0: as many as there are")
         ->check(CLI::Range(0, 4096))
@@ -97,45 +143,98 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--workers", settings.workers, "threads that load batches ahead")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
-    app.add_option("--max-batches", settings.max_batches, "training batches an epoch; 0: all")
-        ->check(at_least(Index{0}))
+    app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, with commas between them")
+        ->check(parsed_by([](const std::string& value) { (void)tools::parse_logs(value); }, "DESTINATIONS"))
         ->capture_default_str();
-    app.add_option("--metrics", settings.metrics, "JSON lines, one a batch and one an epoch");
     app.add_option("--weights", settings.weights, "safetensors file to start from, with torchvision's names");
-    app.add_option("--save", settings.save, "safetensors file for the weights, written after each epoch");
+    app.add_option("--save", settings.save,
+                   "safetensors file for the weights, written after each epoch and at the end");
+    CLI::Option* directory = app.add_option("--checkpoint-dir", settings.checkpoint_dir, "the run's own folder");
+    app.add_option("--checkpoint-interval", settings.checkpoint_interval, "between checkpoints")
+        ->needs(directory)
+        ->check(parsed_by(time, "TIME"))
+        ->capture_default_str();
+    app.add_option("--keep", settings.keep, "checkpoints that stay")
+        ->needs(directory)
+        ->check(at_least(Index{1}))
+        ->capture_default_str();
+    app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
 }
 
+/// Writes the model's weights after each epoch and at the end.
 template <class Model>
-void make_stochastic(Model& model, const Settings& settings) {
-    if (settings.stochastic_method == "none") return;
-    sd::apply_stochastic_depth(model, {.target_layer_name = std::string(Model::Branch::layer_name),
-                                       .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
-                                       .drop_rate = settings.drop_rate,
-                                       .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
-                                       .compute = sd::parse<sd::Compute>(settings.compute),
-                                       .scaling = sd::parse<sd::Scaling>(settings.scaling)});
-}
+struct WeightsWriter {
+    Model* model;
+    std::string file;
 
-/// One JSON object a line, to a file or to nowhere.
-class Metrics {
-public:
-    explicit Metrics(const std::string& path) {
-        if (path.empty()) return;
-        file_.emplace(path);
-        if (!*file_) throw std::runtime_error(path + ": cannot be opened for writing");
+    [[nodiscard]] bool match(sd::Event event, const sd::State<float>&) const {
+        return event == sd::Event::epoch_checkpoint || event == sd::Event::fit_end;
     }
-    void write(const Json& line) {
-        if (file_ && !(*file_ << line.dump() << '\n' << std::flush)) throw std::runtime_error("metrics: write failed");
-    }
-
-private:
-    std::optional<std::ofstream> file_;
+    void apply(sd::Event, sd::State<float>&, sd::Logger&) const { sd::save_weights(*model, file); }
 };
 
+/// Makes the model stochastic at its full rates and prints what is to be expected of it.
 template <class Model>
-void train(Model& model, const tools::Data& data, const Settings& settings) {
+void print_expectations(Model& model, const sd::StochasticDepthOptions& options, Index batch_size) {
+    const auto handler = sd::set_warning_handler(nullptr);  // the description has the warnings
+    sd::apply_stochastic_depth(model, options);
+    sd::set_warning_handler(handler);
+    std::cout << sd::describe(model, batch_size);
+}
+
+/// The algorithms that the settings ask for.
+template <class Model>
+std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& settings) {
+    std::vector<sd::Algorithm<float>> algorithms;
+    if (settings.stochastic_method != "none") {
+        const sd::StochasticDepthOptions options{
+            .target_layer_name = std::string(Model::Branch::layer_name),
+            .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
+            .drop_rate = settings.drop_rate,
+            .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
+            .compute = sd::parse<sd::Compute>(settings.compute),
+            .scaling = sd::parse<sd::Scaling>(settings.scaling)};
+        print_expectations(model, options, settings.batch_size);
+        algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
+    }
+    if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
+    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    if (!settings.save.empty()) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
+    return algorithms;
+}
+
+/// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
+std::map<std::string, std::string> checkpoint_settings(const Settings& settings) {
+    return {{"model", settings.model},
+            {"data", settings.data.substr(0, settings.data.find(':'))},
+            {"image_size", sd::text(settings.image_size)},
+            {"stochastic_method", settings.stochastic_method},
+            {"compute", settings.compute},
+            {"scaling", settings.scaling},
+            {"drop_rate", sd::detail::number_text(settings.drop_rate)},
+            {"drop_distribution", settings.drop_distribution},
+            {"drop_warmup", settings.drop_warmup},
+            {"label_smoothing", sd::detail::number_text(settings.label_smoothing)},
+            {"mixup", sd::detail::number_text(settings.mixup)}};
+}
+
+/// Goes on from the newest checkpoint and says so.
+template <class Trainer>
+void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const Settings& settings) {
+    const auto found = saver.resume();
+    if (!found) {
+        std::cout << "no checkpoint in " << settings.checkpoint_dir << ": the run starts" << std::endl;
+        return;
+    }
+    for (const auto& [path, reason] : found->skipped) std::cerr << "train: skipped: " << reason << '\n';
+    const sd::Timestamp& timestamp = trainer.state().timestamp;
+    std::cout << "resumed from " << found->path.string() << ": " << timestamp.epoch << " epochs, " << timestamp.batch
+              << " batches done" << std::endl;
+}
+
+template <class Model>
+sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings) {
     if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
-    make_stochastic(model, settings);
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
                                                   .momentum = settings.momentum,
                                                   .weight_decay = settings.weight_decay});
@@ -147,48 +246,27 @@ void train(Model& model, const tools::Data& data, const Settings& settings) {
                                           prefetch);
     const sd::PrefetchLoader test_loader(
         sd::DataLoader(data.test, {.batch_size = settings.batch_size, .shuffle = false}), prefetch);
-    Metrics metrics(settings.metrics);
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
-              << " blocks, expected depth " << std::setprecision(4) << tools::expected_depth(model) << ", "
-              << data.train->size() << " training images, " << sd::num_threads() << " threads" << std::endl;
-
-    if (settings.stochastic_method != "none") std::cout << sd::describe(model, settings.batch_size);
-
-    const bool live = isatty(STDOUT_FILENO) != 0;
-    std::uint64_t step = 0;
-    for (Index epoch = 0; epoch < settings.epochs; ++epoch) {
-        const auto report = [&](const tools::BatchReport& batch) {
-            metrics.write({{"event", "batch"},
-                           {"epoch", epoch},
-                           {"step", batch.step},
-                           {"loss", batch.loss},
-                           {"accuracy", batch.accuracy}});
-            if (live) {
-                std::cout << "\repoch " << epoch + 1 << "  batch " << batch.batch + 1 << '/' << batch.batches
-                          << "  loss " << std::fixed << std::setprecision(4) << batch.loss << std::defaultfloat << "   "
-                          << std::flush;
-            }
-        };
-        const tools::Score trained = tools::train_epoch(model, optimizer, train_loader, epoch, settings.seed, step,
-                                                        settings.max_batches, report);
-        const tools::Score tested = tools::evaluate(model, test_loader);
-        if (!settings.save.empty()) sd::save_weights(model, settings.save);
-        metrics.write({{"event", "epoch"},
-                       {"epoch", epoch},
-                       {"step", step},
-                       {"train_loss", trained.loss},
-                       {"train_accuracy", trained.accuracy},
-                       {"test_loss", tested.loss},
-                       {"test_accuracy", tested.accuracy},
-                       {"seconds", trained.seconds}});
-        std::cout << (live ? "\r" : "") << "epoch " << epoch + 1 << '/' << settings.epochs << std::fixed
-                  << std::setprecision(4) << "  train loss " << trained.loss << "  train accuracy "
-                  << std::setprecision(2) << 100 * trained.accuracy << " %  test loss " << std::setprecision(4)
-                  << tested.loss << "  test accuracy " << std::setprecision(2) << 100 * tested.accuracy << " %  "
-                  << std::setprecision(1) << trained.seconds << " s  "
-                  << static_cast<double>(trained.samples) / trained.seconds << " images/s" << std::defaultfloat
-                  << std::endl;
+              << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads"
+              << std::endl;
+    sd::Trainer trainer(model, optimizer, train_loader, test_loader,
+                        {.max_duration = settings.duration,
+                         .algorithms = make_algorithms(model, settings),
+                         .seed = settings.seed,
+                         .learning_rate = settings.lr_schedule,
+                         .microbatches = settings.grad_accum,
+                         .eval_interval = settings.eval_interval,
+                         .loggers = tools::open_logs(settings.log)});
+    std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
+    if (!settings.checkpoint_dir.empty()) {
+        saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,
+                                                     .interval = settings.checkpoint_interval,
+                                                     .keep = settings.keep,
+                                                     .settings = checkpoint_settings(settings)});
+        if (settings.resume) resume(*saver, trainer, settings);
     }
+    const tools::StopOnInterrupt stop(trainer);
+    return trainer.fit();
 }
 
 }  // namespace
@@ -212,7 +290,9 @@ int main(int argc, char** argv) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        tools::with_network<float>(settings.model, options, [&](auto& model) { train(model, data, settings); });
+        const sd::FitEnd end = tools::with_network<float>(settings.model, options,
+                                                          [&](auto& model) { return train(model, data, settings); });
+        if (end == sd::FitEnd::stopped) return 130;  // as a shell reports a program that Ctrl-C ended
     } catch (const std::invalid_argument& error) {
         std::cerr << "train: " << error.what() << '\n';
         return 2;

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,65 @@ struct Batch {
     Index first = 0;            ///< how many samples of the epoch come before this batch
 };
 
+template <Dataset D, class T>
+class DataLoader;
+
+/// Batches of one epoch in their order, once through, each loaded when it is asked for.
+template <Dataset D, class T>
+class LoadedEpoch {
+public:
+    /// Reads one batch after the other.
+    class Iterator {
+    public:
+        using value_type = Batch<T>;
+        using difference_type = std::ptrdiff_t;  ///< input iterators have one
+
+        /// The batch; it may be moved from.
+        [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
+        /// Loads the next batch. Throws what DataLoader::load throws.
+        Iterator& operator++() {
+            epoch_->advance();
+            return *this;
+        }
+        void operator++(int) { ++*this; }
+
+        /// True past the last batch.
+        [[nodiscard]] bool operator==(std::default_sentinel_t) const { return !epoch_->current_.has_value(); }
+
+    private:
+        friend class LoadedEpoch;
+        explicit Iterator(LoadedEpoch& epoch) : epoch_(&epoch) {}
+
+        LoadedEpoch* epoch_;
+    };
+
+    LoadedEpoch(const LoadedEpoch&) = delete;
+    LoadedEpoch& operator=(const LoadedEpoch&) = delete;
+
+    /// Loads the first batch. To be called once.
+    [[nodiscard]] Iterator begin() {
+        advance();
+        return Iterator(*this);
+    }
+    /// Past the last batch.
+    [[nodiscard]] std::default_sentinel_t end() const { return {}; }
+
+private:
+    friend class DataLoader<D, T>;
+    LoadedEpoch(const DataLoader<D, T>& loader, Index epoch, Index first)
+        : loader_(loader), epoch_(epoch), next_(first) {}
+
+    void advance() {
+        current_.reset();  // its memory serves the next one
+        if (next_ < loader_.batches()) current_ = loader_.load(epoch_, next_++);
+    }
+
+    DataLoader<D, T> loader_;
+    Index epoch_;
+    Index next_;
+    std::optional<Batch<T>> current_;
+};
+
 /// Gives out the batches of a data set. Every batch is a pure function of (data set, options, epoch, number of the
 /// batch): batches may be loaded in any order and any number of times, by any number of threads. Copies share the data
 /// set.
@@ -56,6 +116,14 @@ public:
     /// The settings.
     [[nodiscard]] const LoaderOptions& options() const { return options_; }
 
+    /// The number of samples in every batch but perhaps an epoch's last.
+    [[nodiscard]] Index batch_size() const { return options_.batch_size; }
+    /// Labels are 0 to num_classes() - 1.
+    [[nodiscard]] Index num_classes() const { return dataset_->num_classes(); }
+    /// The number of samples in an epoch's batches.
+    [[nodiscard]] Index samples() const {
+        return options_.drop_last ? batches() * options_.batch_size : Index{dataset_->size()};
+    }
     /// The number of batches in an epoch: size / batch_size, rounded up, or down with drop_last.
     [[nodiscard]] Index batches() const {
         const Index size = dataset_->size();
@@ -103,6 +171,19 @@ public:
             }
         });
         return batch;
+    }
+
+    /// The batches of an epoch from number `first` on, which may be batches(), to go through once; the loader may go
+    /// before them. Throws std::invalid_argument for a negative epoch or a first batch that is not there.
+    [[nodiscard]] LoadedEpoch<D, T> epoch(Index epoch, Index first = 0) const {
+        check_epoch("DataLoader::epoch", epoch, first);
+        return LoadedEpoch<D, T>(*this, epoch, first);
+    }
+
+    /// Throws std::invalid_argument for a negative epoch or a first batch outside 0 to batches(), naming the caller.
+    void check_epoch(const char* where, Index epoch, Index first) const {
+        if (epoch < 0) refuse(where, "epoch", epoch, "0 or more");
+        if (first < 0 || first > batches()) refuse(where, "first batch", first, text("0 to ", batches()));
     }
 
 private:

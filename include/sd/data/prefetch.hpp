@@ -77,8 +77,12 @@ private:
     friend class PrefetchLoader<D, T>;
 
     /// Starts the workers; the arguments have been checked.
-    PrefetchedEpoch(const DataLoader<D, T>& loader, const PrefetchOptions& options, Index epoch)
-        : loader_(loader), epoch_(epoch), slots_(static_cast<std::size_t>(std::min(options.ahead, loader.batches()))) {
+    PrefetchedEpoch(const DataLoader<D, T>& loader, const PrefetchOptions& options, Index epoch, Index first)
+        : loader_(loader),
+          epoch_(epoch),
+          slots_(static_cast<std::size_t>(std::min(options.ahead, loader.batches()))),
+          begun_(first),
+          taken_(first) {
         const Index workers = std::min(options.workers, static_cast<Index>(slots_.size()));
         workers_.reserve(static_cast<std::size_t>(workers));
         for (Index i = 0; i < workers; ++i) {
@@ -141,8 +145,8 @@ private:
     std::condition_variable filled_;
     std::condition_variable_any emptied_;
     std::vector<Slot> slots_;
-    Index begun_ = 0;                    // batches that a worker has taken on
-    Index taken_ = 0;                    // batches given out
+    Index begun_;                        // batches that a worker has taken on, or that come before the first
+    Index taken_;                        // batches given out, or that come before the first
     std::vector<std::jthread> workers_;  // last: they are joined before anything that they use goes
 };
 
@@ -173,13 +177,19 @@ public:
 
     /// The number of batches in an epoch.
     [[nodiscard]] Index batches() const { return loader_.batches(); }
+    /// The number of samples in an epoch's batches.
+    [[nodiscard]] Index samples() const { return loader_.samples(); }
+    /// The number of samples in every batch but perhaps an epoch's last.
+    [[nodiscard]] Index batch_size() const { return loader_.batch_size(); }
+    /// Labels are 0 to num_classes() - 1.
+    [[nodiscard]] Index num_classes() const { return loader_.num_classes(); }
 
-    /// Starts to load an epoch. The loader may go before the result; several epochs may be under way.
-    /// Throws std::invalid_argument for a negative epoch, std::system_error if no thread can be started. What loading a
-    /// batch throws comes out where the batch would.
-    [[nodiscard]] PrefetchedEpoch<D, T> epoch(Index epoch) const {
-        if (epoch < 0) refuse("PrefetchLoader::epoch", "epoch", epoch, "0 or more");
-        return PrefetchedEpoch<D, T>(loader_, options_, epoch);
+    /// Starts to load an epoch from batch `first` on, which may be batches(). The loader may go before the result; several
+    /// epochs may be under way. Throws std::invalid_argument for a negative epoch or a first batch that is not there,
+    /// std::system_error if no thread can be started. What loading a batch throws comes out where the batch would.
+    [[nodiscard]] PrefetchedEpoch<D, T> epoch(Index epoch, Index first = 0) const {
+        loader_.check_epoch("PrefetchLoader::epoch", epoch, first);
+        return PrefetchedEpoch<D, T>(loader_, options_, epoch, first);
     }
 
 private:

@@ -3,34 +3,23 @@
 //     target_layer_name=ResNetBottleneck stochastic_method=sample drop_rate=0.1 drop_distribution=linear ...
 #pragma once
 
+#include "sd/core/number_text.hpp"
 #include "sd/stochastic_depth/options.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <set>
 #include <string>
 #include <string_view>
-#include <system_error>
 
 SD_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The shortest text that gives the same number back.
-inline std::string number_text(double number) {
-    char buffer[32];
-    const auto end = std::to_chars(buffer, buffer + sizeof buffer, number).ptr;
-    return {buffer, end};
-}
-
 inline double parse_number(const char* setting, std::string_view value) {
-    double number = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size()) {
-        refuse("parse_options", setting, text('"', value, '"'), "a number");
-    }
-    return number;
+    const auto number = parse_finite(value);
+    if (!number) refuse("parse_options", setting, text('"', value, '"'), "a number");
+    return *number;
 }
 
 inline bool parse_bool(const char* setting, std::string_view value) {

@@ -6,9 +6,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
+
+/// What an optimizer carries from step to step, by name: tensors such as "conv1.weight.momentum_buffer".
+template <class T, class Device = Cpu>
+using OptimizerState = std::map<std::string, Tensor<T, Device>>;
 
 /// Settings of SGD.
 struct SgdOptions {
@@ -57,6 +65,9 @@ public:
                            [&](const auto& own) { return own.get() == parameter; });
     }
 
+    /// What it trains.
+    [[nodiscard]] const ParameterList<T, Device>& parameters() const { return parameters_; }
+
     /// The settings.
     [[nodiscard]] const SgdOptions& options() const { return options_; }
     /// Changes the settings. Throws std::invalid_argument, with nothing changed, if one is outside its range.
@@ -81,7 +92,49 @@ public:
         set_options(options);
     }
 
+    /// The momentum buffers v as "PARAMETER.momentum_buffer", PyTorch's word: handles, no copies. A parameter that has
+    /// not taken a step with momentum has none.
+    /// Throws std::invalid_argument if a parameter has no name, or two have the same.
+    [[nodiscard]] OptimizerState<T, Device> state_dict() const {
+        OptimizerState<T, Device> state;
+        for (const auto& [name, i] : buffer_names()) {
+            if (velocity_[i]) state.emplace(name, velocity_[i]);
+        }
+        return state;
+    }
+
+    /// Takes copies of the momentum buffers of a state_dict() in place of its own; a parameter without one there is as
+    /// before its first step. Everything is checked before anything is changed. `source` names the state in errors.
+    /// Throws std::runtime_error for a buffer of another shape or of no parameter here, and as state_dict() does.
+    void load_state_dict(const OptimizerState<T, Device>& state, const std::string& source = "state_dict") {
+        const std::map<std::string, std::size_t> names = buffer_names();
+        std::vector<Tensor<T, Device>> velocity(parameters_.size());
+        for (const auto& [name, buffer] : state) {
+            const auto found = names.find(name);
+            if (found == names.end()) {
+                refuse_file(source, "optimizer's state", name, "buffers of the parameters that it trains");
+            }
+            const Shape& shape = parameters_[found->second]->value.shape();
+            if (!(buffer.shape() == shape)) refuse_file(source, name + ": shape", buffer.shape(), shape);
+            velocity[found->second] = buffer.clone();
+        }
+        velocity_ = std::move(velocity);
+    }
+
 private:
+    /// The place of every parameter by the name of its momentum buffer.
+    [[nodiscard]] std::map<std::string, std::size_t> buffer_names() const {
+        std::map<std::string, std::size_t> names;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const std::string& name = parameters_[i]->name;
+            if (name.empty()) refuse("Sgd", "name of a parameter", "none", "one, to keep its state by");
+            if (!names.emplace(name + ".momentum_buffer", i).second) {
+                refuse("Sgd", "name of a parameter", text(name, " twice"), "one name a parameter");
+            }
+        }
+        return names;
+    }
+
     void update(Parameter<T, Device>& parameter, Tensor<T, Device>& velocity) {
         const T learning_rate = static_cast<T>(options_.learning_rate);
         const T momentum = static_cast<T>(options_.momentum);

@@ -1,0 +1,107 @@
+// What acts on a run: the library's algorithms and users' own, by value.
+#pragma once
+
+#include "sd/train/event.hpp"
+#include "sd/train/logger.hpp"
+#include "sd/train/state.hpp"
+
+#include <concepts>
+#include <cxxabi.h>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <typeinfo>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// An algorithm says when it wants to act, and acts:
+///
+///     bool match(Event event, const State<T, Device>& state) const
+///     void apply(Event event, State<T, Device>& state, Logger& logger)
+///
+/// Either may be a template, so that it serves every T. A static member `name` is the name in traces; without it that
+/// is the type's.
+template <class A, class T, class Device = Cpu>
+concept TrainingAlgorithm = std::copy_constructible<A> &&
+    requires(A& algorithm, const A& constant, Event event, State<T, Device>& state, const State<T, Device>& seen,
+             Logger& logger) {
+    { constant.match(event, seen) } -> std::convertible_to<bool>;
+    algorithm.apply(event, state, logger);
+};
+
+namespace detail {
+
+/// The name of an algorithm's type.
+template <class A>
+[[nodiscard]] std::string algorithm_name() {
+    if constexpr (requires { std::string(A::name); }) {
+        return std::string(A::name);
+    } else {
+        int status = 0;
+        const std::unique_ptr<char, void (*)(void*)> name(
+            abi::__cxa_demangle(typeid(A).name(), nullptr, nullptr, &status), std::free);
+        return status == 0 ? name.get() : typeid(A).name();
+    }
+}
+
+}  // namespace detail
+
+/// Any algorithm. Copies are independent of each other.
+template <class T, class Device = Cpu>
+class Algorithm {
+public:
+    /// Holds the algorithm; implicit, so that lists can be written as {StochasticDepth(options), MyAlgorithm()}.
+    template <class A>
+    requires(!std::same_as<A, Algorithm> && TrainingAlgorithm<A, T, Device>)
+        Algorithm(A algorithm)  // NOLINT(google-explicit-constructor)
+        : held_(std::make_unique<Holder<A>>(std::move(algorithm))) {}
+
+    Algorithm(const Algorithm& other) : held_(other.held_->clone()) {}
+    Algorithm(Algorithm&&) noexcept = default;
+    Algorithm& operator=(Algorithm other) noexcept {
+        held_ = std::move(other.held_);
+        return *this;
+    }
+    ~Algorithm() = default;
+
+    /// Whether it acts at this event.
+    [[nodiscard]] bool match(Event event, const State<T, Device>& state) const { return held_->match(event, state); }
+    /// Acts.
+    void apply(Event event, State<T, Device>& state, Logger& logger) { held_->apply(event, state, logger); }
+    /// Its name in traces; valid as long as this or what this was moved to lives.
+    [[nodiscard]] std::string_view name() const { return held_->name; }
+
+private:
+    struct Held {
+        explicit Held(std::string name_of_type) : name(std::move(name_of_type)) {}
+        Held(const Held&) = default;
+        Held& operator=(const Held&) = delete;
+        virtual ~Held() = default;
+        [[nodiscard]] virtual std::unique_ptr<Held> clone() const = 0;
+        [[nodiscard]] virtual bool match(Event event, const State<T, Device>& state) const = 0;
+        virtual void apply(Event event, State<T, Device>& state, Logger& logger) = 0;
+
+        std::string name;
+    };
+
+    template <class A>
+    struct Holder final : Held {
+        explicit Holder(A held) : Held(detail::algorithm_name<A>()), algorithm(std::move(held)) {}
+        [[nodiscard]] std::unique_ptr<Held> clone() const override { return std::make_unique<Holder>(*this); }
+        [[nodiscard]] bool match(Event event, const State<T, Device>& state) const override {
+            return algorithm.match(event, state);
+        }
+        void apply(Event event, State<T, Device>& state, Logger& logger) override {
+            algorithm.apply(event, state, logger);
+        }
+
+        A algorithm;
+    };
+
+    std::unique_ptr<Held> held_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,97 @@
+// A file of lines that grows while a run goes on, and that a resumed run cuts back. POSIX.
+#pragma once
+
+#include "sd/io/file.hpp"
+#include "sd/train/logger.hpp"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <fcntl.h>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+namespace detail {
+
+/// A file open for appending.
+class LineFile {
+public:
+    /// Opens the file, or makes an empty one. Throws std::runtime_error if that fails.
+    explicit LineFile(std::filesystem::path path) : path_(std::move(path)) { open(); }
+
+    /// Where it is.
+    [[nodiscard]] std::string name() const { return path_.string(); }
+
+    /// Adds a line and its end, in one write. Throws std::runtime_error unless the system has taken all of it.
+    void append(std::string line) {
+        line += '\n';
+        write_all(file_->get(), std::as_bytes(std::span(line)), path_);
+    }
+    /// All that is in it.
+    [[nodiscard]] std::string content() const {
+        const auto bytes = read_file(path_);
+        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    }
+    /// Forgets what comes after so many bytes: one system call, so that a crash leaves it as it was or as it shall be.
+    /// Pipes and devices have nothing to forget.
+    void cut(std::size_t size) {
+        struct ::stat status {};
+        if (::fstat(file_->get(), &status) != 0) fail("status");
+        if (S_ISREG(status.st_mode) && ::ftruncate(file_->get(), static_cast<::off_t>(size)) != 0) fail("cutting back");
+    }
+    /// Puts another content in its place, whole or not at all.
+    void replace(const std::string& content) {
+        write_file_atomically(path_, std::as_bytes(std::span(content)));
+        open();
+    }
+    /// Returns when all of it is on the disk.
+    void flush() {
+        // Pipes and devices cannot be synchronised and say EINVAL.
+        if (::fsync(file_->get()) != 0 && errno != EINVAL) fail("synchronising");
+    }
+
+private:
+    void open() {
+        file_ =
+            std::make_unique<FileDescriptor>(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+        if (!file_->is_open()) fail("opening");
+    }
+    [[noreturn]] void fail(const char* what) const { refuse_file(name(), what, system_message(), "a writable file"); }
+
+    std::filesystem::path path_;
+    std::unique_ptr<FileDescriptor> file_;
+};
+
+/// What a line says of itself.
+struct LinePosition {
+    LogEvent event;
+    std::uint64_t epoch;
+    std::uint64_t batch;
+};
+
+/// How many bytes of the content, from `begin` on, are lines that a run resumed at `last` does not write again: those up
+/// to that timestamp, but for an end of the run that was none. A last line without its end does not count.
+/// `position_of(line, number)` reads a line; the first has the number given.
+template <class PositionOf>
+std::size_t size_until(const Timestamp& last, std::string_view content, std::size_t begin, std::size_t number,
+                       const PositionOf& position_of) {
+    while (true) {
+        const std::size_t end = content.find('\n', begin);
+        if (end == std::string_view::npos) return begin;
+        const LinePosition position = position_of(content.substr(begin, end - begin), number);
+        if (position.event == LogEvent::fit_end) return begin;
+        if (std::pair(position.epoch, position.batch) > std::pair(last.epoch, last.batch)) return begin;
+        begin = end + 1;
+        ++number;
+    }
+}
+
+}  // namespace detail
+SD_NAMESPACE_END

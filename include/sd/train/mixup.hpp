@@ -1,0 +1,87 @@
+// Mixup as an algorithm of a training run.
+#pragma once
+
+#include "sd/core/beta.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/data/shuffle.hpp"
+#include "sd/train/event.hpp"
+#include "sd/train/logger.hpp"
+#include "sd/train/state.hpp"
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// x_n = share x_n + (1 - share) x_{partner[n]} for all samples n of a new tensor.
+template <class T>
+[[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
+    Tensor<T> mixed = Tensor<T>::empty(x.shape());
+    const Index slab = x.size() / x.extent(0);
+    const T own = static_cast<T>(share);
+    const T other = static_cast<T>(1 - share);
+    parallel_for(x.extent(0), [&](Index n) {
+        const T* a = x.data() + n * slab;
+        const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
+        T* y = mixed.data() + n * slab;
+        for (Index i = 0; i < slab; ++i) y[i] = own * a[i] + other * b[i];
+    });
+    return mixed;
+}
+
+/// The labels as probabilities: 1 at the label.
+template <class T>
+[[nodiscard]] Tensor<T> one_hot(std::span<const Index> labels, Index classes) {
+    Tensor<T> targets({static_cast<Index>(labels.size()), classes});
+    for (std::size_t n = 0; n < labels.size(); ++n) targets(static_cast<Index>(n), labels[n]) = T(1);
+    return targets;
+}
+
+}  // namespace detail
+
+/// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for each
+/// sample n,
+///
+///     x_n = lambda x_n + (1 - lambda) x_pi(n)
+///     t_n = lambda t_n + (1 - lambda) t_pi(n),    t_n = 1 at the label at first
+///
+/// lambda and pi are a function of seed and batch. Accuracy is counted by the samples' own labels. Logs `mixup/lambda`.
+/// H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
+class Mixup {
+public:
+    /// The name in traces.
+    static constexpr std::string_view name = "Mixup";
+
+    /// Throws std::invalid_argument unless alpha is finite and above 0.
+    explicit Mixup(double alpha = 0.2) : alpha_(alpha) {
+        if (!(alpha > 0) || !std::isfinite(alpha)) refuse("Mixup", "alpha", alpha, "a finite number above 0");
+    }
+
+    /// At Event::batch_start.
+    template <class State>
+    [[nodiscard]] bool match(Event event, const State&) const {
+        return event == Event::batch_start;
+    }
+    /// Mixes the batch's images and targets.
+    template <class T>
+    void apply(Event, State<T>& state, Logger& logger) const {
+        auto& batch = state.batch;
+        const auto samples = static_cast<Index>(batch.labels.size());
+        const std::uint64_t step = state.timestamp.batch;
+        const double share = symmetric_beta_from(state.seed, Stream::mixup, step, alpha_);
+        const std::vector<Index> partner = random_permutation(samples, state.seed, Stream::mixup, step);
+        const Tensor<T> targets = batch.targets ? batch.targets : detail::one_hot<T>(batch.labels, state.classes);
+        batch.images = detail::mix_samples(batch.images, partner, share);
+        batch.targets = detail::mix_samples(targets, partner, share);
+        logger.log("mixup/lambda", share);
+    }
+
+private:
+    double alpha_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,57 @@
+// A model as algorithms see it, whatever its type.
+#pragma once
+
+#include "sd/stochastic_depth/blocks.hpp"
+#include "sd/stochastic_depth/surgery.hpp"
+
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// A residual block of the model that can be made stochastic.
+struct BlockView {
+    std::string name;                           ///< full name in the model, such as "layer1.0"
+    std::string layer_name;                     ///< its branch's name, which surgery goes by; may be empty
+    const AnyPolicy* policy;                    ///< who is dropped, and when
+    const Mask* mask;                           ///< which samples of the last pass kept the branch
+    std::function<void(AnyPolicy)> set_policy;  ///< as StochasticResidual::set_policy
+};
+
+/// Looks at a model, which must outlive the view and stay where it is.
+class ModelView {
+public:
+    /// Of any model with visit(visitor).
+    template <class Model>
+    explicit ModelView(Model& model)
+        : surgery_([&model](const StochasticDepthOptions& options, const std::vector<OptimizerView>& optimizers) {
+              sd::apply_stochastic_depth(model, options, optimizers);
+          }) {
+        for_each_block(model, [&](const std::string& name, auto& block) {
+            using Block = std::remove_reference_t<decltype(block)>;
+            blocks_.push_back({.name = name,
+                               .layer_name = branch_name<typename Block::Branch>(),
+                               .policy = &block.policy(),
+                               .mask = &block.mask(),
+                               .set_policy = [&block](AnyPolicy policy) { block.set_policy(std::move(policy)); }});
+        });
+    }
+
+    /// As the function of that name, on the model.
+    void apply_stochastic_depth(const StochasticDepthOptions& options,
+                                const std::vector<OptimizerView>& optimizers = {}) const {
+        surgery_(options, optimizers);
+    }
+
+    /// All blocks that can be made stochastic, in forward order.
+    [[nodiscard]] std::span<const BlockView> blocks() const { return blocks_; }
+
+private:
+    std::function<void(const StochasticDepthOptions&, const std::vector<OptimizerView>&)> surgery_;
+    std::vector<BlockView> blocks_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,338 @@
+// The training loop.
+#pragma once
+
+#include "sd/cpu/cross_entropy.hpp"
+#include "sd/cpu/residual_join.hpp"
+#include "sd/nn/resnet.hpp"
+#include "sd/train/engine.hpp"
+#include "sd/train/trainer_options.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// Trains a model:
+///
+///     sd::Trainer trainer(model, optimizer, train_loader, eval_loader,
+///                         {.max_duration = "90ep", .algorithms = {sd::StochasticDepth(options)}});
+///     trainer.fit();
+///
+/// The events of a run stand in event.hpp. What a batch does is a function of model, optimizer, seed and timestamp, so
+/// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
+/// optimizer) goes on as the other would have.
+///
+/// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
+/// `images_per_second` and, if there are stochastic blocks, one number for each of them in
+/// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks. After
+/// every epoch: the first three as `.../train_epoch`, over all its batches, and `images_per_second`, over those since
+/// fit() began. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are fractions.
+template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
+class Trainer {
+public:
+    using T = typename Model::value_type;
+    using Device = typename Model::device_type;
+    /// What trains the model's parameters.
+    using Optimizer = Sgd<accumulate_t<T>, Device>;
+    /// The settings.
+    using Options = TrainerOptions<typename Model::value_type, typename Model::device_type>;
+
+    /// Model and optimizer are looked at and must outlive the trainer; loaders are copied. Runs Event::init.
+    /// Throws std::invalid_argument for settings outside their ranges or a loader without batches.
+    Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
+            const TrainLoader& train_loader, const EvalLoader& eval_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+        : Trainer(model, optimizer, train_loader, std::optional<EvalLoader>(eval_loader), std::move(options), 0) {}
+    /// The same without evaluations.
+    Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
+            const TrainLoader& train_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+        : Trainer(model, optimizer, train_loader, std::optional<EvalLoader>(), std::move(options), 0) {}
+
+    Trainer(const Trainer&) = delete;
+    Trainer& operator=(const Trainer&) = delete;
+
+    /// Trains from state().timestamp to the end of the run, or until a stop is requested. Throws std::runtime_error,
+    /// before the optimizer steps, if a loss is not finite, and what loaders, algorithms and loggers throw.
+    FitEnd fit() {
+        if (state_.is_finished()) return FitEnd::finished;
+        state_.stopping = false;
+        run_event(Event::fit_start);
+        logger_.start(state_.run, state_.timestamp);
+        watch_ = Clock::now();
+        epoch_speed_ = {};
+        while (!state_.is_finished() && !state_.stopping) train_epoch();
+        const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
+        if (end == FitEnd::finished) run_event(Event::fit_end);
+        logger_.write(LogEvent::fit_end, state_.timestamp);
+        stop_.store(false);
+        return end;
+    }
+
+    /// Makes fit() return after the batch under way and its checkpoint event. To be called from any thread or from a
+    /// signal's handler.
+    void request_stop() noexcept { stop_.store(true); }
+
+    /// The score of the model as it is, on the loader for evaluation: running statistics, all blocks, no smoothing.
+    /// Throws std::invalid_argument if there is no such loader.
+    Score evaluate() {
+        if (!eval_loader_) refuse("Trainer::evaluate", "loader for evaluation", "none", "one");
+        state_.eval_score = {};
+        run_event(Event::eval_start);
+        for (auto& batch : eval_loader_->epoch(0, 0)) {
+            state_.batch = {std::move(batch.images), std::move(batch.labels)};
+            run_event(Event::eval_batch_start);
+            run_event(Event::eval_before_forward);
+            state_.logits = model_.forward(state_.batch.images, Context::eval());
+            run_event(Event::eval_after_forward);
+            const std::span<const Index> labels(state_.batch.labels);
+            state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
+            state_.eval_score.add(state_.logits, labels, state_.loss);
+            run_event(Event::eval_batch_end);
+        }
+        run_event(Event::eval_end);
+        return state_.eval_score;
+    }
+
+    /// Puts an algorithm after the others.
+    void add(Algorithm<T, Device> algorithm) { engine_.add(std::move(algorithm)); }
+
+    /// The model.
+    [[nodiscard]] Model& model() { return model_; }
+    /// Where the run stands.
+    [[nodiscard]] State<T, Device>& state() { return state_; }
+    /// The same, read only.
+    [[nodiscard]] const State<T, Device>& state() const { return state_; }
+    /// The settings, as given.
+    [[nodiscard]] const Options& options() const { return options_; }
+    /// Where the batches come from.
+    [[nodiscard]] const TrainLoader& train_loader() const { return train_loader_; }
+    /// What the schedule multiplies: the optimizer's learning rate when the trainer was made.
+    [[nodiscard]] double base_learning_rate() const { return base_learning_rate_; }
+    /// Where metrics go.
+    [[nodiscard]] Logger& logger() { return logger_; }
+    /// What the algorithms did.
+    [[nodiscard]] const Engine<T, Device>& engine() const { return engine_; }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set a lock-free flag alone");
+
+    Trainer(Model& model, Optimizer& optimizer, const TrainLoader& train_loader, std::optional<EvalLoader> eval_loader,
+            Options options, int)
+        : model_(model),
+          options_(std::move(options)),
+          train_loader_(train_loader),
+          eval_loader_(std::move(eval_loader)),
+          base_learning_rate_(optimizer.options().learning_rate),
+          state_{.model = ModelView(model),
+                 .optimizer = optimizer,
+                 .seed = options_.seed,
+                 .run = run_length(options_.max_duration, static_cast<std::uint64_t>(train_loader_.batches()),
+                                   static_cast<std::uint64_t>(train_loader_.samples()),
+                                   static_cast<std::uint64_t>(train_loader_.batch_size())),
+                 .classes = train_loader_.num_classes()},
+          logger_(options_.loggers),
+          engine_(options_.algorithms) {
+        if (options_.microbatches < 1) refuse("Trainer", "microbatches", options_.microbatches, "1 or more");
+        if (options_.eval_interval.value() == 0) {
+            refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
+        }
+        if (eval_loader_ && eval_loader_->batches() < 1) {
+            refuse("Trainer", "batches of the loader for evaluation", eval_loader_->batches(), "1 or more");
+        }
+        run_event(Event::init);
+    }
+
+    void run_event(Event event) { engine_.run_event(event, state_, logger_); }
+
+    /// What is left of the epoch under way, or of the run if that ends earlier.
+    void train_epoch() {
+        const auto epoch = static_cast<Index>(state_.timestamp.epoch);
+        const auto first = static_cast<Index>(state_.timestamp.batch_in_epoch);
+        if (first == 0) run_event(Event::epoch_start);
+        if (state_.timestamp.batch_in_epoch < state_.run.batches_per_epoch) {
+            for (auto& batch : train_loader_.epoch(epoch, first)) {
+                state_.batch = {std::move(batch.images), std::move(batch.labels)};
+                train_batch();
+                if (state_.stopping) return;
+                if (state_.is_finished()) break;
+            }
+        }
+        if (state_.timestamp.batch_in_epoch == state_.run.batches_per_epoch) finish_epoch();
+    }
+
+    void train_batch() {
+        state_.optimizer.set_learning_rate(base_learning_rate_ *
+                                           options_.learning_rate.factor(state_.timestamp, state_.run));
+        run_event(Event::batch_start);
+        state_.optimizer.zero_grad();
+        const auto samples = static_cast<Index>(state_.batch.labels.size());
+        state_.microbatches = std::min(options_.microbatches, samples);
+        kept_.assign(state_.model.blocks().size(), 0.0);
+        Score score;
+        for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
+            train_microbatch(samples);
+            score.add(state_.logits, state_.part.labels, state_.loss);
+        }
+        state_.optimizer.step();
+        state_.epoch_score.add(score);
+
+        const Timestamp before = state_.timestamp;
+        state_.timestamp.to_next_batch(score.samples);
+        run_event(Event::batch_end);
+        log_batch(score);
+        // A run that ends within an epoch is evaluated at its end too.
+        finish_part(before, state_.is_finished(), Event::batch_checkpoint);
+    }
+
+    /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of their
+    /// gradients is that of the whole batch.
+    void train_microbatch(Index samples) {
+        const Index first = state_.microbatch * samples / state_.microbatches;
+        const Index last = (state_.microbatch + 1) * samples / state_.microbatches;
+        state_.part = state_.microbatches == 1 ? state_.batch : part_of_batch(first, last);
+        run_event(Event::before_forward);
+        state_.logits =
+            model_.forward(state_.part.images, Context::train({.step = state_.timestamp.batch,
+                                                               .seed = state_.seed,
+                                                               .sample_offset = static_cast<std::uint64_t>(first)}));
+        count_kept();
+        run_event(Event::after_forward);
+        run_event(Event::before_loss);
+        const double smoothing = state_.loss_options.label_smoothing;
+        with_target([&](const auto& target) {
+            state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, target, smoothing));
+        });
+        expect_finite_loss();
+        run_event(Event::after_loss);
+        run_event(Event::before_backward);
+        Tensor<T, Device> dlogits;
+        with_target([&](const auto& target) { dlogits = cross_entropy_by_input(state_.logits, target, smoothing); });
+        if (state_.microbatches > 1) {
+            const T share = static_cast<T>(static_cast<double>(last - first) / static_cast<double>(samples));
+            for (T& d : dlogits) d = d * share;
+        }
+        if constexpr (requires { model_.backward(dlogits, InputGradient::skipped); }) {
+            model_.backward(dlogits, InputGradient::skipped);
+        } else {
+            model_.backward(dlogits);
+        }
+        run_event(Event::after_backward);
+    }
+
+    [[nodiscard]] LabelledImages<T, Device> part_of_batch(Index first, Index last) const {
+        PooledVector<Index> samples;
+        for (Index n = first; n < last; ++n) samples.push_back(n);
+        const auto& batch = state_.batch;
+        return {gather_samples(batch.images, samples),
+                {batch.labels.begin() + first, batch.labels.begin() + last},
+                batch.targets ? gather_samples(batch.targets, samples) : Tensor<T, Device>()};
+    }
+
+    /// Calls use with what the loss compares the logits with.
+    template <class Use>
+    void with_target(const Use& use) const {
+        if (state_.part.targets) {
+            use(state_.part.targets);
+        } else {
+            use(std::span<const Index>(state_.part.labels));
+        }
+    }
+
+    void expect_finite_loss() const {
+        if (std::isfinite(state_.loss)) return;
+        throw std::runtime_error(
+            text("Trainer: loss at batch ", state_.timestamp.batch, ": got ", state_.loss,
+                 ", expected a finite number; the optimizer has not stepped. Try a smaller learning rate (now ",
+                 state_.optimizer.options().learning_rate,
+                 "), a warmup of it, or clipped gradients, from the last checkpoint"));
+    }
+
+    void finish_epoch() {
+        const Timestamp before = state_.timestamp;
+        state_.timestamp.to_next_epoch();
+        run_event(Event::epoch_end);
+        log_score("train_epoch", state_.epoch_score);
+        if (epoch_speed_.seconds > 0) logger_.log("images_per_second", epoch_speed_.samples / epoch_speed_.seconds);
+        epoch_speed_ = {};
+        logger_.write(LogEvent::epoch, state_.timestamp);
+        state_.epoch_score = {};
+        finish_part(before, state_.is_finished(), Event::epoch_checkpoint);
+    }
+
+    /// Evaluates if it is time to or must be, and lets checkpoints be written, also of a run that is to stop.
+    void finish_part(const Timestamp& before, bool must_evaluate, Event checkpoint) {
+        const bool is_time =
+            must_evaluate || reaches_interval(options_.eval_interval, before, state_.timestamp, state_.run);
+        if (eval_loader_ && is_time) {
+            log_score("eval", evaluate());
+            logger_.write(LogEvent::evaluation, state_.timestamp);
+        }
+        state_.stopping = stop_.load();
+        run_event(checkpoint);
+        watch_ = Clock::now();
+    }
+
+    void count_kept() {
+        const auto blocks = state_.model.blocks();
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            for (const auto keeps : *blocks[i].mask) kept_[i] += keeps;
+        }
+    }
+
+    void log_batch(const Score& score) {
+        log_score("train", score);
+        logger_.log("learning_rate", state_.optimizer.options().learning_rate);
+        const double seconds = std::chrono::duration<double>(Clock::now() - watch_).count();
+        logger_.log("images_per_second", static_cast<double>(score.samples) / seconds);
+        epoch_speed_.samples += static_cast<double>(score.samples);
+        epoch_speed_.seconds += seconds;
+        std::vector<double> rates, kept;
+        const auto blocks = state_.model.blocks();
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            if (!blocks[i].policy->is_stochastic()) continue;
+            rates.push_back(blocks[i].policy->drop_rate());
+            kept.push_back(kept_[i] / static_cast<double>(score.samples));
+        }
+        if (!rates.empty()) {
+            logger_.log("stochastic_depth/drop_rates", std::move(rates));
+            logger_.log("stochastic_depth/kept_fraction", std::move(kept));
+        }
+        logger_.write(LogEvent::batch, state_.timestamp);
+    }
+
+    void log_score(const char* of, const Score& score) {
+        logger_.log(text("loss/", of), score.loss());
+        logger_.log(text("accuracy/", of), score.accuracy());
+        logger_.log(text("top5_accuracy/", of), score.top5_accuracy());
+    }
+
+    struct Speed {
+        double samples = 0;
+        double seconds = 0;
+    };
+
+    Model& model_;
+    Options options_;
+    TrainLoader train_loader_;
+    std::optional<EvalLoader> eval_loader_;
+    double base_learning_rate_;
+    State<T, Device> state_;
+    Logger logger_;
+    Engine<T, Device> engine_;
+    std::vector<double> kept_;      ///< of every block, how many samples of the batch kept it
+    Clock::time_point watch_ = {};  ///< end of the batch before, evaluation and checkpoint included
+    Speed epoch_speed_;             ///< of the epoch's batches in this fit()
+    std::atomic<bool> stop_ = false;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,390 @@
+// The logger and its destinations: what is told when, what files hold, how a resumed run cuts them back.
+#include "../tools/logs.hpp"
+#include "messages.hpp"
+#include "temporary_directory.hpp"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+using sd::LogEvent;
+using sd::Logger;
+using sd::RunLength;
+using sd::Timestamp;
+using sd_test::contains;
+using sd_test::message_of;
+using sd_test::TemporaryDirectory;
+
+namespace {
+
+const RunLength run{3, 12, 4, 6};  // 2 epochs of 3 batches of 4
+
+/// The message of a failure at run time, or "fine".
+template <class Call>
+std::string failure_of(const Call& call) {
+    try {
+        call();
+    } catch (const std::runtime_error& error) {
+        return error.what();
+    }
+    return "fine";
+}
+
+std::string content_of(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Logs a run of two epochs from the batch after `first` to batch `last`, an evaluation after each epoch, with values that
+/// are a function of the batch; ends it in good order or not at all.
+void train(Logger& logger, Timestamp now, std::uint64_t last, bool ends) {
+    logger.log("stochastic_depth/num_stochastic_layers", 9);
+    logger.start(run, now);
+    while (now.batch < last) {
+        now.to_next_batch(4);
+        const auto t = static_cast<double>(now.batch);
+        logger.log("loss/train", 1 / t);
+        logger.log("learning_rate", 0.1);
+        logger.log("stochastic_depth/kept_fraction", std::vector<double>{1, t / 8});
+        logger.write(LogEvent::batch, now);
+        if (now.batch_in_epoch == 3) {
+            now.to_next_epoch();
+            logger.log("loss/train_epoch", 2 / t);
+            logger.write(LogEvent::epoch, now);
+            logger.log("accuracy/eval", t / 10);
+            logger.write(LogEvent::evaluation, now);
+        }
+    }
+    if (!ends) return;
+    logger.log("note", std::string("done"));
+    logger.write(LogEvent::fit_end, now);
+}
+
+/// A destination that keeps what it is told, in words.
+struct Memory final : sd::LogDestination {
+    std::vector<std::string> told;
+
+    void start(const RunLength& length, const sd::LogRecord& record) override {
+        told.push_back(sd::text(length.total_batches, " batches"));
+        write(record);
+    }
+    void write(const sd::LogRecord& record) override {
+        std::string words = sd::text(to_string(record.event), " at ", record.timestamp.batch, ':');
+        for (const sd::Metric& metric : record.metrics) words += ' ' + metric.name;
+        told.push_back(words);
+    }
+    void flush() override { told.push_back("flush"); }
+};
+
+/// A console whose clock and width the test sets.
+struct Console {
+    std::ostringstream out;
+    double seconds = 1000;
+    std::size_t columns = 200;
+    Logger logger;
+
+    explicit Console(bool live)
+        : logger({std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{.out = &out,
+                                                                         .live = live,
+                                                                         .seconds = [this] { return seconds; },
+                                                                         .columns = [this] { return columns; }})}) {}
+};
+
+}  // namespace
+
+TEST_CASE("the logger keeps values until the event that they belong to, the latest of each name") {
+    const auto memory = std::make_shared<Memory>();
+    const auto second = std::make_shared<Memory>();
+    Logger logger({memory, second});
+    logger.log("a", 1);
+    logger.log("b/c-d_e.2", 0.5F);
+    logger.log("a", 3);
+    REQUIRE(logger.pending().size() == 2);
+    CHECK(std::get<std::int64_t>(logger.pending()[0].value) == 3);
+    CHECK(std::get<double>(logger.pending()[1].value) == 0.5);
+    logger.start(run, {});
+    CHECK(logger.pending().empty());
+    logger.log("x", "words");
+    logger.write(LogEvent::batch, {.batch = 1});
+    logger.write(LogEvent::epoch, {.epoch = 1, .batch = 1});
+    logger.flush();
+    const std::vector<std::string> expected{"6 batches", "fit_start at 0: a b/c-d_e.2", "batch at 1: x",
+                                            "epoch at 1:", "flush"};
+    CHECK(memory->told == expected);
+    CHECK(second->told == expected);
+}
+
+TEST_CASE("names that a file could not hold are refused") {
+    Logger logger;
+    for (const char* name : {"", "a,b", "a b", "a\nb", "\"", "loss[0]", "\xc3\xa4"}) {
+        CHECK(contains(message_of([&] { logger.log(name, 1.0); }), "letters, digits, _, -, . and /"));
+    }
+    for (const char* name : {"event", "epoch", "batch", "sample"}) {
+        CHECK(contains(message_of([&] { logger.log(name, 1.0); }), "any but event, epoch, batch and sample"));
+    }
+    CHECK(logger.pending().empty());
+    CHECK(contains(message_of([] { Logger({nullptr}); }), "an empty pointer"));
+}
+
+TEST_CASE("JSON lines hold every record and every bit") {
+    const TemporaryDirectory directory;
+    const auto path = directory.write("metrics.jsonl", "of an older run\n");
+    Logger logger({std::make_shared<sd::JsonLinesLogger>(path)});
+    CHECK(content_of(path) == "of an older run\n");  // until a run starts
+    logger.start(run, {});
+    CHECK(content_of(path).empty());
+    logger.log("loss/train", 0.1 + 0.2);
+    logger.log("count", -7);
+    logger.log("nothing", std::numeric_limits<double>::quiet_NaN());
+    logger.log("words", std::string("say \"hi\"\n\xff"));
+    logger.log("kept", std::vector<double>{1, 0.25});
+    logger.write(LogEvent::batch, {.epoch = 1, .batch = 5, .sample = 20, .batch_in_epoch = 2});
+    logger.write(LogEvent::epoch, {.epoch = 2, .batch = 6});  // no metrics, no line
+    const std::string line = content_of(path);
+    CHECK(line.substr(0, 50) == R"({"event":"batch","epoch":1,"batch":5,"sample":20,")");
+    CHECK(line.find('\n') == line.size() - 1);
+    const auto object = nlohmann::json::parse(line);
+    CHECK(object.size() == 9);
+    CHECK(object["loss/train"].get<double>() == 0.1 + 0.2);
+    CHECK(object["count"].get<int>() == -7);
+    CHECK(object["nothing"].is_null());
+    CHECK(object["words"].get<std::string>() == "say \"hi\"\n\xef\xbf\xbd");
+    CHECK(object["kept"].get<std::vector<double>>() == std::vector<double>{1, 0.25});
+}
+
+TEST_CASE("CSV: a column keeps its place, a late metric gets one on the right") {
+    const TemporaryDirectory directory;
+    const auto path = directory.path() / "metrics.csv";
+    Logger logger({std::make_shared<sd::CsvLogger>(path)});
+    logger.start(run, {});
+    logger.log("loss/train", 0.1 + 0.2);
+    logger.log("kept", std::vector<double>{1, 0.25});
+    logger.write(LogEvent::batch, {.batch = 1, .sample = 4});
+    logger.log("words", std::string("say \"hi\",\nyou"));
+    logger.log("count", -7);
+    logger.write(LogEvent::evaluation, {.batch = 1, .sample = 4});
+    logger.log("loss/train", -std::numeric_limits<double>::infinity());
+    logger.write(LogEvent::batch, {.batch = 2, .sample = 8});
+    logger.write(LogEvent::epoch, {.epoch = 1, .batch = 2, .sample = 8});  // no metrics, no row
+    CHECK(content_of(path) ==
+          "event,epoch,batch,sample,loss/train,kept[0],kept[1],words,count\n"
+          "batch,0,1,4,0.30000000000000004,1,0.25,,\n"
+          "evaluation,0,1,4,,,,\"say \"\"hi\"\", you\",-7\n"
+          "batch,0,2,8,-inf,,,,\n");
+}
+
+TEST_CASE("a resumed run's file is the uninterrupted one's, wherever the first one was stopped") {
+    // `fourth` is how the line of the fourth batch begins.
+    const auto check = [](const auto& open, const std::string& fourth) {
+        const TemporaryDirectory directory;
+        const auto path = directory.path() / "part";
+        Logger uninterrupted({open(directory.path() / "whole")});
+        train(uninterrupted, {}, 6, true);
+        const std::string expected = content_of(directory.path() / "whole");
+
+        // Stopped in good order at a checkpoint, and resumed there.
+        Timestamp checkpoint;
+        for (std::uint64_t batch = 1; batch <= 6; ++batch) {
+            checkpoint.to_next_batch(4);
+            if (batch % 3 == 0) checkpoint.to_next_epoch();
+            Logger stopped({open(path)});
+            train(stopped, {}, batch, true);
+            Logger resumed({open(path)});
+            train(resumed, checkpoint, 6, true);
+            CHECK(content_of(path) == expected);
+        }
+        // Killed anywhere after the checkpoint of the fourth batch, in the middle of a line too.
+        const std::size_t needed = expected.find('\n', expected.find('\n' + fourth) + 1) + 1;
+        REQUIRE(needed > fourth.size());
+        for (std::size_t size = needed; size <= expected.size(); ++size) {
+            directory.write("part", expected.substr(0, size));
+            Logger resumed({open(path)});
+            train(resumed, {.epoch = 1, .batch = 4, .sample = 16, .batch_in_epoch = 1, .sample_in_epoch = 4}, 6, true);
+            REQUIRE(content_of(path) == expected);
+        }
+        // The checkpoint after the last batch of an epoch, before the epoch is finished: its record comes again.
+        directory.write("part", expected);
+        Logger before_epoch({open(path)});
+        before_epoch.start(run, {.epoch = 0, .batch = 3, .sample = 12, .batch_in_epoch = 3, .sample_in_epoch = 12});
+        CHECK(contains(content_of(path), "batch"));
+        CHECK_FALSE(contains(content_of(path), "\nepoch"));
+        CHECK_FALSE(contains(content_of(path), R"("epoch":1)"));
+        // A file that is not there is begun anew.
+        Logger anew({open(directory.path() / "anew")});
+        train(anew, {.epoch = 1, .batch = 3, .sample = 12}, 4, false);
+        CHECK(contains(content_of(directory.path() / "anew"), "num_stochastic_layers"));
+    };
+    SUBCASE("JSON lines") {
+        check([](const std::filesystem::path& path) { return std::make_shared<sd::JsonLinesLogger>(path); },
+              R"({"event":"batch","epoch":1,"batch":4,)");
+    }
+    SUBCASE("CSV") {
+        check([](const std::filesystem::path& path) { return std::make_shared<sd::CsvLogger>(path); }, "batch,1,4,");
+    }
+}
+
+TEST_CASE("a file that is no log of metrics is refused and left alone") {
+    const TemporaryDirectory directory;
+    const auto refused = [&](auto open, const std::string& content, const std::string& expected) {
+        const auto path = directory.write("file", content);
+        Logger logger({open(path)});
+        const std::string message = failure_of([&] { logger.start(run, {.batch = 4}); });
+        CAPTURE(message);
+        CHECK(contains(message, path.string()));
+        CHECK(contains(message, expected));
+        CHECK(content_of(path) == content);
+    };
+    const auto json = [](const std::filesystem::path& path) { return std::make_shared<sd::JsonLinesLogger>(path); };
+    const std::string first = R"({"event":"batch","epoch":0,"batch":1})"
+                              "\n";
+    refused(json, first + "{\n", "line 2");
+    refused(json, first + "[]\n", "line 2");
+    refused(json,
+            first + R"({"event":"batch","epoch":0})"
+                    "\n",
+            "line 2");
+    refused(json,
+            first + R"({"event":"pause","epoch":0,"batch":1})"
+                    "\n",
+            "\"pause\"");
+    refused(json,
+            first + R"({"event":"batch","epoch":"0","batch":1})"
+                    "\n",
+            "a JSON object with event, epoch and batch");
+    const auto csv = [](const std::filesystem::path& path) { return std::make_shared<sd::CsvLogger>(path); };
+    refused(csv, "name,value\n", "expected event,epoch,batch,sample");
+    refused(csv, "event,epoch,batch,samples\n", "expected event,epoch,batch,sample");
+    const std::string header = "event,epoch,batch,sample,a\n";
+    refused(csv, header + "batch,0,1,4,1\nbatch,0,x,4,1\n", "line 3: got \"batch,0,x,4,1\"");
+    refused(csv, header + "batch,0\n", "line 2");
+    refused(csv, header + "pause,0,1,4,1\n", "line 2");
+    refused(csv, header + "batch,-1,1,4,1\n", "line 2");
+}
+
+TEST_CASE("a file that cannot be written is an error, at once") {
+    CHECK(
+        contains(failure_of([] { sd::JsonLinesLogger("/nowhere/metrics.jsonl"); }), "/nowhere/metrics.jsonl: opening"));
+    CHECK(contains(failure_of([] { sd::CsvLogger("/nowhere/metrics.csv"); }), "/nowhere/metrics.csv: opening"));
+    // A device that is always full.
+    const auto full = [](std::shared_ptr<sd::LogDestination> destination) {
+        Logger logger({std::move(destination)});
+        logger.start(run, {});
+        logger.log("a", 1);
+        return failure_of([&] { logger.write(LogEvent::batch, {.batch = 1}); });
+    };
+    CHECK(contains(full(std::make_shared<sd::JsonLinesLogger>("/dev/full")), "/dev/full: writing: got No space left"));
+    CHECK(contains(full(std::make_shared<sd::CsvLogger>("/dev/full")), "/dev/full: writing: got No space left"));
+}
+
+TEST_CASE("the console writes a line an epoch, with its evaluation") {
+    Console console(false);
+    train(console.logger, {}, 4, false);
+    console.seconds += 3725;
+    console.logger.write(LogEvent::fit_end, {.epoch = 1, .batch = 4});
+    CHECK(console.out.str() ==
+          "trains 2 epochs of 3 batches  num stochastic layers 9\n"
+          "epoch 1/2  loss 0.6667  learning rate 0.1  eval:  accuracy 30.00 %\n"
+          "stopped at batch 4 of 6 after 1:02:05\n");
+}
+
+TEST_CASE("the console tells evaluations between epochs, epochs without one, and where a resumed run starts") {
+    Console console(false);
+    Timestamp now{.epoch = 1, .batch = 3};
+    console.logger.start(run, now);
+    now.to_next_batch(4);
+    console.logger.log("loss/train", 0.25);
+    console.logger.log("images_per_second", 1234.5);
+    console.logger.write(LogEvent::batch, now);
+    console.logger.log("loss/eval", 0.5);
+    console.logger.write(LogEvent::evaluation, now);
+    now.to_next_batch(4);
+    now.to_next_batch(4);
+    now.to_next_epoch();
+    console.logger.write(LogEvent::epoch, now);
+    console.logger.write(LogEvent::fit_end, now);
+    CHECK(console.out.str() ==
+          "trains 2 epochs of 3 batches, from batch 3 on\n"
+          "batch 4/6  eval:  loss 0.5000\n"
+          "epoch 2/2  loss 0.2500  1234 images/s\n"
+          "finished after 0:00\n");
+}
+
+TEST_CASE("on a terminal a line moves along and tells the time left") {
+    Console console(true);
+    Timestamp now{.batch = 1, .batch_in_epoch = 1};
+    console.logger.start(run, now);
+    const auto shown = [&](double seconds) {
+        console.out.str("");
+        console.seconds += seconds;
+        now.to_next_batch(4);
+        console.logger.log("loss/train", 0.25);
+        console.logger.write(LogEvent::batch, now);
+        return console.out.str();
+    };
+    // 30 s for the first of the five batches that are left: 120 s for the other four.
+    CHECK(shown(30) == "\repoch 1/2  batch 2/3  33 %, 2:00 left  loss 0.2500\033[K");
+    CHECK(shown(0.05).empty());  // too soon to be read
+    console.columns = 12;
+    now.to_next_epoch();
+    CHECK(shown(30) == "\repoch 2/2  \033[K");
+    // What comes next takes the line's place.
+    console.out.str("");
+    console.logger.write(LogEvent::fit_end, now);
+    CHECK(console.out.str() == "\r\033[Kstopped at batch 4 of 6 after 1:00\n");
+}
+
+TEST_CASE("a line that is not finished ends with the console") {
+    std::ostringstream out;
+    {
+        double seconds = 0;
+        Logger logger(
+            {std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{.out = &out,
+                                                                    .live = true,
+                                                                    .seconds = [&] { return seconds; },
+                                                                    .columns = [] { return std::size_t{80}; }})});
+        logger.start(run, {});
+        seconds = 1;
+        logger.write(LogEvent::batch, {.batch = 1, .batch_in_epoch = 1});
+        REQUIRE(out.str().back() == 'K');
+    }
+    CHECK(out.str().back() == '\n');
+}
+
+TEST_CASE("a console that cannot be written is an error") {
+    Console console(false);
+    console.out.setstate(std::ios::badbit);
+    CHECK(contains(failure_of([&] { console.logger.start(run, {}); }), "console: writing"));
+    CHECK(contains(message_of([] { sd::ConsoleLogger(sd::ConsoleOptions{.out = nullptr}); }), "a stream"));
+}
+
+TEST_CASE("destinations by name") {
+    using tools::LogName;
+    CHECK(tools::parse_logs("console") == std::vector<LogName>{{"console", ""}});
+    CHECK(tools::parse_logs("console,jsonl:a/b:c.jsonl,csv:d.csv") ==
+          std::vector<LogName>{{"console", ""}, {"jsonl", "a/b:c.jsonl"}, {"csv", "d.csv"}});
+    for (const char* list : {"", ",", "console,", "consoles", "console:", "console:file", "jsonl", "jsonl:", "csv:",
+                             "tensorboard:x", "console,console", "csv:a,csv:a", "jsonl:a,csv:a", " console"}) {
+        CAPTURE(list);
+        CHECK(contains(message_of([&] { static_cast<void>(tools::parse_logs(list)); }),
+                       "expected console, jsonl:FILE or csv:FILE"));
+    }
+    const TemporaryDirectory directory;
+    const auto file = [&](const char* name) { return (directory.path() / name).string(); };
+    const auto logs = tools::open_logs("csv:" + file("a") + ",console,jsonl:" + file("b"));
+    REQUIRE(logs.size() == 3);
+    CHECK(dynamic_cast<sd::CsvLogger*>(logs[0].get()) != nullptr);
+    CHECK(dynamic_cast<sd::ConsoleLogger*>(logs[1].get()) != nullptr);
+    CHECK(dynamic_cast<sd::JsonLinesLogger*>(logs[2].get()) != nullptr);
+    CHECK(std::filesystem::exists(file("a")));
+    CHECK(std::filesystem::exists(file("b")));
+}

@@ -1,0 +1,62 @@
+// Where the training tool logs: what `console,jsonl:FILE,csv:FILE` stands for.
+#pragma once
+
+#include "sd/train/console_logger.hpp"
+#include "sd/train/csv_logger.hpp"
+#include "sd/train/json_lines_logger.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace tools {
+
+/// A destination of the log: `console`, or `jsonl` or `csv` with a file.
+struct LogName {
+    std::string kind;
+    std::string file;
+
+    friend bool operator==(const LogName&, const LogName&) = default;
+};
+
+/// The destinations in a list with commas between them. Throws std::invalid_argument for an unknown one, one without its
+/// file, or one twice; opens nothing.
+inline std::vector<LogName> parse_logs(std::string_view list) {
+    const auto fail = [&](std::string_view item) {
+        sd::refuse("--log", "destination", sd::text('"', item, '"'),
+                   "console, jsonl:FILE or csv:FILE, each once, with commas between them");
+    };
+    std::vector<LogName> names;
+    while (true) {
+        const std::size_t comma = list.find(',');
+        const std::string_view item = list.substr(0, comma);
+        const std::size_t colon = item.find(':');
+        const LogName name{std::string(item.substr(0, colon)),
+                           std::string(colon == std::string_view::npos ? "" : item.substr(colon + 1))};
+        const bool is_file = name.kind == "jsonl" || name.kind == "csv";
+        if (is_file ? name.file.empty() : item != "console") fail(item);
+        const auto same = [&](const LogName& other) { return is_file ? other.file == name.file : other == name; };
+        if (std::any_of(names.begin(), names.end(), same)) fail(item);
+        names.push_back(name);
+        if (comma == std::string_view::npos) return names;
+        list.remove_prefix(comma + 1);
+    }
+}
+
+/// Opens the destinations of a list. Throws std::invalid_argument as parse_logs does, std::runtime_error for a file that
+/// cannot be written.
+inline std::vector<std::shared_ptr<sd::LogDestination>> open_logs(std::string_view list) {
+    std::vector<std::shared_ptr<sd::LogDestination>> destinations;
+    for (const LogName& name : parse_logs(list)) {
+        if (name.kind == "console") destinations.push_back(std::make_shared<sd::ConsoleLogger>());
+        if (name.kind == "jsonl") destinations.push_back(std::make_shared<sd::JsonLinesLogger>(name.file));
+        if (name.kind == "csv") destinations.push_back(std::make_shared<sd::CsvLogger>(name.file));
+    }
+    return destinations;
+}
+
+}  // namespace tools
