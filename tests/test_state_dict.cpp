@@ -74,6 +74,11 @@ TEST_CASE("files that do not fit are refused, and the model stays as it was") {
     CHECK(
         contains(error_of(model, with("", [](auto& file) { file.add("fc.scale", sd::Tensor<float>(sd::Shape{10})); })),
                  "\"fc.scale\""));
+    const std::string error =
+        error_of(model, with("fc.bias", [](auto& file) { file.add("fc.scale", sd::Tensor<float>(sd::Shape{10})); }));
+    CHECK(contains(error, "2 of its tensors"));
+    CHECK(contains(error, "\"fc.bias\": got none"));
+    CHECK(contains(error, "\"fc.scale\": got it"));
     const auto after = sd::state_dict(model).tensor<float>("conv1.weight");
     CHECK(std::equal(before.begin(), before.end(), after.begin()));
     CHECK(error_of(model, with("", nothing)) == "accepted");

@@ -5,12 +5,15 @@
 #include "networks.hpp"
 
 #include "sd/io/state_dict.hpp"
+#include "sd/train/checkpoint_saver.hpp"
 
 #include <CLI/CLI.hpp>
 
 #include <iomanip>
 #include <iostream>
 #include <limits>
+#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -44,6 +47,10 @@ struct Settings {
     std::string log = "console";
     std::string weights;
     std::string save;
+    std::string checkpoint_dir;
+    std::string checkpoint_interval = "1ep";
+    Index keep = 3;
+    bool resume = false;
 };
 
 /// Accepts a text that `parse` accepts; the message of a refusal is the library's.
@@ -141,6 +148,16 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--weights", settings.weights, "safetensors file to start from, with torchvision's names");
     app.add_option("--save", settings.save,
                    "safetensors file for the weights, written after each epoch and at the end");
+    CLI::Option* directory = app.add_option("--checkpoint-dir", settings.checkpoint_dir, "the run's own folder");
+    app.add_option("--checkpoint-interval", settings.checkpoint_interval, "between checkpoints")
+        ->needs(directory)
+        ->check(parsed_by(time, "TIME"))
+        ->capture_default_str();
+    app.add_option("--keep", settings.keep, "checkpoints that stay")
+        ->needs(directory)
+        ->check(at_least(Index{1}))
+        ->capture_default_str();
+    app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
 }
 
 /// Writes the model's weights after each epoch and at the end.
@@ -185,6 +202,35 @@ std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& 
     return algorithms;
 }
 
+/// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
+std::map<std::string, std::string> checkpoint_settings(const Settings& settings) {
+    return {{"model", settings.model},
+            {"data", settings.data.substr(0, settings.data.find(':'))},
+            {"image_size", sd::text(settings.image_size)},
+            {"stochastic_method", settings.stochastic_method},
+            {"compute", settings.compute},
+            {"scaling", settings.scaling},
+            {"drop_rate", sd::detail::number_text(settings.drop_rate)},
+            {"drop_distribution", settings.drop_distribution},
+            {"drop_warmup", settings.drop_warmup},
+            {"label_smoothing", sd::detail::number_text(settings.label_smoothing)},
+            {"mixup", sd::detail::number_text(settings.mixup)}};
+}
+
+/// Goes on from the newest checkpoint and says so.
+template <class Trainer>
+void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const Settings& settings) {
+    const auto found = saver.resume();
+    if (!found) {
+        std::cout << "no checkpoint in " << settings.checkpoint_dir << ": the run starts" << std::endl;
+        return;
+    }
+    for (const auto& [path, reason] : found->skipped) std::cerr << "train: skipped: " << reason << '\n';
+    const sd::Timestamp& timestamp = trainer.state().timestamp;
+    std::cout << "resumed from " << found->path.string() << ": " << timestamp.epoch << " epochs, " << timestamp.batch
+              << " batches done" << std::endl;
+}
+
 template <class Model>
 sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings) {
     if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
@@ -210,6 +256,14 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
                          .microbatches = settings.grad_accum,
                          .eval_interval = settings.eval_interval,
                          .loggers = tools::open_logs(settings.log)});
+    std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
+    if (!settings.checkpoint_dir.empty()) {
+        saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,
+                                                     .interval = settings.checkpoint_interval,
+                                                     .keep = settings.keep,
+                                                     .settings = checkpoint_settings(settings)});
+        if (settings.resume) resume(*saver, trainer, settings);
+    }
     const tools::StopOnInterrupt stop(trainer);
     return trainer.fit();
 }

@@ -102,17 +102,20 @@ template <class T>
 [[nodiscard]] BatchNormSums<T> merge_row_sums(const Tensor<T>& partial, const Tensor<T>& inverse_std) {
     const Index channels = partial.extent(2);
     BatchNormSums<T> sums{Tensor<T>(Shape{channels}), Tensor<T>(Shape{channels})};
-    parallel_ranges(channels, 64, [&](Index first, Index last) {
-        for (Index c = first; c < last; ++c) {
-            double dweight = 0;
-            double dbias = 0;
-            for (Index chunk = 0; chunk < partial.extent(0); ++chunk) {
-                const T* part = partial.data() + chunk * 2 * channels;
-                dweight += static_cast<double>(part[c]);
-                dbias += static_cast<double>(part[channels + c]);
+    constexpr Index together = 64;
+    parallel_ranges(channels, together, [&](Index first, Index last) {
+        double dweight[together] = {};
+        double dbias[together] = {};
+        for (Index chunk = 0; chunk < partial.extent(0); ++chunk) {
+            const T* part = partial.data() + chunk * 2 * channels + first;
+            for (Index c = 0; c < last - first; ++c) {
+                dweight[c] += static_cast<double>(part[c]);
+                dbias[c] += static_cast<double>(part[channels + c]);
             }
-            sums.dweight.data()[c] = static_cast<T>(dweight * static_cast<double>(inverse_std.data()[c]));
-            sums.dbias.data()[c] = static_cast<T>(dbias);
+        }
+        for (Index c = first; c < last; ++c) {
+            sums.dweight.data()[c] = static_cast<T>(dweight[c - first] * static_cast<double>(inverse_std.data()[c]));
+            sums.dbias.data()[c] = static_cast<T>(dbias[c - first]);
         }
     });
     return sums;

@@ -133,7 +133,8 @@ template <cpu::Vectorized T>
     for (const cpu::Lattice& lattice : lattices) {
         for (Index group = 0; group < plan.count; ++group) {
             const Index first = group * plan.in();
-            const cpu::WeightMap map{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice)};
+            const cpu::WeightMap map{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
+                                     plan.positions};
             const auto run = [&](auto epilogue) {
                 cpu::run_product<T>(source, lattice, group * plan.out(), first, weight, map,
                                     static_cast<const T*>(nullptr), target, epilogue);

@@ -42,7 +42,7 @@ public:
           x_(side.x, side.x_view),
           dy_(dy),
           plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
-          cut_(Cut::of(side.lattice, pixels_of_piece(side.depth + side.plan.out()), 1)),
+          cut_(Cut::of(side.lattice, side.y_shape[0], pixels_of_piece(side.depth + side.plan.out()), 1)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
@@ -68,7 +68,7 @@ public:
                      dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
         });
         add_spans(sums);
-        scatter_sums(sums, side_.weights(group), width_, dweight);
+        unpack_panels(sums, side_.weights(group), width_, dweight);
     }
 
 private:
@@ -90,7 +90,6 @@ private:
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
         T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
-        std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
         const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
         const Index last_piece = std::min(pieces_, (span + 1) * tasks_.pieces_each);
@@ -124,7 +123,8 @@ private:
                       .width = piece.width,
                       .tap_offsets = offsets,
                       .taps = taps_,
-                      .sums = task_sums + (panel - first_panel) * sums_of_panel_},
+                      .sums = task_sums + (panel - first_panel) * sums_of_panel_,
+                      .accumulate = p > span * tasks_.pieces_each},
                      x_ahead, dy_ahead);
             }
         }
@@ -152,10 +152,10 @@ template <cpu::Vectorized T>
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    Tensor<T> dweight(weight_shape);  // zeros, for taps that meet nothing
-    if (dy.shape().size() == 0) return dweight;
+    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
     const cpu::ForwardSide<T> side(x, geometry);
-    if (side.lattice.taps.empty()) return dweight;
+    if (side.lattice.taps.empty()) return Tensor<T>(weight_shape);
+    Tensor<T> dweight = side.reads_every_weight() ? Tensor<T>::empty(weight_shape) : Tensor<T>(weight_shape);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);

@@ -55,10 +55,12 @@ template <class T>
 
 /// How the points of a lattice are cut into pieces, by the problem's size alone.
 struct Cut {
+    static constexpr Index least_pieces = 16;  ///< if there are as many rows
+
     Index rows_each, row_tasks, columns_each, column_tasks;
 
-    /// Slabs of at most about `pixels` pixels; pieces of a row are multiples of `points`.
-    static Cut of(const Lattice& lattice, Index pixels, Index points) {
+    /// Slabs of about `pixels` pixels at most; pieces of a row are multiples of `points`.
+    static Cut of(const Lattice& lattice, Index samples, Index pixels, Index points) {
         const Index row_step = slab_row_step(lattice);
         const Index column_step = slab_column_step(lattice);
         const Index halo_rows = lattice.last_row() - lattice.first_row();
@@ -68,12 +70,15 @@ struct Cut {
         Cut cut{1, 1, lattice.width, 1};
         if (whole * (halo_rows + row_step) <= pixels) {
             const Index most = (pixels / whole - halo_rows - 1) / row_step + 1;
-            cut.row_tasks = quotient_up(lattice.height, std::clamp<Index>(most, 1, lattice.height));
-            cut.rows_each = quotient_up(lattice.height, cut.row_tasks);
+            const Index tasks = std::max(quotient_up(lattice.height, most), quotient_up(least_pieces, samples));
+            cut.rows_each = quotient_up(lattice.height, std::min(tasks, lattice.height));
             cut.row_tasks = quotient_up(lattice.height, cut.rows_each);
         } else {
-            const Index most = (pixels / (halo_rows + 1) - halo_columns) / column_step;
-            cut.columns_each = std::min(lattice.width, std::max(points, most / points * points));
+            // All pieces together a multiple of 8, or near it: few threads then finish together.
+            const Index most = std::max(points, (pixels / (halo_rows + 1) - halo_columns) / column_step);
+            const Index multiple = quotient_up(8, samples * lattice.height);
+            const Index tasks = std::max<Index>(1, (lattice.width + most * multiple / 2) / (most * multiple)) * multiple;
+            cut.columns_each = std::min(lattice.width, round_up(quotient_up(lattice.width, tasks), points));
             cut.column_tasks = quotient_up(lattice.width, cut.columns_each);
             cut.row_tasks = lattice.height;
         }

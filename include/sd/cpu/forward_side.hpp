@@ -47,11 +47,16 @@ public:
 
     /// The weights of a merged group.
     [[nodiscard]] WeightMap weights(Index group) const {
-        WeightMap map{plan.in_indices(), plan.out_indices(group), tap_positions(lattice)};
+        WeightMap map{plan.in_indices(), plan.out_indices(group), tap_positions(lattice), plan.positions};
         if (depth == plan.in()) return map;
         map.depth.clear();
         for (Index k = 0; k < depth; ++k) map.depth.push_back({k % plan.in() * plan.positions + k / plan.in(), 0});
         return map;
+    }
+
+    /// Whether each weight meets some pixel.
+    [[nodiscard]] bool reads_every_weight() const {
+        return static_cast<Index>(lattice.taps.size()) * depth == plan.positions * plan.in();
     }
 
     Pending<T> x;

@@ -25,10 +25,11 @@ struct OuterTask {
     Index rows, width;
     const Index* tap_offsets;
     Index taps;
-    T* sums;  ///< (tap, channel of x rounded up to lanes, o of the panel)
+    T* sums;          ///< (tap, channel of x rounded up to lanes, o of the panel)
+    bool accumulate;  ///< else the sums are the product alone
 };
 
-/// Adds the outer product of one panel of dy with all channels and taps of x. `step` as in multiply_tile.
+/// The outer product of one panel of dy with all channels and taps of x. `step` as in multiply_tile.
 template <class T, Index vectors, Index step>
 void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
@@ -42,6 +43,7 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
     }();
     for (Index tap = 0; tap < task.taps; ++tap) {
         for (Index channel = 0; channel < task.x_channels; channel += rows) {
+            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
             Vector<T> sum[rows][vectors] = {};
             const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
             for (Index i = 0; i < task.rows; ++i) {
@@ -49,11 +51,12 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
                     sum, task.width, x + i * task.row_step * task.x_columns * lanes<T>, constant<1>, pixel_stride,
                     task.dy + tap * task.dy_tap + i * task.width * lanes<T>, constant<lanes<T>>, task.dy_plane);
             }
-            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
 #pragma GCC unroll 16
             for (Index r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
-                for (Index v = 0; v < vectors; ++v, target += lanes<T>) store<T>(load(target) + sum[r][v], target);
+                for (Index v = 0; v < vectors; ++v, target += lanes<T>) {
+                    store<T>(task.accumulate ? load(target) + sum[r][v] : sum[r][v], target);
+                }
             }
             x_ahead.advance();
             dy_ahead.advance();
@@ -98,27 +101,6 @@ struct OuterCut {
         panel_groups = quotient_up(panels, panels_each);
     }
 };
-
-/// Writes sums (spans, panels, (tap, channel of x rounded up to lanes, o of the panel)) of the first span to where the
-/// weights stand.
-template <class T>
-void scatter_sums(const Tensor<T>& sums, const WeightMap& map, Index width, Tensor<T>& dweight) {
-    constexpr Index grain = 64;
-    const Index depth = round_up(map.depth_count(), lanes<T>);
-    const Index parts = quotient_up(map.depth_count(), grain);
-    parallel_for(sums.extent(1) * parts, [&](Index task) {
-        const Index first_column = task / parts * width;
-        const Index columns = std::min(width, map.column_count() - first_column);
-        const Index first = task % parts * grain;
-        const Index last = std::min(map.depth_count(), first + grain);
-        const T* panel = sums.data() + task / parts * sums.extent(2);
-        for (Index c = 0; c < columns; ++c) {
-            for_each_weight(map, first, last, first_column + c, [&](Index k, Index tap, Index place) {
-                dweight.data()[place] = panel[(tap * depth + k) * width + c];
-            });
-        }
-    });
-}
 
 }  // namespace cpu
 

@@ -15,7 +15,7 @@ using reference::materialize;
 namespace cpu {
 
 /// Elements that one thread takes at a time in sweeps over memory: enough to hide the cost of handing them out.
-inline constexpr Index sweep_elements = 16384;
+inline constexpr Index sweep_elements = 32768;
 
 /// Rows of `columns` elements that make about sweep_elements.
 [[nodiscard]] inline Index sweep_rows(Index columns) {

@@ -36,11 +36,11 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
                       const Each& each) {
     const Extents& image = x.extents();
     const WindowRange rows(oh, options, image.height);
-    for (Index c = 0; c < image.channels; c += lanes<T>) {
-        const Index count = std::min(lanes<T>, image.channels - c);
-        x.with_channels(c, count, [&](const auto& value_at) {
-            for (Index ow = 0; ow < out_width; ++ow) {
-                const WindowRange columns(ow, options, image.width);
+    for (Index ow = 0; ow < out_width; ++ow) {  // channels inside: the rows are then read from end to end, as they lie
+        const WindowRange columns(ow, options, image.width);
+        for (Index c = 0; c < image.channels; c += lanes<T>) {
+            const Index count = std::min(lanes<T>, image.channels - c);
+            x.with_channels(c, count, [&](const auto& value_at) {
                 Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
                 T number = 0;
@@ -53,8 +53,8 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
                     }
                 }
                 each(ow, c, count, maximum, position);
-            }
-        });
+            });
+        }
     }
 }
 
@@ -85,11 +85,17 @@ template <cpu::Vectorized T>
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
-    const Index slab = dx.size() / std::max<Index>(1, shape[0]);
+    const Index row = x.shape()[2] * x.shape()[3];
+    const Index slab = x.shape()[1] * row;
     parallel_for(shape[0], [&](Index n) {  // windows of one sample overlap: one thread takes them in order
-        std::fill_n(dx.data() + n * slab, slab, T(0));
+        Index cleared = 0;                 // rows, just before they are written, so that they still are in the cache
+        const auto clear_rows = [&](Index end) {
+            if (end > cleared) std::fill_n(dx.data() + n * slab + cleared * row, (end - cleared) * row, T(0));
+            cleared = std::max(cleared, end);
+        };
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x.shape()[1]);
+            clear_rows(rows.last);
             cpu::for_each_maximum(
                 source, options, n, oh, shape[2],
                 [&](Index ow, Index c, Index count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
@@ -106,6 +112,7 @@ template <cpu::Vectorized T>
                     }
                 });
         }
+        clear_rows(x.shape()[1]);
     });
     return dx;
 }

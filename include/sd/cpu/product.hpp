@@ -56,7 +56,7 @@ public:
           multiply_(find_multiply_tile<T>(shape_, slab_column_step(lattice))),
           chunk_(chunk_channels<T>(channels_, std::max<Index>(taps_, 1), width_)),
           chunks_(std::max<Index>(1, quotient_up(channels_, chunk_))),
-          cut_(Cut::of(lattice, slab_pixels<T>(chunk_), points_)),
+          cut_(Cut::of(lattice, source.extents().samples, slab_pixels<T>(chunk_), points_)),
           weights_(pack_panels(weight, map, width_, factors)) {}
 
     void run() {

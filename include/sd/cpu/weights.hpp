@@ -8,7 +8,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
-#include "sd/cpu/simd.hpp"
+#include "sd/cpu/transpose.hpp"
 
 #include <algorithm>
 
@@ -25,7 +25,8 @@ struct WeightIndex {
 /// The weights that take `depth` channels at some taps to `columns` channels.
 struct WeightMap {
     PooledVector<WeightIndex> depth, columns;
-    PooledVector<Index> taps;
+    PooledVector<Index> taps;  ///< positions of the kernel
+    Index positions;           ///< that a kernel has
 
     /// Whether some weights stand nowhere.
     [[nodiscard]] bool has_groups() const { return !depth.empty() && depth.back().group != 0; }
@@ -48,29 +49,179 @@ template <class Use>
     }
 }
 
+/// The order of a map whose depth and columns both go through the tensor in equal steps, one of them from a kernel to the
+/// next. What a column has of one depth channel, or of all, is then a run of memory, and `lanes` columns are moved
+/// together. Maps of merged groups, and of columns that are read as channels, have no such order.
+class WeightRuns {
+public:
+    explicit WeightRuns(const WeightMap& map)
+        : map_(map),
+          column_step_(step_of(map.columns)),
+          run_channels_(step_of(map.depth) == map.positions ? map.depth_count() : 1),
+          tap_of_(static_cast<std::size_t>(map.positions), Index{-1}) {
+        for (Index tap = 0; tap < map.tap_count(); ++tap) {
+            tap_of_[static_cast<std::size_t>(map.taps[static_cast<std::size_t>(tap)])] = tap;
+        }
+        const auto whole_kernels = [&](Index step) { return step > 0 && step % map.positions == 0; };
+        exist_ = !map.has_groups() && whole_kernels(step_of(map.depth)) && whole_kernels(column_step_) &&
+                 (run_channels_ > 1 || column_step_ == map.positions);
+    }
+
+    /// Whether there is such an order.
+    [[nodiscard]] bool exist() const { return exist_; }
+
+    /// Calls use(k, tap, weights) for depth channels [first, last), with the weights of columns [column, column +
+    /// count), at most `lanes`, and zeros in the other lanes.
+    template <class T, class Use>
+    void read(const T* weight, Index first, Index last, Index column, Index count, const Use& use) const {
+        if (column_step_ == 1) {  // kernels of one weight, columns side by side
+            const T* from = weight + map_.columns[static_cast<std::size_t>(column)].offset;
+            for (Index k = first; k < last; ++k) {
+                use(k, Index{0}, load_some(from + map_.depth[static_cast<std::size_t>(k)].offset, count));
+            }
+            return;
+        }
+        for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
+            Vector<T> values[lanes<T>];
+#pragma GCC unroll 16
+            for (Index c = 0; c < lanes<T>; ++c) {
+                values[c] = c < count ? load_some(weight + place + c * column_step_, length) : Vector<T>{};
+            }
+            transpose<T>(values);
+            for_each_tap<T>(k, position, length,
+                            [&](Index i, Index channel, Index tap) { use(channel, tap, values[i]); });
+        });
+    }
+
+    /// The reverse: writes the columns' values, value_of(k, tap), to where the weights stand. Kernel positions without a
+    /// tap become zero.
+    template <class T, class ValueOf>
+    void write(T* weight, Index first, Index last, Index column, Index count, const ValueOf& value_of) const {
+        for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
+            Vector<T> values[lanes<T>];
+#pragma GCC unroll 16
+            for (Index i = 0; i < lanes<T>; ++i) values[i] = Vector<T>{};
+            for_each_tap<T>(k, position, length,
+                            [&](Index i, Index channel, Index tap) { values[i] = value_of(channel, tap); });
+            transpose<T>(values);
+            for (Index c = 0; c < count; ++c) store_some<T>(values[c], weight + place + c * column_step_, length);
+        });
+    }
+
+private:
+    /// Elements from an index to the next, 0 if they differ or there is but one.
+    [[nodiscard]] static Index step_of(const PooledVector<WeightIndex>& indices) {
+        for (std::size_t i = 2; i < indices.size(); ++i) {
+            if (indices[i].offset - indices[i - 1].offset != indices[1].offset - indices[0].offset) return 0;
+        }
+        return indices.size() < 2 ? 0 : indices[1].offset - indices[0].offset;
+    }
+
+    /// Calls use(place, channel, position, length) for each run of a column, at most `lanes` weights at a time, which
+    /// begin at a channel and a position of its kernel.
+    template <class T, class Use>
+    [[gnu::always_inline]] void for_each_run(Index first, Index last, Index column, const Use& use) const {
+        const Index positions = map_.positions;
+        const Index channels = std::min(run_channels_, last - first);
+        for (Index k = first; k < last; k += channels) {
+            const Index place =
+                map_.columns[static_cast<std::size_t>(column)].offset + map_.depth[static_cast<std::size_t>(k)].offset;
+            for (Index i = 0; i < channels * positions; i += lanes<T>) {
+                use(place + i, k + i / positions, i % positions, std::min(lanes<T>, channels * positions - i));
+            }
+        }
+    }
+
+    /// Calls use(i, channel, tap) for those of the next `length` weights that have a tap.
+    template <class T, class Use>
+    [[gnu::always_inline]] void for_each_tap(Index channel, Index position, Index length, const Use& use) const {
+#pragma GCC unroll 16
+        for (Index i = 0; i < lanes<T>; ++i) {
+            if (i >= length) break;
+            const Index tap = tap_of_[static_cast<std::size_t>(position)];
+            if (tap >= 0) use(i, channel, tap);
+            if (++position == map_.positions) {
+                position = 0;
+                ++channel;
+            }
+        }
+    }
+
+    const WeightMap& map_;
+    Index column_step_, run_channels_;
+    PooledVector<Index> tap_of_;  ///< of a position, -1 for none
+    bool exist_;
+};
+
 /// Panels of `width` columns, zeros beyond the last one; each column times its factor, if factors are given.
 template <class T>
 [[nodiscard]] Tensor<T> pack_panels(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors) {
+    constexpr Index grain = 1 << 14;
     const Index panels = quotient_up(map.column_count(), width);
     const Index taps = map.tap_count();
     const Index panel_size = map.depth_count() * taps * width;
-    const Index blocks = quotient_up(map.depth_count(), lanes<T>);
     Tensor<T> packed = Tensor<T>::empty({panels, panel_size});
-    parallel_for(panels * blocks, [&](Index task) {
-        const Index first_column = task / blocks * width;
+    if (panel_size == 0) return packed;
+    const Index blocks = quotient_up(map.depth_count(), lanes<T>);
+    const WeightRuns runs(map);
+    const auto pack_block = [&](Index panel, Index first) {
+        const Index first_column = panel * width;
         const Index columns = std::min(width, map.column_count() - first_column);
-        const Index first = task % blocks * lanes<T>;
         const Index depth = std::min(lanes<T>, map.depth_count() - first);
-        T* target = packed.data() + task / blocks * panel_size + first * taps * width;
-        if (columns < width || map.has_groups()) std::fill_n(target, depth * taps * width, T(0));
+        T* target = packed.data() + panel * panel_size + first * taps * width;
+        const auto row = [&](Index k, Index tap) { return target + (tap * depth + k - first) * width; };
+        if (round_up(columns, lanes<T>) < width || !runs.exist()) std::fill_n(target, depth * taps * width, T(0));
+        if (runs.exist()) {
+            for (Index c = 0; c < columns; c += lanes<T>) {
+                const Index count = std::min(lanes<T>, columns - c);
+                const Vector<T> factor =
+                    factors == nullptr ? Vector<T>{} + T(1) : load_some(factors + first_column + c, count);
+                runs.read(
+                    weight.data(), first, first + depth, first_column + c, count,
+                    [&](Index k, Index tap, const Vector<T>& values) { store<T>(factor * values, row(k, tap) + c); });
+            }
+            return;
+        }
         for (Index c = 0; c < columns; ++c) {  // a column's weights lie together in the tensor
             const T factor = factors == nullptr ? T(1) : factors[first_column + c];
-            for_each_weight(map, first, first + depth, first_column + c, [&](Index k, Index tap, Index place) {
-                target[(tap * depth + k - first) * width + c] = factor * weight.data()[place];
-            });
+            for_each_weight(map, first, first + depth, first_column + c,
+                            [&](Index k, Index tap, Index place) { row(k, tap)[c] = factor * weight.data()[place]; });
+        }
+    };
+    parallel_ranges(panels * blocks, std::max<Index>(1, grain / (lanes<T> * taps * width)),
+                    [&](Index begin, Index end) {
+                        for (Index i = begin; i < end; ++i) pack_block(i / blocks, i % blocks * lanes<T>);
+                    });
+    return packed;
+}
+
+/// Writes the first span of sums (spans, panels, (tap, depth channel rounded up to lanes, column of the panel)) to where
+/// the weights stand.
+template <class T>
+void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Tensor<T>& weight) {
+    constexpr Index grain = 64;
+    const Index depth = round_up(map.depth_count(), lanes<T>);
+    const Index parts = quotient_up(map.depth_count(), grain);
+    const WeightRuns runs(map);
+    parallel_for(sums.extent(1) * parts, [&](Index task) {
+        const Index first_column = task / parts * width;
+        const Index columns = std::min(width, map.column_count() - first_column);
+        const Index first = task % parts * grain;
+        const Index last = std::min(map.depth_count(), first + grain);
+        const T* panel = sums.data() + task / parts * sums.extent(2);
+        const auto row = [&](Index k, Index tap) { return panel + (tap * depth + k) * width; };
+        if (runs.exist()) {
+            for (Index c = 0; c < columns; c += lanes<T>) {
+                runs.write(weight.data(), first, last, first_column + c, std::min(lanes<T>, columns - c),
+                           [&](Index k, Index tap) { return load(row(k, tap) + c); });
+            }
+            return;
+        }
+        for (Index c = 0; c < columns; ++c) {
+            for_each_weight(map, first, last, first_column + c,
+                            [&](Index k, Index tap, Index place) { weight.data()[place] = row(k, tap)[c]; });
         }
     });
-    return packed;
 }
 
 }  // namespace cpu

@@ -56,7 +56,7 @@ public:
         transform_back(sums);
         WeightMap map = side_.weights(group);
         map.taps = tap_positions(sorted_by_offset(side_.lattice));
-        scatter_sums(sums, map, width_, dweight);
+        unpack_panels(sums, map, width_, dweight);
     }
 
 private:
@@ -92,14 +92,14 @@ private:
         const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
         const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
         T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
-        std::fill_n(task_sums, (last_panel - first_panel) * sums_of_panel_, T(0));
         const Index first_channel = first_panel * width_;
         const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
         const Index end = std::min(all_rows_, (span + 1) * tasks_.pieces_each * rows_each_);
         Index x_positions[winograd_positions];
         for (Index p = 0; p < winograd_positions; ++p) x_positions[p] = p * memory.x.position;
 
-        for (Index row = span * tasks_.pieces_each * rows_each_; row < end; row += rows_each_) {
+        const Index begin = span * tasks_.pieces_each * rows_each_;
+        for (Index row = begin; row < end; row += rows_each_) {
             const Index last_row = std::min(end, row + rows_each_);
             transform_rows(group, row, last_row, first_channel, channels, memory);
             // What is asked for ahead: the next piece's rows of its first sample.
@@ -128,7 +128,8 @@ private:
                       .width = (last_row - row) * cut_.tile_columns,
                       .tap_offsets = x_positions,
                       .taps = winograd_positions,
-                      .sums = task_sums + (panel - first_panel) * sums_of_panel_},
+                      .sums = task_sums + (panel - first_panel) * sums_of_panel_,
+                      .accumulate = row > begin},
                      x_ahead, dy_ahead);
             }
         }

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
@@ -59,11 +60,19 @@ private:
     bool kept_ = false;
 };
 
+inline constexpr std::string_view temporary_prefix = ".sd-";
+inline constexpr std::string_view temporary_suffix = ".tmp";
+
+/// Whether a file has a name that create_temporary() gives.
+inline bool is_temporary_name(std::string_view name) {
+    return name.starts_with(temporary_prefix) && name.ends_with(temporary_suffix);
+}
+
 /// Opens a new file in the directory under a name that nobody else has; sets `path` to it.
 inline int create_temporary(const std::filesystem::path& directory, std::filesystem::path& path) {
     static std::atomic<unsigned> counter{0};
     for (int attempt = 0; attempt < 1000; ++attempt) {
-        path = directory / text(".sd-", ::getpid(), '-', counter.fetch_add(1), ".tmp");
+        path = directory / text(temporary_prefix, ::getpid(), '-', counter.fetch_add(1), temporary_suffix);
         const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (descriptor >= 0 || errno != EEXIST) return descriptor;
     }
@@ -78,6 +87,15 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
             refuse_file(path.string(), "writing", system_message(), text(bytes.size(), " more bytes written"));
         }
         bytes = bytes.subspan(static_cast<std::size_t>(written));
+    }
+}
+
+/// Brings the names in a directory to the disk. `path` names the file in errors that this is done for.
+inline void synchronise_directory(const std::filesystem::path& directory, const std::filesystem::path& path) {
+    const FileDescriptor opened(::open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+    // Some file systems cannot synchronise a directory and say EINVAL; there is nothing more to do there.
+    if (!opened.is_open() || (::fsync(opened.get()) != 0 && errno != EINVAL)) {
+        refuse_file(path.string(), "synchronising its directory", system_message(), "the new name on the disk");
     }
 }
 
@@ -133,11 +151,7 @@ inline void write_file_atomically(const std::filesystem::path& path,
         refuse_file(path.string(), "renaming the finished file", detail::system_message(), "a name for a regular file");
     }
     temporary.keep();
-    const detail::FileDescriptor parent(::open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
-    // Some file systems cannot synchronise a directory and say EINVAL; there is nothing more to do there.
-    if (!parent.is_open() || (::fsync(parent.get()) != 0 && errno != EINVAL)) {
-        refuse_file(path.string(), "synchronising its directory", detail::system_message(), "the new name on the disk");
-    }
+    detail::synchronise_directory(directory, path);
 }
 
 /// The same for a file of one piece.

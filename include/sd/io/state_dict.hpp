@@ -8,11 +8,16 @@
 #include "sd/nn/visit.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
+#include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -23,6 +28,31 @@ inline Tensor<std::int64_t> as_tensor(std::int64_t count) { return Tensor<std::i
 template <class T>
 Tensor<T> as_tensor(const Tensor<T>& tensor) {
     return tensor;
+}
+
+/// How the file's tensor of the name differs from one of the model, if it does.
+template <class T>
+std::optional<std::string> difference_from(const Tensor<T>& own, const std::string& name, const SafeTensors& file) {
+    const std::string where = text("tensor ", in_quotes(name), ": ");
+    if (!file.contains(name)) return where + "got none, expected one";
+    const SafeTensorEntry& stored = file.entry(name);
+    if (stored.dtype != DtypeOf<T>::value) {
+        return text(where, "dtype: got ", dtype_name(stored.dtype), ", expected ", dtype_name(DtypeOf<T>::value));
+    }
+    if (!std::equal(stored.shape.begin(), stored.shape.end(), own.shape().begin(), own.shape().end())) {
+        return text(where, "shape: got ", shape_text(stored.shape), ", expected ", own.shape());
+    }
+    return std::nullopt;
+}
+
+/// Refuses a file that differs from the model, if there are differences.
+inline void refuse_differences(const std::string& source, const std::vector<std::string>& differences) {
+    constexpr std::size_t most = 12;
+    if (differences.empty()) return;
+    std::string message = text(source, ": ", differences.size(), " of its tensors and the model's differ");
+    for (std::size_t i = 0; i < std::min(most, differences.size()); ++i) message += "\n  " + differences[i];
+    if (differences.size() > most) message += text("\n  and ", differences.size() - most, " more");
+    throw std::runtime_error(message);
 }
 
 }  // namespace detail
@@ -38,38 +68,41 @@ template <class Model>
     return file;
 }
 
-/// Copies parameters and buffers from a file into the model. Everything is checked before anything is changed.
-/// Throws std::runtime_error, naming file and tensor, if a tensor of the model is missing in the file or has another
-/// type or shape there, or if the file has a tensor that the model lacks.
+/// Throws std::runtime_error, naming file and tensors, if tensors of the model are missing in the file or have another
+/// type or shape there, or if the file has tensors that the model lacks: all of them are named, up to a dozen.
 template <class Model>
-void load_state_dict(Model& model, const SafeTensors& file) {
+void check_state_dict(Model& model, const SafeTensors& file) {
+    std::vector<std::string> differences;
     std::set<std::string> left(file.names().begin(), file.names().end());
     const auto check = [&]<class T>(const std::string& name, const Tensor<T>& own) {
-        const Tensor<T> stored = file.tensor<T>(name);
-        if (!(stored.shape() == own.shape())) {
-            refuse_file(file.source(), text("tensor ", detail::in_quotes(name), ": shape"), stored.shape(),
-                        own.shape());
-        }
         left.erase(name);
+        if (const auto difference = detail::difference_from(own, name, file)) differences.push_back(*difference);
     };
     for_each_state(
         model, [&](const std::string& name, const auto& parameter) { check(name, parameter->value); },
         [&](const std::string& name, const auto& buffer) { check(name, detail::as_tensor(buffer)); });
-    if (!left.empty()) {
-        refuse_file(file.source(), "tensors", text(detail::in_quotes(*left.begin()), ", which the model lacks"),
-                    "those of the model");
+    for (const std::string& name : left) {
+        differences.push_back(text("tensor ", detail::in_quotes(name), ": got it, expected none: the model lacks it"));
     }
-    const auto copy = [&]<class T>(const std::string& name, Tensor<T>& own) {
-        const Tensor<T> stored = file.tensor<T>(name);
-        std::copy(stored.begin(), stored.end(), own.begin());
+    detail::refuse_differences(file.source(), differences);
+}
+
+/// Copies parameters and buffers from a file into the model. Everything is checked before anything is changed.
+/// Throws as check_state_dict() does.
+template <class Model>
+void load_state_dict(Model& model, const SafeTensors& file) {
+    check_state_dict(model, file);
+    const auto copy = [&](const std::string& name, void* own) {
+        const std::vector<std::byte>& bytes = file.entry(name).bytes;
+        if (!bytes.empty()) std::memcpy(own, bytes.data(), bytes.size());
     };
     for_each_state(
-        model, [&](const std::string& name, auto& parameter) { copy(name, parameter->value); },
+        model, [&](const std::string& name, auto& parameter) { copy(name, parameter->value.data()); },
         [&]<class Buffer>(const std::string& name, Buffer& buffer) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                buffer = file.tensor<std::int64_t>(name).data()[0];
+                copy(name, &buffer);
             } else {
-                copy(name, buffer);
+                copy(name, buffer.data());
             }
         });
 }
