@@ -297,6 +297,9 @@ TEST_CASE("settings outside their ranges are refused") {
     CHECK(contains(refusal({.max_duration = "0ep"}), "max_duration: got 0ep"));
     CHECK(contains(refusal({.max_duration = "0.5dur"}), "max_duration: got 0.5dur"));
     CHECK(contains(refusal({.eval_interval = "0ba"}), "eval_interval: got 0ba, expected more than 0"));
+    Run beyond({.max_duration = "2ep"});
+    beyond.trainer.state().timestamp.batch_in_epoch = 4;
+    CHECK(contains(message_of([&] { beyond.trainer.fit(); }), "the loader gave: got 4, expected 3"));
     SmallNetwork<double> model;
     sd::Sgd<double> optimizer(model.parameters());
     sd::Trainer trainer(model, optimizer, small_loader<double>(4));

@@ -59,7 +59,9 @@ public:
         Algorithm(A algorithm)  // NOLINT(google-explicit-constructor)
         : held_(std::make_unique<Holder<A>>(std::move(algorithm))) {}
 
+    /// Holds a copy of the other's.
     Algorithm(const Algorithm& other) : held_(other.held_->clone()) {}
+    /// Takes the other's, which can only be assigned to or destroyed then.
     Algorithm(Algorithm&&) noexcept = default;
     Algorithm& operator=(Algorithm other) noexcept {
         held_ = std::move(other.held_);

@@ -164,7 +164,12 @@ private:
                 if (state_.is_finished()) break;
             }
         }
-        if (state_.timestamp.batch_in_epoch == state_.run.batches_per_epoch) finish_epoch();
+        if (state_.timestamp.batch_in_epoch == state_.run.batches_per_epoch) {
+            finish_epoch();
+        } else if (!state_.is_finished()) {
+            refuse("Trainer", "batches of an epoch that the loader gave", state_.timestamp.batch_in_epoch,
+                   state_.run.batches_per_epoch);
+        }
     }
 
     void train_batch() {
