@@ -42,7 +42,7 @@ public:
     using device_type = sd::Cpu;
     using Block = sd::StochasticResidual<ConvBranch<T>>;
 
-    explicit SmallNetwork(std::uint64_t seed = 1) : SmallNetwork(sd::Initializer(seed)) {}
+    SmallNetwork() : SmallNetwork(sd::Initializer(1)) {}
 
     sd::Tensor<T> forward(const sd::Tensor<T>& x, const sd::Context& context) {
         sd::Tensor<T> y = conv_.forward(x, context);

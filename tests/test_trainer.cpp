@@ -38,7 +38,8 @@ struct Observer {
 struct Run {
     explicit Run(sd::TrainerOptions<double> options, double momentum = 0, double learning_rate = 0.05)
         : optimizer(model.parameters(), {.learning_rate = learning_rate, .momentum = momentum}),
-          trainer(model, optimizer, small_loader<double>(12), small_loader<double>(6), with_depth(std::move(options))) {}
+          trainer(model, optimizer, small_loader<double>(12), small_loader<double>(6), with_depth(std::move(options))) {
+    }
 
     static sd::TrainerOptions<double> with_depth(sd::TrainerOptions<double> options) {
         const sd_test::Warnings fewer_than_8_blocks;
@@ -46,10 +47,9 @@ struct Run {
         return options;
     }
     static sd::StochasticDepth depth() {
-        return sd::StochasticDepth({.target_layer_name = "ConvBranch",
-                                    .stochastic_method = sd::StochasticMethod::sample,
-                                    .drop_rate = 0.5},
-                                   "0.5dur");
+        return sd::StochasticDepth(
+            {.target_layer_name = "ConvBranch", .stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.5},
+            "0.5dur");
     }
 
     sd_test::Warnings warnings;
@@ -62,41 +62,27 @@ struct Run {
 
 TEST_CASE("the order of events of two epochs of three batches, with an evaluation of two batches each") {
     std::vector<std::string> events;
-    Run run({.max_duration = "2ep", .algorithms = {Observer{[&](Event event, State&) {
-                 events.push_back(to_string(event));
-             }}}});
+    Run run({.max_duration = "2ep",
+             .algorithms = {Observer{[&](Event event, State&) { events.push_back(to_string(event)); }}}});
     CHECK(run.trainer.fit() == sd::FitEnd::finished);
     const std::vector<std::string> expected{
         "init", "fit_start",
         // the first epoch
-        "epoch_start",
+        "epoch_start", "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
+        "after_backward", "batch_end", "batch_checkpoint", "batch_start", "before_forward", "after_forward",
+        "before_loss", "after_loss", "before_backward", "after_backward", "batch_end", "batch_checkpoint",
         "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "epoch_end",
-        "eval_start",
-        "eval_batch_start", "eval_before_forward", "eval_after_forward", "eval_batch_end",
-        "eval_batch_start", "eval_before_forward", "eval_after_forward", "eval_batch_end",
-        "eval_end",
-        "epoch_checkpoint",
+        "after_backward", "batch_end", "batch_checkpoint", "epoch_end", "eval_start", "eval_batch_start",
+        "eval_before_forward", "eval_after_forward", "eval_batch_end", "eval_batch_start", "eval_before_forward",
+        "eval_after_forward", "eval_batch_end", "eval_end", "epoch_checkpoint",
         // the second epoch
-        "epoch_start",
+        "epoch_start", "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
+        "after_backward", "batch_end", "batch_checkpoint", "batch_start", "before_forward", "after_forward",
+        "before_loss", "after_loss", "before_backward", "after_backward", "batch_end", "batch_checkpoint",
         "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "batch_start", "before_forward", "after_forward", "before_loss", "after_loss", "before_backward",
-        "after_backward", "batch_end", "batch_checkpoint",
-        "epoch_end",
-        "eval_start",
-        "eval_batch_start", "eval_before_forward", "eval_after_forward", "eval_batch_end",
-        "eval_batch_start", "eval_before_forward", "eval_after_forward", "eval_batch_end",
-        "eval_end",
-        "epoch_checkpoint",
-        "fit_end"};
+        "after_backward", "batch_end", "batch_checkpoint", "epoch_end", "eval_start", "eval_batch_start",
+        "eval_before_forward", "eval_after_forward", "eval_batch_end", "eval_batch_start", "eval_before_forward",
+        "eval_after_forward", "eval_batch_end", "eval_end", "epoch_checkpoint", "fit_end"};
     CHECK(events == expected);
 }
 
@@ -104,9 +90,10 @@ TEST_CASE("the timestamp advances just before batch_end and epoch_end") {
     std::vector<sd::Timestamp> ends;
     std::vector<std::uint64_t> batches;
     Run run({.max_duration = "1ep", .algorithms = {Observer{[&](Event event, State& state) {
-                 if (event == Event::batch_end || event == Event::epoch_end) ends.push_back(state.timestamp);
-                 if (event == Event::after_backward) batches.push_back(state.timestamp.batch);
-             }}}});
+                                        if (event == Event::batch_end || event == Event::epoch_end)
+                                            ends.push_back(state.timestamp);
+                                        if (event == Event::after_backward) batches.push_back(state.timestamp.batch);
+                                    }}}});
     run.trainer.fit();
     CHECK(batches == std::vector<std::uint64_t>{0, 1, 2});
     const std::vector<sd::Timestamp> expected{{0, 1, 4, 1, 4}, {0, 2, 8, 2, 8}, {0, 3, 12, 3, 12}, {1, 3, 12, 0, 0}};
@@ -117,8 +104,8 @@ TEST_CASE("a run ends after its duration in epochs, batches or samples, and is e
     const auto end_of = [](const char* duration) {
         int evaluations = 0;
         Run run({.max_duration = duration, .algorithms = {Observer{[&](Event event, State&) {
-                     evaluations += event == Event::eval_end ? 1 : 0;
-                 }}}});
+                                               evaluations += event == Event::eval_end ? 1 : 0;
+                                           }}}});
         CHECK(run.trainer.fit() == sd::FitEnd::finished);
         const sd::Timestamp& t = run.trainer.state().timestamp;
         return std::vector<std::uint64_t>{t.epoch, t.batch, t.sample, t.batch_in_epoch,
@@ -197,8 +184,8 @@ TEST_CASE("what is logged, and when") {
 
 TEST_CASE("a run goes on from any batch as if it had not been interrupted") {
     using Numbers = std::vector<double>;
-    std::vector<Numbers> numbers;      // after each batch
-    std::vector<sd::Score> scores;     // of the epoch up to there
+    std::vector<Numbers> numbers;   // after each batch
+    std::vector<sd::Score> scores;  // of the epoch up to there
     std::vector<sd::Timestamp> stamps;
     const sd::TrainerOptions<double> options{.max_duration = "2ep", .algorithms = {sd::Mixup()}, .seed = 3};
     Run whole(options);
@@ -303,7 +290,9 @@ TEST_CASE("a loss that is not finite stops the run before the optimizer steps") 
 }
 
 TEST_CASE("settings outside their ranges are refused") {
-    const auto refusal = [](const sd::TrainerOptions<double>& options) { return message_of([&] { Run run(options); }); };
+    const auto refusal = [](const sd::TrainerOptions<double>& options) {
+        return message_of([&] { Run run(options); });
+    };
     CHECK(contains(refusal({.microbatches = 0}), "microbatches: got 0, expected 1 or more"));
     CHECK(contains(refusal({.max_duration = "0ep"}), "max_duration: got 0ep"));
     CHECK(contains(refusal({.max_duration = "0.5dur"}), "max_duration: got 0.5dur"));

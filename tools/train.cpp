@@ -69,7 +69,6 @@ CLI::Validator parsed_by(const Parse& parse, const std::string& form) {
 }
 
 void add_options(CLI::App& app, Settings& settings) {
-    const auto at_least = [](auto least) { return CLI::Range(least, std::numeric_limits<decltype(least)>::max()); };
     const auto finite = [](double least) {
         return CLI::Validator(
             [least](const std::string& value) -> std::string {
