@@ -20,9 +20,9 @@ namespace detail {
 
 /// A buffer as a file holds it.
 inline Tensor<std::int64_t> as_tensor(std::int64_t count) { return Tensor<std::int64_t>(Shape{}, {count}); }
-template <class T>
-Tensor<T> as_tensor(const Tensor<T>& tensor) {
-    return tensor;
+template <class T, class Device>
+Tensor<T> as_tensor(const Tensor<T, Device>& tensor) {
+    return to_host(tensor);
 }
 
 }  // namespace detail
@@ -33,7 +33,7 @@ template <class Model>
     SafeTensors file;
     file.set_metadata("format", "pt");
     for_each_state(
-        model, [&](const std::string& name, const auto& parameter) { file.add(name, parameter->value); },
+        model, [&](const std::string& name, const auto& parameter) { file.add(name, to_host(parameter->value)); },
         [&](const std::string& name, const auto& buffer) { file.add(name, detail::as_tensor(buffer)); });
     return file;
 }
@@ -44,7 +44,7 @@ template <class Model>
 template <class Model>
 void load_state_dict(Model& model, const SafeTensors& file) {
     std::set<std::string> left(file.names().begin(), file.names().end());
-    const auto check = [&]<class T>(const std::string& name, const Tensor<T>& own) {
+    const auto check = [&]<class T, class Device>(const std::string& name, const Tensor<T, Device>& own) {
         const Tensor<T> stored = file.tensor<T>(name);
         if (!(stored.shape() == own.shape())) {
             refuse_file(file.source(), text("tensor ", detail::in_quotes(name), ": shape"), stored.shape(),
@@ -59,9 +59,8 @@ void load_state_dict(Model& model, const SafeTensors& file) {
         refuse_file(file.source(), "tensors", text(detail::in_quotes(*left.begin()), ", which the model lacks"),
                     "those of the model");
     }
-    const auto copy = [&]<class T>(const std::string& name, Tensor<T>& own) {
-        const Tensor<T> stored = file.tensor<T>(name);
-        std::copy(stored.begin(), stored.end(), own.begin());
+    const auto copy = [&]<class T, class Device>(const std::string& name, Tensor<T, Device>& own) {
+        own.write(file.tensor<T>(name).data());
     };
     for_each_state(
         model, [&](const std::string& name, auto& parameter) { copy(name, parameter->value); },
