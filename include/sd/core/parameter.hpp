@@ -9,6 +9,14 @@
 
 SD_NAMESPACE_BEGIN
 
+/// sum += term, element by element; shapes are equal.
+template <class T>
+void add_to(Tensor<T>& sum, const Tensor<T>& term) {
+    T* target = sum.data();
+    const T* source = term.data();
+    for (Index i = 0; i < term.size(); ++i) target[i] = target[i] + source[i];
+}
+
 /// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
 /// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
 /// it, weight decay and momentum included.
@@ -33,9 +41,7 @@ struct Parameter {
     void add_grad(Tensor<T, Device> dvalue) {
         expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
         if (has_grad) {
-            T* sum = grad.data();
-            const T* term = dvalue.data();
-            for (Index i = 0; i < dvalue.size(); ++i) sum[i] = sum[i] + term[i];
+            add_to(grad, dvalue);
         } else {
             grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
             has_grad = true;

@@ -61,21 +61,21 @@ public:
     /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `moments` are z's statistics, needed in training.
     [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& moments, bool relu,
                                              const Context& context) {
-        using std::sqrt;
         const Index channels = running_mean_.size();
         expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
+        const bool training = context.training();
         BatchNormPass<T, Device> pass;
-        pass.batch_statistics = context.training();
-        pass.mean = context.training() ? moments.mean.clone() : running_mean_.clone();
-        pass.inverse_std = Tensor<A, Device>::empty({channels});
-        const A count = static_cast<A>(static_cast<double>(std::max<Index>(moments.count, 1)));
-        for (Index c = 0; c < channels; ++c) {
-            const A variance = context.training() ? A(moments.m2(c) / count) : running_var_(c);
-            pass.inverse_std(c) = A(1) / sqrt(A(variance + A(options_.eps)));
+        pass.batch_statistics = training;
+        pass.mean = training ? moments.mean.clone() : running_mean_.clone();
+        const BatchNormFactors<A, Device> factors =
+            training ? this->factors(moments.mean, moments.m2, std::max<Index>(moments.count, 1))
+                     : this->factors(running_mean_, running_var_, 1);
+        pass.inverse_std = factors.inverse_std;
+        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, relu);
+        if (training) {
+            ++num_batches_tracked_;
+            update_running_statistics(running_mean_, running_var_, moments, options_.momentum);
         }
-        auto [scale, shift] = scale_and_shift(pass.mean, pass.inverse_std);
-        pass.y = Pending<T, Device>(z, scale, shift, relu);
-        if (context.training()) update_running_statistics(moments);
         const Pending<T, Device> y = pass.y;
         pass_.keep(context, std::move(pass));
         return y;
@@ -88,12 +88,8 @@ public:
     };
     /// The constants of evaluation, to be folded into the layer before.
     [[nodiscard]] Affine folded() const {
-        using std::sqrt;
-        auto inverse_std = Tensor<A, Device>::empty(running_var_.shape());
-        for (Index c = 0; c < inverse_std.size(); ++c) {
-            inverse_std(c) = A(1) / sqrt(A(running_var_(c) + A(options_.eps)));
-        }
-        return scale_and_shift(running_mean_, inverse_std);
+        const BatchNormFactors<A, Device> factors = this->factors(running_mean_, running_var_, 1);
+        return {factors.scale, factors.shift};
     }
 
     /// What the last forward pass left for backward.
@@ -137,26 +133,9 @@ public:
     }
 
 private:
-    [[nodiscard]] Affine scale_and_shift(const Tensor<A, Device>& mean, const Tensor<A, Device>& inverse_std) const {
-        Affine affine{Tensor<A, Device>::empty(mean.shape()), Tensor<A, Device>::empty(mean.shape())};
-        for (Index c = 0; c < mean.size(); ++c) {
-            affine.scale(c) = weight_->value(c) * inverse_std(c);
-            affine.shift(c) = bias_->value(c) - mean(c) * affine.scale(c);
-        }
-        return affine;
-    }
-
-    void update_running_statistics(const Moments<A, Device>& moments) {
-        ++num_batches_tracked_;
-        if (moments.count == 0) return;
-        const A keep = static_cast<A>(1 - options_.momentum);
-        const A take = static_cast<A>(options_.momentum);
-        for (Index c = 0; c < running_mean_.size(); ++c) {
-            running_mean_(c) = keep * running_mean_(c) + take * moments.mean(c);
-            if (moments.count < 2) continue;  // one value has no unbiased variance
-            const A unbiased = moments.m2(c) / A(static_cast<double>(moments.count - 1));
-            running_var_(c) = keep * running_var_(c) + take * unbiased;
-        }
+    [[nodiscard]] BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,
+                                                      Index count) const {
+        return batch_norm_factors(mean, squares, count, weight_->value, bias_->value, options_.eps);
     }
 
     BatchNormOptions options_;
