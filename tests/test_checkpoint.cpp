@@ -290,6 +290,7 @@ TEST_CASE("the last few checkpoints are kept, and files of other names") {
     CHECK(sd::read_checkpoint(folder / name_of(10)).run.at("batch") == "10 again");
     CHECK(checkpoints.checkpoints() == std::vector<std::filesystem::path>{folder / name_of(10), folder / name_of(100)});
     CHECK_THROWS_AS(sd::CheckpointDirectory(directory.path(), 0), std::invalid_argument);
+    CHECK_THROWS_AS(sd::CheckpointDirectory("", 1), std::invalid_argument);
     CHECK_THROWS_AS(sd::CheckpointDirectory(folder / "notes.txt", 1), std::runtime_error);
 }
 

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -246,6 +247,31 @@ TEST_CASE("a run asked to stop finishes its batch, saves, and goes on") {
         const auto bytes = sd::read_file(directory.path() / sd::detail::checkpoint_name(9));
         CHECK(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == expected.checkpoint);
     }
+}
+
+TEST_CASE("a loss that is not finite ends the run and leaves the last good checkpoint") {
+    const sd_test::Warnings warnings;
+    const Settings settings;
+    const Result expected = uninterrupted(settings);
+    struct SpoilBatch {
+        bool match(Event event, const sd::State<float>& state) const {
+            return event == Event::batch_start && state.timestamp.batch == 5;
+        }
+        void apply(Event, sd::State<float>& state, sd::Logger&) const {
+            state.batch.images.data()[0] = std::numeric_limits<float>::quiet_NaN();
+        }
+    };
+    const TemporaryDirectory directory;
+    {
+        Run run(directory.path(), settings, nullptr, SpoilBatch());
+        CHECK(contains(error_of<std::runtime_error>([&] { run.trainer.fit(); }), "loss at batch 5: got nan"));
+    }
+    {
+        Run run(directory.path(), settings);
+        CHECK(run.saver.resume().value().path.filename() == sd::detail::checkpoint_name(4));
+        CHECK(run.trainer.fit() == sd::FitEnd::finished);
+    }
+    CHECK(newest(directory.path()) == expected.checkpoint);
 }
 
 TEST_CASE("checkpoints come when their interval does, and the last few stay") {

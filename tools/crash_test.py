@@ -24,16 +24,16 @@ import tempfile
 import time
 import zlib
 
-CONFIGURATIONS = {
-    "block": ["--stochastic-method", "block", "--checkpoint-interval", "1ep", "--lr-schedule", "cosine"],
-    "sample, mixup": ["--stochastic-method", "sample", "--checkpoint-interval", "3ba", "--mixup", "0.4",
-                      "--label-smoothing", "0.1", "--lr-schedule", "warmup:3ba,cosine"],
-    "survivors, microbatches": ["--stochastic-method", "sample", "--compute", "survivors", "--grad-accum", "2",
-                                "--checkpoint-interval", "0.2dur", "--lr-schedule", "multistep:0.5dur:0.1"],
-}
 # 43 images in batches of 9: five an epoch, the last one not full. The drop rates rise over 8 of the 13 batches.
-COMMON = ["--model", "cifar_resnet20", "--batch-size", "9", "--duration", "13ba", "--drop-rate", "0.5", "--drop-warmup",
-          "8ba", "--learning-rate", "0.05", "--eval-interval", "4ba", "--keep", "2", "--resume"]
+COMMON = {"model": "cifar_resnet20", "batch-size": 9, "duration": "13ba", "drop-rate": 0.5, "drop-warmup": "8ba",
+          "learning-rate": 0.05, "eval-interval": "4ba", "keep": 2}
+CONFIGURATIONS = {
+    "block": {"stochastic-method": "block", "checkpoint-interval": "1ep", "lr-schedule": "cosine"},
+    "sample, mixup": {"stochastic-method": "sample", "checkpoint-interval": "3ba", "mixup": 0.4, "label-smoothing": 0.1,
+                      "lr-schedule": "warmup:3ba,cosine"},
+    "survivors, microbatches": {"stochastic-method": "sample", "compute": "survivors", "grad-accum": 2,
+                                "checkpoint-interval": "0.2dur", "lr-schedule": "multistep:0.5dur:0.1"},
+}
 
 
 class Failure(Exception):
@@ -60,13 +60,16 @@ def is_whole(path):
 class Run:
     """A run in a folder of its own, which one process after the other works on."""
 
-    def __init__(self, test, configuration, extra=()):
+    def __init__(self, test, configuration, **other):
         self.test = test
         self.folder = pathlib.Path(tempfile.mkdtemp(dir=test.folder))
         self.checkpoints = self.folder / "checkpoints"
-        self.arguments = [str(test.train), "--data", f"cifar10:{test.data}", *COMMON, *CONFIGURATIONS[configuration],
-                          "--checkpoint-dir", str(self.checkpoints), "--log", f"jsonl:{self.folder / 'metrics.jsonl'}",
-                          *extra]
+        options = COMMON | CONFIGURATIONS[configuration] | {name.replace("_", "-"): value for name, value in other.items()}
+        options |= {"data": f"cifar10:{test.data}", "checkpoint-dir": self.checkpoints,
+                    "log": f"jsonl:{self.folder / 'metrics.jsonl'}"}
+        self.arguments = [str(test.train), "--resume"]
+        for name, value in options.items():
+            self.arguments += [f"--{name}", str(value)]
 
     def start(self, **faults):
         """Starts a process with one or two threads, under faults if there are any."""
@@ -94,6 +97,10 @@ class Run:
     def named(self):
         return sorted(self.checkpoints.glob("checkpoint-*.safetensors")) if self.checkpoints.exists() else []
 
+    def left_over(self):
+        """Checkpoints half written."""
+        return [str(path) for path in self.checkpoints.glob(".*")]
+
     def expect_whole(self):
         """Whatever has the name of a checkpoint is one."""
         for path in self.named():
@@ -108,7 +115,7 @@ class Run:
 
     def expect_outcome(self, expected):
         """Compares, and removes the folder."""
-        check(not list(self.checkpoints.glob(".*")), f"left in {self.checkpoints}: {os.listdir(self.checkpoints)}")
+        check(not self.left_over(), f"left {self.left_over()}")
         self.expect_whole()
         name, content, lines = self.outcome()
         check(name == expected[0], f"{self.folder}: the last checkpoint is {name}, expected {expected[0]}")
@@ -139,10 +146,9 @@ class CrashTest:
     def configuration(self):
         return self.rng.choice(list(CONFIGURATIONS))
 
-    def counted_calls(self, configuration, extra=(), under=""):
+    def counted_calls(self, configuration, under="", **other):
         """The names of the system calls of a whole run on files in its folder, or one below it."""
-        run = Run(self, configuration, extra)
-        log = run.folder / "calls"
+        run = Run(self, configuration, **other)
         status, _, errors = run.go(directory=run.folder / under, log=self.folder / "calls.log")
         check(status == 0, errors)
         calls = [line.split()[1] for line in (self.folder / "calls.log").read_text().splitlines()]
@@ -191,15 +197,15 @@ class CrashTest:
     def fail_calls(self, share):
         """Every system call of two checkpoints fails, is cut short or is the last one: a run of three batches that keeps
         one checkpoint. `share`: the share of the writes that are tried, of other calls it is all."""
-        name, extra = "sample, mixup", ["--duration", "3ba", "--checkpoint-interval", "2ba", "--keep", "1"]
-        calls, expected = self.counted_calls(name, extra, "checkpoints")
+        name, short = "sample, mixup", {"duration": "3ba", "checkpoint_interval": "2ba", "keep": 1}
+        calls, expected = self.counted_calls(name, "checkpoints", **short)
         told = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
         for number, call in enumerate(calls, 1):
             if call == "write" and self.rng.random() >= share:
                 continue
             for kind in ["error", "kill", "killed"] + (["short"] if call == "write" else []):
                 error = self.rng.choice(list(told))
-                run = Run(self, name, extra)
+                run = Run(self, name, **short)
                 status, _, errors = run.go(directory=run.checkpoints, call=number, kind=kind, errno=error)
                 where = f"{kind} at call {number}, {call}: status {status}, {errors}"
                 if kind in ("kill", "killed"):
@@ -207,7 +213,7 @@ class CrashTest:
                     outcome = "killed"
                 elif status == 1:
                     check(told[error] in errors and str(run.checkpoints) in errors, where)
-                    check(not list(run.checkpoints.glob(".*")), where + str(os.listdir(run.checkpoints)))
+                    check(not run.left_over(), f"{where}: left {run.left_over()}")
                     outcome = "error told"
                 else:
                     # What fails when a file is closed that was read, or when an old one is removed, harms nobody.

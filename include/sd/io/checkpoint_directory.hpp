@@ -80,9 +80,9 @@ inline int open_locked(const std::filesystem::path& directory) {
 class CheckpointDirectory {
 public:
     /// Creates the folder if there is none. `keep`: how many checkpoints stay, 1 or more.
-    /// Throws std::invalid_argument for another number, std::runtime_error if the folder cannot be used.
+    /// Throws std::invalid_argument for another number or an empty path, std::runtime_error if the folder cannot be used.
     explicit CheckpointDirectory(const std::filesystem::path& path, Index keep)
-        : path_(std::filesystem::absolute(path / "").parent_path()), keep_(keep), lock_(lock(path_, keep)) {
+        : path_(absolute(path)), keep_(keep), lock_(lock(path_, keep)) {
         for (const auto& file : std::filesystem::directory_iterator(path_)) {
             if (file.is_regular_file() && detail::is_temporary_name(file.path().filename().string())) {
                 std::filesystem::remove(file.path());
@@ -142,6 +142,11 @@ public:
     }
 
 private:
+    /// The path from the root on, without a slash at its end.
+    static std::filesystem::path absolute(const std::filesystem::path& path) {
+        if (path.empty()) refuse("CheckpointDirectory", "path", "an empty one", "a folder for checkpoints");
+        return std::filesystem::absolute(path / "").parent_path();
+    }
     static int lock(const std::filesystem::path& path, Index keep) {
         if (keep < 1) refuse("CheckpointDirectory", "keep", keep, "1 or more");
         detail::create_directories_on_disk(path);
