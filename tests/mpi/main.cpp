@@ -42,6 +42,9 @@ int main(int argc, char** argv) {
     return sd::run_ranks(argc, argv, [&](sd::Communicator& communicator) {
         all_ranks = &communicator;
         if (communicator.rank() == 0) std::cout << "seed " << sd_test::seed << std::endl;
-        return doctest::Context(argc, argv).run();
+        doctest::Context context(argc, argv);
+        context.setOption("no-colors", true);
+        if (communicator.rank() != 0) context.setOption("minimal", true);  // failures alone
+        return context.run();
     });
 }
