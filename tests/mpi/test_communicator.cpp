@@ -18,7 +18,8 @@ using sd::Index;
 /// What `rank` gives in a test of this number.
 template <class T>
 std::vector<T> numbers_of(Index rank, std::size_t count, std::uint64_t test) {
-    const auto tensor = sd_test::random_tensor<T>({static_cast<Index>(count)}, 100 * test + static_cast<std::uint64_t>(rank));
+    const auto tensor =
+        sd_test::random_tensor<T>({static_cast<Index>(count)}, 100 * test + static_cast<std::uint64_t>(rank));
     return {tensor.begin(), tensor.end()};
 }
 

@@ -138,8 +138,8 @@ Run train_alone(Model& model, const Setting& setting) {
             sd::Mask mask(static_cast<std::size_t>(batch.samples));
             for (Index rank = 0; rank < ranks; ++rank) {
                 const sd::BatchPart part = sd::part_of_rank(batch.samples, rank, ranks);
-                const bool keep = sd::keeps_branch(rate, seed, step, static_cast<std::uint32_t>(i),
-                                                   static_cast<std::uint32_t>(rank));
+                const bool keep =
+                    sd::keeps_branch(rate, seed, step, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(rank));
                 std::fill_n(mask.begin() + part.first, part.count, keep ? 1 : 0);
             }
             block.set_mask(mask);
@@ -288,9 +288,8 @@ TEST_CASE("as one process: block-wise, the same blocks on all ranks") {
 
 TEST_CASE("as one process: block-wise, each rank its own blocks") {
     for (const auto shortcut : {sd::ShortcutKind::pad, sd::ShortcutKind::projection}) {
-        const Index lost =
-            check_as_one_process({.depth = depth(sd::StochasticMethod::block, 0.6, sd::Compute::all, false),
-                                  .shortcut = shortcut});
+        const Index lost = check_as_one_process(
+            {.depth = depth(sd::StochasticMethod::block, 0.6, sd::Compute::all, false), .shortcut = shortcut});
         CHECK((lost > 0 || sd_test::ranks().size() == 1));
     }
 }
@@ -298,10 +297,8 @@ TEST_CASE("as one process: block-wise, each rank its own blocks") {
 TEST_CASE("as one process: uneven batches, and fewer samples than ranks") {
     for (const auto compute : {sd::Compute::all, sd::Compute::survivors}) {
         // 23 samples in batches of 10, 10 and 3
-        check_as_one_process({.depth = depth(sd::StochasticMethod::sample, 0.5, compute),
-                              .batch_size = 10,
-                              .samples = 23,
-                              .steps = 6});
+        check_as_one_process(
+            {.depth = depth(sd::StochasticMethod::sample, 0.5, compute), .batch_size = 10, .samples = 23, .steps = 6});
     }
     check_as_one_process({.depth = depth(sd::StochasticMethod::block, 0.6, sd::Compute::all, false),
                           .batch_size = 10,

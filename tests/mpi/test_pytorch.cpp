@@ -72,8 +72,8 @@ TEST_CASE("gradients, losses and running statistics are those of DistributedData
     const std::vector<Index> labels(labels_of_file.begin(), labels_of_file.end());
     const Tensor<double> x = tools::to_nhwc(own("x"));
     sd::DataParallel parallel(model, ranks);
-    const Tensor<double> logits = model.forward(
-        x, parallel.context({.step = step, .seed = sd_test::seed}, 2 * x.extent(0)));
+    const Tensor<double> logits =
+        model.forward(x, parallel.context({.step = step, .seed = sd_test::seed}, 2 * x.extent(0)));
     CHECK(sd::cross_entropy_forward(logits, std::span<const Index>(labels), 0.0) ==
           doctest::Approx(own("loss")(0)).epsilon(1e-12));
     const Tensor<double> dlogits = sd::cross_entropy_by_input(logits, std::span<const Index>(labels), 0.0);
@@ -97,8 +97,7 @@ TEST_CASE("gradients, losses and running statistics are those of DistributedData
             if constexpr (std::is_same_v<Buffer, Tensor<double>>) {
                 CHECK(sd_test::relative_error(buffer, own("buffer_after." + name)) < 1e-10);
             } else {
-                CHECK(buffer ==
-                      file.tensor<std::int64_t>(of_rank(ranks.rank(), "buffer_after." + name)).data()[0]);
+                CHECK(buffer == file.tensor<std::int64_t>(of_rank(ranks.rank(), "buffer_after." + name)).data()[0]);
             }
         });
 }

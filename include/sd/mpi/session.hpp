@@ -33,8 +33,8 @@ public:
 }
 
 /// Calls body(communicator) on every rank of the job that mpirun started and returns what body returns, the exit status
-/// of this process. If it throws or returns another status than 0 on any rank, its message is printed with the rank's
-/// number, and all processes of the job end, since the others would wait for this one for ever.
+/// of this process; all ranks come to the return together. If body throws on any rank, its message is printed with the
+/// rank's number, and all processes of the job end with status 1, since the others would wait for this one for ever.
 ///
 ///     int main(int argc, char** argv) {
 ///         return sd::run_ranks(argc, argv, [&](sd::Communicator& communicator) { return train(communicator); });
@@ -44,9 +44,7 @@ int run_ranks(int argc, char** argv, const Body& body) {
     const MpiSession session(argc, argv);
     MpiCommunicator communicator;
     try {
-        const int status = body(static_cast<Communicator&>(communicator));
-        if (status == 0) return 0;
-        mpi_abort(status);
+        return body(static_cast<Communicator&>(communicator));
     } catch (const std::exception& error) {
         std::cerr << "rank " << communicator.rank() << ": " << error.what() << std::endl;
     } catch (...) {

@@ -14,10 +14,10 @@ class Required {
 public:
     /// From any number that converts to T.
     template <class Value>
-        requires std::is_convertible_v<Value, T>
-    Required(Value value) : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
+    requires std::is_convertible_v<Value, T> Required(Value value)
+        : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
     /// The setting.
-    operator T() const { return value_; }                     // NOLINT(google-explicit-constructor)
+    operator T() const { return value_; }  // NOLINT(google-explicit-constructor)
 
 private:
     T value_;
@@ -25,10 +25,11 @@ private:
 
 /// A pass in training. Masks are a function of these numbers and of nothing else.
 struct TrainPass {
-    Required<std::uint64_t> step;     ///< batches trained so far; microbatches of one batch share it; below 2^56
-    Required<std::uint64_t> seed;     ///< of the whole run
-    std::uint64_t sample_offset = 0;  ///< index of the first sample in the global batch, over all ranks and microbatches
-    std::uint32_t rank = 0;           ///< of this process among those that share the batch
+    Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
+    Required<std::uint64_t> seed;  ///< of the whole run
+    std::uint64_t sample_offset =
+        0;                   ///< index of the first sample in the global batch, over all ranks and microbatches
+    std::uint32_t rank = 0;  ///< of this process among those that share the batch
     const JointPass* joint = nullptr;  ///< the pass of all ranks, which outlives this one; sets sample_offset and rank
 };
 

@@ -274,8 +274,8 @@ private:
     Trainer& trainer_;
     CheckpointOptions options_;
     std::optional<CheckpointDirectory> directory_;  ///< rank 0's
-    Timestamp saved_ = {};  ///< of the last checkpoint written or loaded
-    bool is_own_ = false;   ///< whether the folder's checkpoints are of this run
+    Timestamp saved_ = {};                          ///< of the last checkpoint written or loaded
+    bool is_own_ = false;                           ///< whether the folder's checkpoints are of this run
 };
 
 SD_NAMESPACE_END

@@ -22,7 +22,7 @@ SD_NAMESPACE_BEGIN
 /// Settings of a GradientSum.
 struct GradientSumOptions {
     Index bucket_bytes = Index{25} << 20;  ///< gradients are sent in pieces of about this size; 1 or more
-    bool overlap = true;                   ///< send a bucket as soon as backward has come past all of it, or all at the end
+    bool overlap = true;  ///< send a bucket as soon as backward has come past all of it, or all at the end
 };
 
 /// Replaces the gradients of some parameters by their sums over all ranks. Sums have the same bits for any bucket size,
@@ -145,9 +145,8 @@ private:
     }
 
     static void copy(const T* source, Index count, T* target) {
-        parallel_ranges(count, 65536, [&](Index first, Index last) {
-            std::copy(source + first, source + last, target + first);
-        });
+        parallel_ranges(count, 65536,
+                        [&](Index first, Index last) { std::copy(source + first, source + last, target + first); });
     }
 
     Communicator& communicator_;

@@ -40,7 +40,8 @@ SD_NAMESPACE_BEGIN
 /// With a communicator of several ranks each trains on its part of every batch and evaluates its part of every batch.
 /// State and algorithms are those of each rank: its part of the batch, but timestamp, scores, parameters and, from
 /// Event::after_backward of the last microbatch on, gradients of all ranks. Numbers that are logged are of all ranks, and
-/// rank 0 logs. Running statistics that ranks do not share are rank 0's before every evaluation. An exception on one rank
+/// rank 0 logs, after every batch also what it has sent for it and how long that held it up, `communication/bytes_sent` and
+/// `communication/seconds`. Running statistics that ranks do not share are rank 0's before every evaluation. An exception on one rank
 /// must end all of them, as run_ranks sees to. docs/distributed.md
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
 class Trainer {
@@ -75,6 +76,7 @@ public:
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
         watch_ = Clock::now();
+        traffic_ = communicator_.traffic();
         epoch_speed_ = {};
         while (!state_.is_finished() && !state_.stopping) train_epoch();
         const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
@@ -102,8 +104,7 @@ public:
             state_.logits = model_.forward(state_.batch.images, Context::eval());
             run_event(Event::eval_after_forward);
             const std::span<const Index> labels(state_.batch.labels);
-            state_.loss =
-                labels.empty() ? 0 : static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
+            state_.loss = labels.empty() ? 0 : static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
             state_.eval_score.add(state_.logits, labels, state_.loss);
             run_event(Event::eval_batch_end);
         }
@@ -338,6 +339,7 @@ private:
         state_.stopping = must_stop();
         run_event(checkpoint);
         watch_ = Clock::now();
+        traffic_ = communicator_.traffic();
     }
 
     void count_kept() {
@@ -354,6 +356,12 @@ private:
         logger_.log("images_per_second", static_cast<double>(score.samples) / seconds);
         epoch_speed_.samples += static_cast<double>(score.samples);
         epoch_speed_.seconds += seconds;
+        if (communicator_.size() > 1) {
+            const Traffic traffic = communicator_.traffic();
+            logger_.log("communication/bytes_sent", static_cast<double>(traffic.bytes_sent - traffic_.bytes_sent));
+            logger_.log("communication/seconds", traffic.seconds - traffic_.seconds);
+            traffic_ = traffic;
+        }
         std::vector<double> rates, kept;
         const auto blocks = state_.model.blocks();
         for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -392,6 +400,7 @@ private:
     Engine<T, Device> engine_;
     std::vector<double> kept_;      ///< of every block, how many samples of the batch kept it
     Clock::time_point watch_ = {};  ///< end of the batch before, evaluation and checkpoint included
+    Traffic traffic_ = {};          ///< of this rank by then
     Speed epoch_speed_;             ///< of the epoch's batches in this fit()
     std::atomic<bool> stop_ = false;
 };
