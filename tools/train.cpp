@@ -3,6 +3,7 @@
 #include "interrupt.hpp"
 #include "logs.hpp"
 #include "networks.hpp"
+#include "ranks.hpp"
 
 #include "sd/io/state_dict.hpp"
 #include "sd/train/checkpoint_saver.hpp"
@@ -42,6 +43,9 @@ struct Settings {
     double mixup = 0;
     std::string eval_interval = "1ep";
     std::uint64_t seed = 42;
+    Index ranks = 1;
+    bool sync_batch_norm = false;
+    bool use_same_gpu_seed = true;
     int threads = 0;
     Index workers = sd::PrefetchOptions{}.workers;
     std::string log = "console";
@@ -136,7 +140,13 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(parsed_by(time, "TIME"))
         ->capture_default_str();
     app.add_option("--seed", settings.seed)->capture_default_str();
-    app.add_option("--threads", settings.threads, "0: as many as there are")
+    app.add_option("--ranks", settings.ranks, "processes that share each batch; ./run starts them by mpirun")
+        ->check(CLI::Range(Index{1}, Index{1} << 20))
+        ->capture_default_str();
+    app.add_flag("--sync-batch-norm", settings.sync_batch_norm, "batch statistics are those of all ranks");
+    app.add_option("--use-same-gpu-seed", settings.use_same_gpu_seed, "block-wise: all ranks drop the same blocks")
+        ->capture_default_str();
+    app.add_option("--threads", settings.threads, "of each rank; 0: as many as there are")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
     app.add_option("--workers", settings.workers, "threads that load batches ahead")
@@ -183,7 +193,7 @@ void print_expectations(Model& model, const sd::StochasticDepthOptions& options,
 
 /// The algorithms that the settings ask for.
 template <class Model>
-std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& settings) {
+std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& settings, bool is_first_rank) {
     std::vector<sd::Algorithm<float>> algorithms;
     if (settings.stochastic_method != "none") {
         const sd::StochasticDepthOptions options{
@@ -191,6 +201,7 @@ std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& 
             .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
             .drop_rate = settings.drop_rate,
             .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
+            .use_same_gpu_seed = settings.use_same_gpu_seed,
             .compute = sd::parse<sd::Compute>(settings.compute),
             .scaling = sd::parse<sd::Scaling>(settings.scaling)};
         print_expectations(model, options, settings.batch_size);
@@ -198,7 +209,7 @@ std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& 
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
     if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
-    if (!settings.save.empty()) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
+    if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
 }
 
@@ -213,6 +224,8 @@ std::map<std::string, std::string> checkpoint_settings(const Settings& settings)
             {"drop_rate", sd::detail::number_text(settings.drop_rate)},
             {"drop_distribution", settings.drop_distribution},
             {"drop_warmup", settings.drop_warmup},
+            {"use_same_gpu_seed", settings.use_same_gpu_seed ? "true" : "false"},
+            {"sync_batch_norm", settings.sync_batch_norm ? "true" : "false"},
             {"label_smoothing", sd::detail::number_text(settings.label_smoothing)},
             {"mixup", sd::detail::number_text(settings.mixup)}};
 }
@@ -232,8 +245,9 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
 }
 
 template <class Model>
-sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings) {
-    if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
+sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
+    const bool is_first_rank = ranks.rank() == 0;
+    if (!settings.weights.empty() && is_first_rank) sd::load_weights(model, settings.weights);
     sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
                                                   .momentum = settings.momentum,
                                                   .weight_decay = settings.weight_decay});
@@ -241,21 +255,29 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
     const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
                                                                       .shuffle = true,
                                                                       .seed = settings.seed,
-                                                                      .augmentation = data.augmentation}),
+                                                                      .augmentation = data.augmentation,
+                                                                      .rank = ranks.rank(),
+                                                                      .ranks = ranks.size()}),
                                           prefetch);
     const sd::PrefetchLoader test_loader(
-        sd::DataLoader(data.test, {.batch_size = settings.batch_size, .shuffle = false}), prefetch);
+        sd::DataLoader(
+            data.test,
+            {.batch_size = settings.batch_size, .shuffle = false, .rank = ranks.rank(), .ranks = ranks.size()}),
+        prefetch);
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
-              << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads"
-              << std::endl;
+              << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
+    if (ranks.size() > 1) std::cout << " on each of " << ranks.size() << " ranks";
+    std::cout << std::endl;
     sd::Trainer trainer(model, optimizer, train_loader, test_loader,
                         {.max_duration = settings.duration,
-                         .algorithms = make_algorithms(model, settings),
+                         .algorithms = make_algorithms(model, settings, is_first_rank),
                          .seed = settings.seed,
                          .learning_rate = settings.lr_schedule,
                          .microbatches = settings.grad_accum,
                          .eval_interval = settings.eval_interval,
-                         .loggers = tools::open_logs(settings.log)});
+                         .loggers = is_first_rank ? tools::open_logs(settings.log, ranks.size() == 1) : tools::Logs(),
+                         .communicator = &ranks,
+                         .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm}});
     std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
     if (!settings.checkpoint_dir.empty()) {
         saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,
@@ -268,9 +290,7 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
     return trainer.fit();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv, sd::Communicator& ranks) {
     CLI::App app{"Trains a residual network with stochastic depth."};
     app.name("train");
     Settings settings;
@@ -280,7 +300,13 @@ int main(int argc, char** argv) {
     } catch (const CLI::CallForHelp& help) {
         return app.exit(help);
     } catch (const CLI::ParseError& error) {
-        std::cerr << "train: " << error.what() << '\n';
+        if (ranks.rank() == 0) std::cerr << "train: " << error.what() << '\n';
+        return 2;
+    }
+    if (settings.ranks != ranks.size()) {
+        std::cerr
+            << "train: --ranks: got " << settings.ranks << ", expected " << ranks.size()
+            << ", the processes that there are; ./run train --ranks N starts N, if MPI was there when it was built\n";
         return 2;
     }
     try {
@@ -289,15 +315,19 @@ int main(int argc, char** argv) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const sd::FitEnd end = tools::with_network<float>(settings.model, options,
-                                                          [&](auto& model) { return train(model, data, settings); });
+        const sd::FitEnd end = tools::with_network<float>(
+            settings.model, options, [&](auto& model) { return train(model, data, settings, ranks); });
         if (end == sd::FitEnd::stopped) return 130;  // as a shell reports a program that Ctrl-C ended
-    } catch (const std::invalid_argument& error) {
-        std::cerr << "train: " << error.what() << '\n';
-        return 2;
     } catch (const std::exception& error) {
+        if (ranks.size() > 1) throw;  // which ends all ranks
         std::cerr << "train: " << error.what() << '\n';
-        return 1;
+        return dynamic_cast<const std::invalid_argument*>(&error) != nullptr ? 2 : 1;
     }
     return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return tools::on_ranks(argc, argv, [&](sd::Communicator& ranks) { return run(argc, argv, ranks); });
 }

@@ -3,6 +3,7 @@
 
 #include "sd/core/tensor.hpp"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,9 @@ struct Parameter {
     Tensor<T, Device> grad;   ///< meaningful only if has_grad
     bool has_grad = false;    ///< whether a gradient was received
 
+    /// Called whenever a backward pass has come past the parameter, with a gradient for it or without one.
+    std::function<void()> on_backward = {};
+
     /// Forgets the gradient.
     void zero_grad() {
         has_grad = false;
@@ -46,6 +50,12 @@ struct Parameter {
             grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
             has_grad = true;
         }
+        if (on_backward) on_backward();
+    }
+
+    /// Called instead of add_grad by a backward pass that has no gradient for the parameter.
+    void skip_grad() {
+        if (on_backward) on_backward();
     }
 };
 

@@ -4,6 +4,7 @@
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/joint_statistics.hpp"
 #include "sd/nn/visit.hpp"
 
 #include <cmath>
@@ -24,6 +25,8 @@ struct BatchNormOptions {
 ///     running_var  = (1 - momentum) running_var  + momentum m2 / (count - 1)
 ///
 /// With one value a channel, y is bias and running_var stays. In evaluation the running statistics are used.
+/// In a joint pass with synchronised batch norm, "the batch" is that of all ranks: each takes part in the exchange of
+/// statistics, forward and backward, with whatever number of values it has, 0 included.
 /// S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015; details as in PyTorch's BatchNorm2d.
 template <class T, class Device = Cpu>
 class BatchNorm2d {
@@ -58,9 +61,11 @@ public:
         return materialize(pending(z, moments, false, context));
     }
 
-    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `moments` are z's statistics, needed in training.
-    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& moments, bool relu,
+    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `own` are z's statistics, needed in training.
+    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own, bool relu,
                                              const Context& context) {
+        Communicator* const communicator = context.batch_norm_communicator();
+        const Moments<A, Device> moments = communicator == nullptr ? own : merged_over_ranks(own, *communicator);
         const Index channels = running_mean_.size();
         expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
         const bool training = context.training();
@@ -77,7 +82,7 @@ public:
             update_running_statistics(running_mean_, running_var_, moments, options_.momentum);
         }
         const Pending<T, Device> y = pass.y;
-        pass_.keep(context, std::move(pass));
+        pass_.keep(context, {std::move(pass), communicator, moments.count});
         return y;
     }
 
@@ -93,7 +98,7 @@ public:
     }
 
     /// What the last forward pass left for backward.
-    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d"); }
+    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d").own; }
 
     /// Gives back what the last forward pass left for backward.
     void forget() { pass_.forget(); }
@@ -108,7 +113,12 @@ public:
                                                               const BatchNormSums<A, Device>& sums) {
         weight_->add_grad(sums.dweight);
         bias_->add_grad(sums.dbias);
-        return batch_norm_by_input(dy, pass(), sums);
+        const Pass& pass = pass_.get("BatchNorm2d");
+        if (pass.communicator == nullptr) return batch_norm_by_input(dy, pass.own, sums);
+        // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
+        const auto values = static_cast<double>(dy.size() / running_mean_.size());
+        const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
+        return batch_norm_by_input(dy, pass.own, summed_over_ranks(sums, *pass.communicator, share));
     }
 
     /// Scale (C).
@@ -133,6 +143,12 @@ public:
     }
 
 private:
+    struct Pass {
+        BatchNormPass<T, Device> own;
+        Communicator* communicator;  ///< of the ranks that the statistics come from, or null
+        Index count;                 ///< values a channel that they come from
+    };
+
     [[nodiscard]] BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,
                                                       Index count) const {
         return batch_norm_factors(mean, squares, count, weight_->value, bias_->value, options_.eps);
@@ -144,7 +160,7 @@ private:
     Tensor<A, Device> running_mean_;
     Tensor<A, Device> running_var_;
     std::int64_t num_batches_tracked_ = 0;
-    Cache<BatchNormPass<T, Device>> pass_;
+    Cache<Pass> pass_;
 };
 
 SD_NAMESPACE_END

@@ -149,6 +149,11 @@ public:
         set_options(options);
     }
 
+    /// The name of a parameter's momentum buffer in a state_dict().
+    [[nodiscard]] static std::string buffer_name(const Parameter<T, Device>& parameter) {
+        return parameter.name + ".momentum_buffer";
+    }
+
     /// The momentum buffers v as "PARAMETER.momentum_buffer", PyTorch's word: handles, no copies. A parameter that has
     /// not taken a step with momentum has none.
     /// Throws std::invalid_argument if a parameter has no name, or two have the same.
@@ -185,7 +190,7 @@ private:
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::string& name = parameters_[i]->name;
             if (name.empty()) refuse("Sgd", "name of a parameter", "none", "one, to keep its state by");
-            if (!names.emplace(name + ".momentum_buffer", i).second) {
+            if (!names.emplace(buffer_name(*parameters_[i]), i).second) {
                 refuse("Sgd", "name of a parameter", text(name, " twice"), "one name a parameter");
             }
         }
