@@ -239,7 +239,7 @@ private:
     // A rank that dropped the branch adds zeros to what others have; if none ran it, there is no gradient.
     void skip_gradients(const Pass& pass) {
         const bool zero = pass.runs_elsewhere || policy_.zero_gradient_if_skipped();
-        for_each_parameter(branch_, [&](const std::string&, auto& parameter) {
+        for_each_unnamed_parameter(branch_, [&](auto& parameter) {
             if (zero) {
                 parameter->add_grad(decltype(parameter->value)(parameter->value.shape()));
             } else {
