@@ -75,10 +75,17 @@ class PlotMetrics(unittest.TestCase):
         return struct.unpack(">II", data[16:24])
 
     def test_size_grows_with_the_runs_that_have_a_heat_map(self):
-        # 10 inches at 120 dots; a row of legend is 0.3, two rows of curves 2.5 each, a heat map 2.1.
-        self.assertEqual(self.png_size_of(self.plain), (1200, 636))
-        self.assertEqual(self.png_size_of(self.sample), (1200, 888))
-        self.assertEqual(self.png_size_of(self.plain, self.sample), (1200, 888))
+        # 10 inches at 120 dots; two rows of legend are 0.55, two rows of curves 2.5 each, a heat map 2.1.
+        self.assertEqual(self.png_size_of(self.plain), (1200, 666))
+        self.assertEqual(self.png_size_of(self.sample), (1200, 918))
+        self.assertEqual(self.png_size_of(self.plain, self.sample), (1200, 918))
+
+    def test_learning_rate_has_the_row_to_itself_without_a_drop_rate(self):
+        script = runpy.run_path(SCRIPT)
+        for file, columns in ((self.plain, 2), (self.sample, 1)):
+            axes = script["draw"]([script["Run"](file, "a run")]).axes[3]
+            self.assertEqual(axes.get_title("left"), "Learning rate")
+            self.assertEqual(len(axes.get_subplotspec().colspan), columns)
 
     def test_words(self):
         one = re.sub(r"<[^>]*>", "|", self.svg_of(self.sample))
