@@ -17,7 +17,6 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -28,7 +27,7 @@ KEPT = LinearSegmentedColormap.from_list("kept", ["#ffffff", "#a9c6e6", "#2464a4
 STYLE = {"font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK,
          "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelsize": 8.5,
          "ytick.labelsize": 8.5, "svg.fonttype": "none", "svg.hashsalt": "plot_metrics"}
-WIDTH, CURVE_HEIGHT, HEAT_HEIGHT, DPI = 10.0, 2.5, 2.1, 120  # inches; dots an inch
+WIDTH, CURVE_HEIGHT, HEAT_HEIGHT, DPI = 10.0, 2.5, 2.0, 120  # inches; dots an inch
 
 
 class Run:
@@ -106,8 +105,9 @@ def draw_training(axes, run, color, name, factor=1.0):
                       linewidth=0)
     axes.plot(batches, [factor * v for v in means], color=color, linewidth=1.4)
     batches, values = run.series(f"{name}/eval", "evaluation")
-    axes.plot(batches, [factor * v for v in values], color=color, linewidth=1.1, linestyle=(0, (4, 2)), marker="o",
-              markersize=4.2, markerfacecolor="white", markeredgewidth=1.2, clip_on=False, zorder=3)
+    if batches:
+        axes.plot(batches, [factor * v for v in values], color=color, linewidth=1.1, linestyle=(0, (4, 2)), marker="o",
+                  markersize=4.2, markerfacecolor="white", markeredgewidth=1.2, clip_on=False, zorder=3)
 
 
 def draw_setting(axes, run, color, width, name):
@@ -151,15 +151,17 @@ def draw(runs):
     stochastic = [run for run in runs if run.kept_fraction()[0]]
     has_drop_rate = any(run.series("stochastic_depth/drop_rate")[0] for run in runs)
     columns = legend_columns(runs)
-    heights = [0.25 * (math.ceil(len(runs) / columns) + 1) + 0.05, CURVE_HEIGHT, CURVE_HEIGHT] + [HEAT_HEIGHT] * len(stochastic)
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
+    legend_height = 0.25 * (math.ceil(len(runs) / columns) + 1)
+    heights = [CURVE_HEIGHT, CURVE_HEIGHT] + [HEAT_HEIGHT] * len(stochastic)
+    height = legend_height + sum(heights)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - legend_height / height))
+    draw_legends(figure, runs, columns)
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-    above = figure.add_subplot(grid[0, :])
-    draw_legends(above, runs, columns)
-    loss = figure.add_subplot(grid[1, 0])
-    accuracy = figure.add_subplot(grid[1, 1], sharex=loss)
-    learning_rate = figure.add_subplot(grid[2, 0] if has_drop_rate else grid[2, :], sharex=loss)
-    drop_rate = figure.add_subplot(grid[2, 1], sharex=loss) if has_drop_rate else None
+    loss = figure.add_subplot(grid[0, 0])
+    accuracy = figure.add_subplot(grid[0, 1], sharex=loss)
+    learning_rate = figure.add_subplot(grid[1, 0] if has_drop_rate else grid[1, :], sharex=loss)
+    drop_rate = figure.add_subplot(grid[1, 1], sharex=loss) if has_drop_rate else None
     for i, (run, color) in enumerate(zip(runs, COLORS)):
         width = 1.6 + min(1.8, 6 / len(runs)) * (len(runs) - 1 - i)
         draw_training(loss, run, color, "loss")
@@ -177,7 +179,7 @@ def draw(runs):
         drop_rate.set_ylim(bottom=0)
 
     heat_axes = []
-    for row, run in enumerate(stochastic, 3):
+    for row, run in enumerate(stochastic, 2):
         heat_axes.append(figure.add_subplot(grid[row, :], sharex=loss))
         title = "Kept share of the samples, by block" + (f": {run.label}" if len(runs) > 1 else "")
         draw_kept(figure, heat_axes[-1], run, title)
@@ -197,20 +199,19 @@ def legend_columns(runs):
     return max(1, min(len(runs), int(WIDTH / (0.6 + 0.085 * longest))))
 
 
-def draw_legends(axes, runs, columns):
+def draw_legends(figure, runs, columns):
     """Which colour is which run; below, what lines, bands and points stand for."""
-    axes.axis("off")
     names = [Line2D([], [], color=color, linewidth=3, label=run.label) for run, color in zip(runs, COLORS)]
     kinds = [Line2D([], [], color=GREY, linewidth=1.4, label="training, mean of some batches"),
              Patch(facecolor=GREY, alpha=0.25, label="their least to largest")]
     if any(run.series("loss/eval", "evaluation")[0] for run in runs):
         kinds.append(Line2D([], [], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), marker="o", markersize=4.2,
                             markerfacecolor="white", label="evaluation"))
-    for handles, place, count in ((names, "upper center", columns), (kinds, "lower center", len(kinds))):
-        legend = Legend(axes, handles, [handle.get_label() for handle in handles], loc=place, ncol=count, frameon=False,
-                        borderpad=0, borderaxespad=0)
+    below = 0.25 * math.ceil(len(runs) / columns) / figure.get_figheight()
+    for handles, top, count in ((names, 1, columns), (kinds, 1 - below, len(kinds))):
+        legend = figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncol=count, frameon=False,
+                               borderpad=0.3, borderaxespad=0)
         legend.set_in_layout(False)
-        axes.add_artist(legend)
 
 
 def labels_of(paths):
