@@ -267,6 +267,7 @@ TEST_CASE("a file that is no log of metrics is refused and left alone") {
     const std::string header = "event,epoch,batch,sample,a\n";
     refused(csv, header + "batch,0,1,4,1\nbatch,0,x,4,1\n", "line 3: got \"batch,0,x,4,1\"");
     refused(csv, header + "batch,0\n", "line 2");
+    refused(csv, header + "batch,0,1x,4,1\n", "line 2");
     refused(csv, header + "pause,0,1,4,1\n", "line 2");
     refused(csv, header + "batch,-1,1,4,1\n", "line 2");
 }
