@@ -320,6 +320,16 @@ TEST_CASE("the console tells evaluations between epochs, epochs without one, and
           "finished after 0:00\n");
 }
 
+TEST_CASE("an epoch's line waits for an evaluation until the next batch, not longer") {
+    Console console(false);
+    console.logger.start(run, {});
+    console.logger.log("loss/train", 0.5);
+    console.logger.write(LogEvent::epoch, {.epoch = 1, .batch = 3});
+    CHECK_FALSE(contains(console.out.str(), "epoch 1/2"));
+    console.logger.write(LogEvent::batch, {.epoch = 1, .batch = 4, .batch_in_epoch = 1});
+    CHECK(contains(console.out.str(), "\nepoch 1/2  loss 0.5000\n"));
+}
+
 TEST_CASE("on a terminal a line moves along and tells the time left") {
     Console console(true);
     Timestamp now{.batch = 1, .batch_in_epoch = 1};
