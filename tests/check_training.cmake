@@ -6,7 +6,7 @@ endfunction()
 # `train` on the data set of this kind in the folder of that name ends with `status` and says `expected`.
 function(expect kind folder status expected)
   execute_process(
-    COMMAND ${PROGRAM} --data ${kind}:${DIRECTORY}/${folder} --epochs 1 --batch-size 2 --image-size 16
+    COMMAND ${PROGRAM} --data ${kind}:${DIRECTORY}/${folder} --duration 1ep --batch-size 2 --image-size 16
             --model cifar_resnet20 --learning-rate 0.001
     RESULT_VARIABLE got OUTPUT_VARIABLE output ERROR_VARIABLE error)
   if(NOT got EQUAL status OR NOT "${output}${error}" MATCHES "${expected}")
@@ -38,6 +38,21 @@ expect(mnist plain 0 ", 2 training images.*epoch 1/1 ")
 expect(mnist gzip 0 ", 2 training images.*epoch 1/1 ")
 expect(fashion_mnist gzip 0 ", 2 training images.*epoch 1/1 ")
 expect(folder folder 0 ", 3 training images.*epoch 1/1 ")
+
+# Every option of training at once.
+execute_process(
+  COMMAND ${PROGRAM} --data cifar10:${DIRECTORY}/cifar10 --model cifar_resnet20 --duration 4ba --batch-size 2
+          --grad-accum 2 --learning-rate 0.001 --lr-schedule warmup:2ba,cosine --stochastic-method sample
+          --compute survivors --drop-rate 0.5 --drop-warmup 0.5dur --label-smoothing 0.1 --mixup 0.2
+          --eval-interval 2ba --log console,csv:${DIRECTORY}/metrics.csv --save ${DIRECTORY}/weights.safetensors
+  RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE error)
+file(STRINGS ${DIRECTORY}/metrics.csv metrics)
+list(FILTER metrics INCLUDE REGEX "^batch,")
+list(LENGTH metrics batches)
+if(NOT status EQUAL 0 OR NOT batches EQUAL 4 OR NOT EXISTS ${DIRECTORY}/weights.safetensors
+   OR NOT output MATCHES "expected depth 6.750 of 9 .*trains 2 epochs of 3 batches, 4 in all.*eval:  loss [0-9.]+ ")
+  message(SEND_ERROR "every option: status ${status}, ${batches} batches; '${output}${error}'")
+endif()
 
 expect(cifar10 none 1 "none/data_batch_1.bin: opening")
 expect(cifar100 none 1 "none/train.bin: opening")

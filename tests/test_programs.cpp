@@ -42,6 +42,22 @@ TEST_CASE("the functional interface") {
     CHECK(optimizer.holds(model.parameters().front().get()));
 }
 
+TEST_CASE("the algorithm in a training loop") {
+    auto model = sd::cifar_bottleneck_resnet<float>(29, {.num_classes = 4, .seed = 42});
+    sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 1e-4});
+    const auto images = std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(8, 4, 8, 8, 42));
+    const sd::DataLoader train_loader(images, {.batch_size = 4});
+    const sd::PrefetchLoader eval_loader(sd::DataLoader(images, {.batch_size = 8, .shuffle = false}));
+    const sd::StochasticDepthOptions options{.target_layer_name = "ResNetBottleneck", .drop_rate = 0.5};
+    sd::Trainer trainer(model, optimizer, train_loader, eval_loader,
+                        {.max_duration = "90ep", .algorithms = {sd::StochasticDepth(options)}});
+    CHECK(model.blocks().back().policy().drop_rate() == 0.5);
+    CHECK(trainer.state().run.total_batches == 180);
+    trainer.request_stop();
+    trainer.fit();
+    CHECK(trainer.state().timestamp.batch == 1);
+}
+
 TEST_CASE("a block of one's own") {
     const sd::Tensor<float> x = sd::Tensor<float>::full({4, 8, 8, 64}, 0.5F);
     const sd::Tensor<float> dy = sd::Tensor<float>::full({4, 8, 8, 64}, 0.25F);

@@ -10,7 +10,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <iomanip>
 #include <iostream>
 #include <limits>
 #include <map>
@@ -102,7 +101,7 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--model", settings.model)->check(CLI::IsMember(tools::network_names()))->capture_default_str();
     const auto time = [](const std::string& value) { (void)sd::Time(value); };
     app.add_option("--duration", settings.duration, "of the run: 90ep, 500ba or 1e6sp")
-        ->check(parsed_by(time, "TIME"))
+        ->check(parsed_by([](const std::string& value) { (void)sd::run_length(value, 1, 1, 1); }, "TIME"))
         ->capture_default_str();
     app.add_option("--batch-size", settings.batch_size)
         ->check(CLI::Range(Index{1}, Index{1} << 20))

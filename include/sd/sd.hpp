@@ -66,3 +66,4 @@
 #include "sd/train/timestamp.hpp"
 #include "sd/train/trainer.hpp"
 #include "sd/train/trainer_options.hpp"
+#include "sd/train/training_metrics.hpp"

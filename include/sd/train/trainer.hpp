@@ -6,10 +6,10 @@
 #include "sd/nn/resnet.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/trainer_options.hpp"
+#include "sd/train/training_metrics.hpp"
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,6 @@
 #include <span>
 #include <stdexcept>
 #include <utility>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -75,9 +74,7 @@ public:
         state_.stopping = false;
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
-        watch_ = Clock::now();
-        traffic_ = communicator_.traffic();
-        epoch_speed_ = {};
+        metrics_.start();
         while (!state_.is_finished() && !state_.stopping) train_epoch();
         const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
         if (end == FitEnd::finished) run_event(Event::fit_end);
@@ -136,7 +133,6 @@ public:
     [[nodiscard]] const Engine<T, Device>& engine() const { return engine_; }
 
 private:
-    using Clock = std::chrono::steady_clock;
     static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set a lock-free flag alone");
 
     Trainer(Model& model, Optimizer& optimizer, const TrainLoader& train_loader, std::optional<EvalLoader> eval_loader,
@@ -156,7 +152,8 @@ private:
                                    static_cast<std::uint64_t>(train_loader_.batch_size())),
                  .classes = train_loader_.num_classes()},
           logger_(communicator_.rank() == 0 ? options_.loggers : std::vector<std::shared_ptr<LogDestination>>()),
-          engine_(options_.algorithms) {
+          engine_(options_.algorithms),
+          metrics_(communicator_) {
         if (options_.microbatches < 1) refuse("Trainer", "microbatches", options_.microbatches, "1 or more");
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
@@ -193,7 +190,7 @@ private:
         const Index samples = batch_samples();
         const Index largest_part = expect_part(samples);
         state_.microbatches = std::min(options_.microbatches, largest_part);
-        kept_.assign(state_.model.blocks().size(), 0.0);
+        metrics_.begin_batch(state_);
         Score score;
         for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
             train_microbatch(samples);
@@ -201,13 +198,13 @@ private:
         }
         state_.optimizer.step();
         score = over_ranks(score);
-        sum_over_ranks(kept_, communicator_);
         state_.epoch_score.add(score);
 
         const Timestamp before = state_.timestamp;
         state_.timestamp.to_next_batch(score.samples);
         run_event(Event::batch_end);
-        log_batch(score);
+        metrics_.log_batch(state_, score, logger_);
+        logger_.write(LogEvent::batch, state_.timestamp);
         // A run that ends within an epoch is evaluated at its end too.
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
     }
@@ -237,7 +234,7 @@ private:
         state_.part = state_.microbatches == 1 ? state_.batch : part_of_batch(parallel_.part(), samples);
         run_event(Event::before_forward);
         state_.logits = model_.forward(state_.part.images, context);
-        count_kept();
+        metrics_.add_part(state_);
         run_event(Event::after_forward);
         run_event(Event::before_loss);
         const double smoothing = state_.loss_options.label_smoothing;
@@ -320,9 +317,7 @@ private:
         const Timestamp before = state_.timestamp;
         state_.timestamp.to_next_epoch();
         run_event(Event::epoch_end);
-        log_score("train_epoch", state_.epoch_score);
-        if (epoch_speed_.seconds > 0) logger_.log("images_per_second", epoch_speed_.samples / epoch_speed_.seconds);
-        epoch_speed_ = {};
+        metrics_.log_epoch(state_.epoch_score, logger_);
         logger_.write(LogEvent::epoch, state_.timestamp);
         state_.epoch_score = {};
         finish_part(before, state_.is_finished(), Event::epoch_checkpoint);
@@ -333,59 +328,13 @@ private:
         const bool is_time =
             must_evaluate || reaches_interval(options_.eval_interval, before, state_.timestamp, state_.run);
         if (eval_loader_ && is_time) {
-            log_score("eval", evaluate());
+            metrics_.log_evaluation(evaluate(), logger_);
             logger_.write(LogEvent::evaluation, state_.timestamp);
         }
         state_.stopping = must_stop();
         run_event(checkpoint);
-        watch_ = Clock::now();
-        traffic_ = communicator_.traffic();
+        metrics_.restart_clock();
     }
-
-    void count_kept() {
-        const auto blocks = state_.model.blocks();
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            for (const auto keeps : *blocks[i].mask) kept_[i] += keeps;
-        }
-    }
-
-    void log_batch(const Score& score) {
-        log_score("train", score);
-        logger_.log("learning_rate", state_.optimizer.options().learning_rate);
-        const double seconds = std::chrono::duration<double>(Clock::now() - watch_).count();
-        logger_.log("images_per_second", static_cast<double>(score.samples) / seconds);
-        epoch_speed_.samples += static_cast<double>(score.samples);
-        epoch_speed_.seconds += seconds;
-        if (communicator_.size() > 1) {
-            const Traffic traffic = communicator_.traffic();
-            logger_.log("communication/bytes_sent", static_cast<double>(traffic.bytes_sent - traffic_.bytes_sent));
-            logger_.log("communication/seconds", traffic.seconds - traffic_.seconds);
-            traffic_ = traffic;
-        }
-        std::vector<double> rates, kept;
-        const auto blocks = state_.model.blocks();
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            if (!blocks[i].policy->is_stochastic()) continue;
-            rates.push_back(blocks[i].policy->drop_rate());
-            kept.push_back(kept_[i] / static_cast<double>(score.samples));
-        }
-        if (!rates.empty()) {
-            logger_.log("stochastic_depth/drop_rates", std::move(rates));
-            logger_.log("stochastic_depth/kept_fraction", std::move(kept));
-        }
-        logger_.write(LogEvent::batch, state_.timestamp);
-    }
-
-    void log_score(const char* of, const Score& score) {
-        logger_.log(text("loss/", of), score.loss());
-        logger_.log(text("accuracy/", of), score.accuracy());
-        logger_.log(text("top5_accuracy/", of), score.top5_accuracy());
-    }
-
-    struct Speed {
-        double samples = 0;
-        double seconds = 0;
-    };
 
     Model& model_;
     Options options_;
@@ -398,10 +347,7 @@ private:
     State<T, Device> state_;
     Logger logger_;
     Engine<T, Device> engine_;
-    std::vector<double> kept_;      ///< of every block, how many samples of the batch kept it
-    Clock::time_point watch_ = {};  ///< end of the batch before, evaluation and checkpoint included
-    Traffic traffic_ = {};          ///< of this rank by then
-    Speed epoch_speed_;             ///< of the epoch's batches in this fit()
+    TrainingMetrics metrics_;
     std::atomic<bool> stop_ = false;
 };
 

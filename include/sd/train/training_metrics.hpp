@@ -1,0 +1,109 @@
+// What a trainer logs.
+#pragma once
+
+#include "sd/train/data_parallel.hpp"
+#include "sd/train/logger.hpp"
+#include "sd/train/state.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// Gathers and logs the metrics of a run, named as in Trainer, over all ranks. Speeds and the time that communication held
+/// up come from the clock; nothing else does.
+class TrainingMetrics {
+public:
+    explicit TrainingMetrics(Communicator& communicator) : communicator_(communicator) {}
+
+    /// Training begins, or goes on: its speed is measured from here on.
+    void start() {
+        restart_clock();
+        epoch_ = {};
+    }
+    /// What happened since the last batch, such as an evaluation, does not count as training.
+    void restart_clock() {
+        batch_start_ = Clock::now();
+        traffic_ = communicator_.traffic();
+    }
+
+    /// A batch goes through the model.
+    template <class State>
+    void begin_batch(const State& state) {
+        kept_.assign(state.model.blocks().size(), 0.0);
+    }
+    /// A part of it has gone through.
+    template <class State>
+    void add_part(const State& state) {
+        const auto blocks = state.model.blocks();
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            for (const auto keeps : *blocks[i].mask) kept_[i] += keeps;
+        }
+    }
+    /// All of it, with that score. All ranks take part.
+    template <class State>
+    void log_batch(const State& state, const Score& score, Logger& logger) {
+        log_score("train", score, logger);
+        logger.log("learning_rate", state.optimizer.options().learning_rate);
+        const Speed batch{static_cast<double>(score.samples),
+                          std::chrono::duration<double>(Clock::now() - batch_start_).count()};
+        log_speed(batch, logger);
+        epoch_.samples += batch.samples;
+        epoch_.seconds += batch.seconds;
+        log_traffic(logger);
+
+        sum_over_ranks(kept_, communicator_);
+        std::vector<double> rates, kept;
+        const auto blocks = state.model.blocks();
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            if (!blocks[i].policy->is_stochastic()) continue;
+            rates.push_back(blocks[i].policy->drop_rate());
+            kept.push_back(kept_[i] / batch.samples);
+        }
+        if (rates.empty()) return;
+        logger.log("stochastic_depth/drop_rates", std::move(rates));
+        logger.log("stochastic_depth/kept_fraction", std::move(kept));
+    }
+    /// An epoch is finished, with that score.
+    void log_epoch(const Score& score, Logger& logger) {
+        log_score("train_epoch", score, logger);
+        log_speed(epoch_, logger);
+        epoch_ = {};
+    }
+    /// An evaluation is finished, with that score.
+    static void log_evaluation(const Score& score, Logger& logger) { log_score("eval", score, logger); }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    struct Speed {
+        double samples = 0;
+        double seconds = 0;
+    };
+
+    static void log_score(std::string_view of, const Score& score, Logger& logger) {
+        logger.log(text("loss/", of), score.loss());
+        logger.log(text("accuracy/", of), score.accuracy());
+        logger.log(text("top5_accuracy/", of), score.top5_accuracy());
+    }
+    static void log_speed(const Speed& speed, Logger& logger) {
+        if (speed.seconds > 0) logger.log("images_per_second", speed.samples / speed.seconds);
+    }
+
+    void log_traffic(Logger& logger) const {
+        if (communicator_.size() == 1) return;
+        const Traffic traffic = communicator_.traffic();
+        logger.log("communication/bytes_sent", static_cast<double>(traffic.bytes_sent - traffic_.bytes_sent));
+        logger.log("communication/seconds", traffic.seconds - traffic_.seconds);
+    }
+
+    Communicator& communicator_;
+    Clock::time_point batch_start_ = {};
+    Traffic traffic_ = {};      ///< of this rank by then
+    Speed epoch_;               ///< of the epoch's batches since start()
+    std::vector<double> kept_;  ///< of every block, how many samples of the batch kept it
+};
+
+SD_NAMESPACE_END
