@@ -6,6 +6,7 @@
 #include "sd/io/checkpoint_directory.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
