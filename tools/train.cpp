@@ -165,7 +165,7 @@ void add_options(CLI::App& app, Settings& settings) {
         ->capture_default_str();
     app.add_option("--keep", settings.keep, "checkpoints that stay")
         ->needs(directory)
-        ->check(at_least(Index{1}))
+        ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
     app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
 }
