@@ -31,7 +31,8 @@ Tensor<T> as_tensor(const Tensor<T, Device>& tensor) {
 
 /// How the file's tensor of the name differs from one of the model, if it does.
 template <class T, class Device>
-std::optional<std::string> difference_from(const Tensor<T, Device>& own, const std::string& name, const SafeTensors& file) {
+std::optional<std::string> difference_from(const Tensor<T, Device>& own, const std::string& name,
+                                           const SafeTensors& file) {
     const std::string where = text("tensor ", in_quotes(name), ": ");
     if (!file.contains(name)) return where + "got none, expected one";
     const SafeTensorEntry& stored = file.entry(name);

@@ -6,6 +6,7 @@
 #include "sd/io/checkpoint_directory.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -160,7 +161,8 @@ public:
     CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
     /// Loads the newest checkpoint of the folder that is whole and of this model, and says which one and what was passed
-    /// over, on other ranks than rank 0 with empty paths; nothing if the folder has none. Settings that have changed since are warned of.
+    /// over; nothing if the folder has none. Ranks other than rank 0 get empty paths. Settings that have changed since are
+    /// warned of.
     /// Throws std::runtime_error if every checkpoint is refused, std::invalid_argument if the run differs from that of
     /// the checkpoint in seed, batch size or number of samples. The trainer is then as it was.
     std::optional<FoundCheckpoint> resume() {
