@@ -20,12 +20,23 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Gives every rank rank 0's elements.
+template <class T, class Device>
+void broadcast_tensor(Tensor<T, Device>& tensor, Communicator& communicator) {
+    Tensor<T> host = to_host(tensor);
+    communicator.broadcast(std::span(host.begin(), host.end()));
+    if constexpr (!std::is_same_v<Device, Cpu>) tensor.write(host.data());
+}
+
+}  // namespace detail
+
 /// Gives every rank rank 0's parameters of a layer or model.
 template <class Layer>
 void broadcast_parameters(Layer& layer, Communicator& communicator) {
-    for_each_parameter(layer, [&](const std::string&, auto& parameter) {
-        communicator.broadcast(std::span(parameter->value.begin(), parameter->value.end()));
-    });
+    for_each_parameter(
+        layer, [&](const std::string&, auto& parameter) { detail::broadcast_tensor(parameter->value, communicator); });
 }
 
 /// Gives every rank rank 0's buffers, such as running statistics.
@@ -37,7 +48,7 @@ void broadcast_buffers(Layer& layer, Communicator& communicator) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                 communicator.broadcast(std::span(&buffer, 1));
             } else {
-                communicator.broadcast(std::span(buffer.begin(), buffer.end()));
+                detail::broadcast_tensor(buffer, communicator);
             }
         });
 }
@@ -56,7 +67,7 @@ void broadcast_momentum(Sgd<T, Device>& optimizer, Communicator& communicator) {
         }
         Tensor<T, Device>& buffer = state[name];
         if (!buffer) buffer = Tensor<T, Device>::empty(parameter->value.shape());
-        communicator.broadcast(std::span(buffer.begin(), buffer.end()));
+        detail::broadcast_tensor(buffer, communicator);
     }
     optimizer.load_state_dict(state);
 }
@@ -117,9 +128,9 @@ public:
     [[nodiscard]] Tensor<T, Device> share(const Tensor<T, Device>& dlogits) const {
         const T factor = static_cast<T>(share_);
         if (factor == T(1)) return dlogits;
-        Tensor<T, Device> scaled = dlogits.clone();
-        for (T& value : scaled) value *= factor;
-        return scaled;
+        Tensor<T> scaled = to_host(dlogits).clone();
+        for (T& value : scaled) value = value * factor;
+        return to_device<Device>(scaled);
     }
 
     /// Calls run_backward(), the last backward pass of a step, and sums the gradients over ranks, as GradientSum::run.
