@@ -9,15 +9,15 @@
 SD_NAMESPACE_BEGIN
 
 /// The moments of the values of all ranks, of which `own` are this rank's; its count may be 0.
-template <class A, class Device>
-[[nodiscard]] Moments<A, Device> merged_over_ranks(const Moments<A, Device>& own, Communicator& communicator) {
+template <class A>
+[[nodiscard]] Moments<A> merged_over_ranks(const Moments<A>& own, Communicator& communicator) {
     const Index channels = own.mean.size();
     const auto bytes_of_channels = static_cast<std::size_t>(channels) * sizeof(A);
     // a rank's message: count, mean, m2
     PooledVector<std::byte> message(sizeof(Index) + 2 * bytes_of_channels);
     std::memcpy(message.data(), &own.count, sizeof(Index));
-    std::memcpy(message.data() + sizeof(Index), to_host(own.mean).data(), bytes_of_channels);
-    std::memcpy(message.data() + sizeof(Index) + bytes_of_channels, to_host(own.m2).data(), bytes_of_channels);
+    std::memcpy(message.data() + sizeof(Index), own.mean.data(), bytes_of_channels);
+    std::memcpy(message.data() + sizeof(Index) + bytes_of_channels, own.m2.data(), bytes_of_channels);
     PooledVector<std::byte> messages(static_cast<std::size_t>(communicator.size()) * message.size());
     communicator.all_gather(std::span<const std::byte>(message), std::span(messages));
 
@@ -32,17 +32,17 @@ template <class A, class Device>
         }
         merged.count += part.count;
     }
-    return {merged.count, to_device<Device>(merged.mean), to_device<Device>(merged.m2)};
+    return merged;
 }
 
 /// The sums of batch norm's backward over the values of all ranks, times `share`.
-template <class A, class Device>
-[[nodiscard]] BatchNormSums<A, Device> summed_over_ranks(const BatchNormSums<A, Device>& own,
-                                                         Communicator& communicator, double share) {
+template <class A>
+[[nodiscard]] BatchNormSums<A> summed_over_ranks(const BatchNormSums<A>& own, Communicator& communicator,
+                                                 double share) {
     const Index channels = own.dweight.size();
     Tensor<A> message = Tensor<A>::empty({2, channels});
-    own.dweight.read(message.data());
-    own.dbias.read(message.data() + channels);
+    std::copy(own.dweight.begin(), own.dweight.end(), message.begin());
+    std::copy(own.dbias.begin(), own.dbias.end(), message.begin() + channels);
     Tensor<A> messages = Tensor<A>::empty({communicator.size(), 2, channels});
     communicator.all_gather(std::span<const A>(message.begin(), message.end()),
                             std::span<A>(messages.begin(), messages.end()));
@@ -57,7 +57,7 @@ template <class A, class Device>
         sums.dweight(c) = sums.dweight(c) * A(share);
         sums.dbias(c) = sums.dbias(c) * A(share);
     }
-    return {to_device<Device>(sums.dweight), to_device<Device>(sums.dbias)};
+    return sums;
 }
 
 SD_NAMESPACE_END

@@ -20,23 +20,12 @@
 
 SD_NAMESPACE_BEGIN
 
-namespace detail {
-
-/// Gives every rank rank 0's elements.
-template <class T, class Device>
-void broadcast_tensor(Tensor<T, Device>& tensor, Communicator& communicator) {
-    Tensor<T> host = to_host(tensor);
-    communicator.broadcast(std::span(host.begin(), host.end()));
-    if constexpr (!std::is_same_v<Device, Cpu>) tensor.write(host.data());
-}
-
-}  // namespace detail
-
 /// Gives every rank rank 0's parameters of a layer or model.
 template <class Layer>
 void broadcast_parameters(Layer& layer, Communicator& communicator) {
-    for_each_parameter(
-        layer, [&](const std::string&, auto& parameter) { detail::broadcast_tensor(parameter->value, communicator); });
+    for_each_parameter(layer, [&](const std::string&, auto& parameter) {
+        communicator.broadcast(std::span(parameter->value.begin(), parameter->value.end()));
+    });
 }
 
 /// Gives every rank rank 0's buffers, such as running statistics.
@@ -48,7 +37,7 @@ void broadcast_buffers(Layer& layer, Communicator& communicator) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                 communicator.broadcast(std::span(&buffer, 1));
             } else {
-                detail::broadcast_tensor(buffer, communicator);
+                communicator.broadcast(std::span(buffer.begin(), buffer.end()));
             }
         });
 }
@@ -67,7 +56,7 @@ void broadcast_momentum(Sgd<T, Device>& optimizer, Communicator& communicator) {
         }
         Tensor<T, Device>& buffer = state[name];
         if (!buffer) buffer = Tensor<T, Device>::empty(parameter->value.shape());
-        detail::broadcast_tensor(buffer, communicator);
+        communicator.broadcast(std::span(buffer.begin(), buffer.end()));
     }
     optimizer.load_state_dict(state);
 }
@@ -128,9 +117,9 @@ public:
     [[nodiscard]] Tensor<T, Device> share(const Tensor<T, Device>& dlogits) const {
         const T factor = static_cast<T>(share_);
         if (factor == T(1)) return dlogits;
-        Tensor<T> scaled = to_host(dlogits).clone();
-        for (T& value : scaled) value = value * factor;
-        return to_device<Device>(scaled);
+        Tensor<T, Device> scaled = dlogits.clone();
+        for (T& value : scaled) value *= factor;
+        return scaled;
     }
 
     /// Calls run_backward(), the last backward pass of a step, and sums the gradients over ranks, as GradientSum::run.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "sd/core/communicator.hpp"
+#include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
 
 #include <algorithm>
@@ -94,7 +95,7 @@ private:
     struct Bucket {
         std::size_t first = 0, last = 0;
         std::size_t waits_for = 0;  ///< parameters that backward has not come past
-        Tensor<T> numbers = {};
+        Tensor<T, Device> numbers = {};
         std::unique_ptr<PendingSum> sum = {};
     };
 
@@ -127,9 +128,9 @@ private:
 
     void start(Bucket& bucket) {
         const Index count = for_each_gradient(bucket, [](const auto&, Index) {});
-        bucket.numbers = Tensor<T>::empty({count});
+        bucket.numbers = Tensor<T, Device>::empty({count});
         for_each_gradient(bucket, [&](const Parameter<T, Device>& parameter, Index place) {
-            parameter.grad.read(bucket.numbers.data() + place);
+            copy(parameter.grad.data(), parameter.grad.size(), bucket.numbers.data() + place);
         });
         bucket.sum = communicator_.start_sum(std::span<T>(bucket.numbers.data(), static_cast<std::size_t>(count)));
     }
@@ -138,9 +139,14 @@ private:
         bucket.sum->finish();
         bucket.sum.reset();
         for_each_gradient(bucket, [&](Parameter<T, Device>& parameter, Index place) {
-            parameter.grad.write(bucket.numbers.data() + place);
+            copy(bucket.numbers.data() + place, parameter.grad.size(), parameter.grad.data());
         });
         bucket.numbers = {};
+    }
+
+    static void copy(const T* source, Index count, T* target) {
+        parallel_ranges(count, 65536,
+                        [&](Index first, Index last) { std::copy(source + first, source + last, target + first); });
     }
 
     Communicator& communicator_;
