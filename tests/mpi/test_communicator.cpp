@@ -64,7 +64,7 @@ TEST_CASE("a sum of other numbers is refused") {
 
 TEST_CASE("broadcast gives everyone rank 0's elements") {
     sd::Communicator& ranks = sd_test::ranks();
-    for (const std::size_t size : {0, 1, 70'000}) {
+    for (const std::size_t size : std::vector<std::size_t>{0, 1, 70'000}) {
         std::vector<double> numbers = numbers_of<double>(ranks.rank(), size, 50);
         ranks.broadcast(std::span(numbers));
         CHECK(same_bits(numbers, numbers_of<double>(0, size, 50)));

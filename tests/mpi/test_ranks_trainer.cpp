@@ -4,6 +4,7 @@
 
 #include "random.hpp"
 #include "ranks.hpp"
+#include "small_network.hpp"
 #include "temporary_directory.hpp"
 
 #include "sd/mpi/communicator.hpp"
@@ -105,7 +106,7 @@ Loader make_loader(Index samples, Index first, sd::Communicator& ranks) {
 
 /// Two epochs of 51 samples in batches of 16, 16, 16 and 3, or a part of them, in a folder of checkpoints or without.
 Outcome run(sd::Communicator& ranks, const sd::StochasticDepthOptions& depth, const std::string& folder = {},
-            std::optional<std::uint64_t> stop_after = {}, bool resume = false) {
+            std::optional<std::uint64_t> stop_after = {}, bool resume = false, bool synchronised = true) {
     Model model({.layers = {3, 3, 3}, .planes = {4, 8, 16}, .stem_channels = 4, .stem = sd::Stem::cifar},
                 {.num_classes = 10, .seed = resume ? 0 : seed});
     sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 1e-3});
@@ -118,7 +119,7 @@ Outcome run(sd::Communicator& ranks, const sd::StochasticDepthOptions& depth, co
                      .seed = seed,
                      .learning_rate = "warmup:2ba,cosine",
                      .communicator = &ranks,
-                     .data_parallel = {.synchronised_batch_norm = true}});
+                     .data_parallel = {.synchronised_batch_norm = synchronised}});
     address = &trainer;
     std::optional<sd::CheckpointSaver<Trainer>> saver;
     if (!folder.empty()) saver.emplace(trainer, sd::CheckpointOptions{.directory = folder, .interval = "2ba"});
@@ -163,6 +164,15 @@ TEST_CASE("the trainer on several ranks makes the run of one process") {
     }
 }
 
+TEST_CASE("where each rank normalises by its own samples, all evaluate rank 0's running statistics") {
+    sd::Communicator& ranks = sd_test::ranks();
+    const Outcome outcome = run(ranks, survivors, {}, {}, false, false);
+    CHECK(outcome.eval_score.samples == 35);
+    std::vector<double> all(outcome.state.size() * static_cast<std::size_t>(ranks.size()));
+    ranks.all_gather(std::span<const double>(outcome.state), std::span(all));
+    for (std::size_t i = 0; i < all.size(); ++i) REQUIRE(all[i] == outcome.state[i % outcome.state.size()]);
+}
+
 TEST_CASE("a run of two ranks goes on with one and with four") {
     sd::Communicator& ranks = sd_test::ranks();
     if (ranks.size() != 4) return;
@@ -194,6 +204,41 @@ TEST_CASE("a run of two ranks goes on with one and with four") {
         wait_for_all();
         if (ranks.rank() == 0) std::filesystem::remove_all(path + "_one");
     }
+}
+
+/// Parameters after two epochs of 21 samples in batches of 5, 5, 5, 5 and 1, without batch norm.
+std::vector<double> train_small(sd::Communicator& ranks, Index microbatches,
+                                const std::vector<sd::Algorithm<double>>& algorithms) {
+    sd_test::SmallNetwork<double> network;
+    sd::Sgd<double> optimizer(network.parameters(), {.learning_rate = 0.05, .momentum = 0.9});
+    const sd::DataLoader<sd::InMemoryDataset, double> loader(
+        sd_test::small_images(21), {.batch_size = 5, .seed = 9, .rank = ranks.rank(), .ranks = ranks.size()});
+    sd::Trainer trainer(network, optimizer, loader,
+                        {.max_duration = "2ep",
+                         .algorithms = algorithms,
+                         .seed = seed,
+                         .microbatches = microbatches,
+                         .communicator = &ranks});
+    trainer.fit();
+    return network.numbers();
+}
+
+TEST_CASE("microbatches of several ranks give the update of the whole batch, where some of them are empty") {
+    const sd::WarningHandler printed = sd::set_warning_handler({});  // of the few blocks
+    sd::Communicator alone;
+    for (const auto method : {sd::StochasticMethod::sample, sd::StochasticMethod::block}) {
+        const sd::StochasticDepth depth({.target_layer_name = "ConvBranch",
+                                         .stochastic_method = method,
+                                         .drop_rate = 0.7,
+                                         .compute = sd::Compute::survivors});
+        const std::vector<double> expected = train_small(alone, 1, {depth});
+        for (const Index microbatches : {1, 2, 5}) {
+            const std::vector<double> numbers = train_small(sd_test::ranks(), microbatches, {depth});
+            CHECK(largest_difference(numbers, expected) <= 1e-12);
+        }
+    }
+    for (const double number : train_small(sd_test::ranks(), 2, {sd::Mixup(0.5)})) CHECK(std::isfinite(number));
+    sd::set_warning_handler(printed);
 }
 
 TEST_CASE("a batch that is not this rank's part is refused") {

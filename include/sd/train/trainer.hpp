@@ -39,9 +39,9 @@ SD_NAMESPACE_BEGIN
 /// With a communicator of several ranks each trains on its part of every batch and evaluates its part of every batch.
 /// State and algorithms are those of each rank: its part of the batch, but timestamp, scores, parameters and, from
 /// Event::after_backward of the last microbatch on, gradients of all ranks. Numbers that are logged are of all ranks, and
-/// rank 0 logs, after every batch also what it has sent for it and how long that held it up, `communication/bytes_sent` and
-/// `communication/seconds`. Running statistics that ranks do not share are rank 0's before every evaluation. An exception on one rank
-/// must end all of them, as run_ranks sees to. docs/distributed.md
+/// rank 0 logs, after every batch also what it has sent for it and how long that held it up:
+/// `communication/bytes_sent`, `communication/seconds`. Running statistics that ranks do not share are rank 0's before
+/// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
 class Trainer {
 public:
