@@ -28,8 +28,8 @@ struct ReorderWeights {
     [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
         Pack<T, width> result;
         for (int i = 0; i < width; ++i) {
-            const Index place = to_ohwi ? place_in_oihw(first + i, taps, channels)
-                                        : place_in_ohwi(first + i, taps, channels);
+            const Index place =
+                to_ohwi ? place_in_oihw(first + i, taps, channels) : place_in_ohwi(first + i, taps, channels);
             result.value[i] = T(static_cast<accumulate_t<T>>(accumulate_t<From>(source[place])));
         }
         return result;

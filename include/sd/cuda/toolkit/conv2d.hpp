@@ -28,7 +28,7 @@ public:
         const PlanKey key = plan_key(direction, types.number(), geometry);
         auto found = plans_.find(key);
         if (found == plans_.end()) {
-            found = plans_.emplace(key, ConvolutionPlan::make(handle_, direction, types, geometry)).first;
+            found = plans_.emplace(key, ConvolutionPlan::make(PlanTarget(handle_), direction, types, geometry)).first;
         }
         return found->second ? &*found->second : nullptr;
     }
@@ -48,21 +48,19 @@ private:
 template <class T>
 struct CudnnConv2d {
     using A = accumulate_t<T>;
-    static constexpr bool is_half = !std::is_same_v<T, A>;
 
     static void forward(const Conv2dGeometry& g, const Tensor<T, Cuda>& x, const Tensor<A, Cuda>& weight,
                         Tensor<T, Cuda>& y) {
-        if (const ConvolutionPlan* plan = plan_of(Direction::forward, image_type(), g)) {
+        if (const ConvolutionPlan* plan = plan_of(Direction::forward, g)) {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), y.data());
         } else {
-            launch<Cuda>(DirectForward<T>{g, x.data(), weight.data(), y.data()},
-                         quotient_up(y.size(), block_threads));
+            launch<Cuda>(DirectForward<T>{g, x.data(), weight.data(), y.data()}, quotient_up(y.size(), block_threads));
         }
     }
     static void by_input(const Conv2dGeometry& g, const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight,
                          Tensor<T, Cuda>& dx) {
-        if (const ConvolutionPlan* plan = plan_of(Direction::by_input, image_type(), g)) {
+        if (const ConvolutionPlan* plan = plan_of(Direction::by_input, g)) {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), dx.data(), ordered.data(), dy.data());
         } else {
@@ -70,33 +68,23 @@ struct CudnnConv2d {
                          quotient_up(dx.size(), block_threads));
         }
     }
-    /// In float where cuDNN sums bfloat16 into float, else rounded once more to bfloat16.
+    /// Sums are float; cuDNN writes those of bfloat16 rounded to it.
     static void by_weight(const Conv2dGeometry& g, const Tensor<T, Cuda>& x, const Tensor<T, Cuda>& dy,
                           Tensor<A, Cuda>& dweight) {
-        if (run_by_weight<A>(CUDNN_DATA_FLOAT, g, x, dy, dweight)) return;
-        if constexpr (is_half) {
-            if (run_by_weight<T>(image_type(), g, x, dy, dweight)) return;
+        if (const ConvolutionPlan* plan = plan_of(Direction::by_weight, g)) {
+            auto ordered = Tensor<T, Cuda>::empty(dweight.shape());
+            plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), dy.data());
+            weights_channels_first(ordered, dweight);
+        } else {
+            launch<Cuda>(DirectByWeight<T>{g, x.data(), dy.data(), dweight.data()}, dweight.size());
         }
-        launch<Cuda>(DirectByWeight<T>{g, x.data(), dy.data(), dweight.data()}, dweight.size());
     }
 
 private:
-    static cudnnDataType_t image_type() { return is_half ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT; }
-
-    static const ConvolutionPlan* plan_of(Direction direction, cudnnDataType_t weights, const Conv2dGeometry& g) {
+    static const ConvolutionPlan* plan_of(Direction direction, const Conv2dGeometry& g) {
+        constexpr bool is_half = !std::is_same_v<T, A>;
         const bool tensor_cores = is_half || Runtime::instance().float_math == FloatMath::tf32;
-        return Cudnn::instance().plan(direction, {image_type(), weights, tensor_cores}, g);
-    }
-
-    template <class Sum>
-    static bool run_by_weight(cudnnDataType_t type, const Conv2dGeometry& g, const Tensor<T, Cuda>& x,
-                              const Tensor<T, Cuda>& dy, Tensor<A, Cuda>& dweight) {
-        const ConvolutionPlan* plan = plan_of(Direction::by_weight, type, g);
-        if (plan == nullptr) return false;
-        auto ordered = Tensor<Sum, Cuda>::empty(dweight.shape());
-        plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), dy.data());
-        weights_channels_first(ordered, dweight);
-        return true;
+        return Cudnn::instance().plan(direction, {is_half ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT, tensor_cores}, g);
     }
 };
 

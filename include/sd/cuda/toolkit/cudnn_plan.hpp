@@ -12,6 +12,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -45,8 +46,8 @@ public:
     template <class Value, std::size_t count>
     Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                     const std::array<Value, count>& values) {
-        SD_CUDA_CHECK(cudnnBackendSetAttribute(descriptor_, name, type, static_cast<std::int64_t>(count),
-                                               values.data()));
+        SD_CUDA_CHECK(
+            cudnnBackendSetAttribute(descriptor_, name, type, static_cast<std::int64_t>(count), values.data()));
         return *this;
     }
     Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& other) {
@@ -65,14 +66,37 @@ private:
 
 /// What a convolution's tensors hold, and how it multiplies.
 struct ConvolutionTypes {
-    cudnnDataType_t images;    ///< of x and y
-    cudnnDataType_t weights;   ///< of w, or of its gradient
+    cudnnDataType_t elements;  ///< of images, weights and gradients; sums are float
     bool allows_tensor_cores;  ///< false: every product is in float
 
     /// A number for plan_key().
-    [[nodiscard]] Index number() const {
-        return (static_cast<Index>(images) * 64 + static_cast<Index>(weights)) * 2 + (allows_tensor_cores ? 1 : 0);
+    [[nodiscard]] Index number() const { return static_cast<Index>(elements) * 2 + (allows_tensor_cores ? 1 : 0); }
+};
+
+/// What plans are made for: the device of a handle, or one that is described, which need not be there.
+class PlanTarget {
+public:
+    /// The handle's device.
+    explicit PlanTarget(cudnnHandle_t handle) : handle_(handle) {}
+    /// The device of these properties, as cuDNN writes them to JSON: to see its plans on a machine without it.
+    explicit PlanTarget(const std::string& properties)
+        : properties_(std::in_place, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) {
+        SD_CUDA_CHECK(cudnnBackendSetAttribute(properties_->get(), CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                               CUDNN_TYPE_CHAR, static_cast<std::int64_t>(properties.size()),
+                                               properties.data()));
+        properties_->finalize();
     }
+
+    /// Tells a descriptor of the device; each of the two has its own name for it.
+    void set_in(Descriptor& descriptor, std::optional<cudnnBackendAttributeName_t> by_handle,
+                std::optional<cudnnBackendAttributeName_t> by_properties) const {
+        if (properties_ && by_properties) descriptor.set(*by_properties, *properties_);
+        if (!properties_ && by_handle) descriptor.set(*by_handle, CUDNN_TYPE_HANDLE, handle_);
+    }
+
+private:
+    cudnnHandle_t handle_ = nullptr;
+    std::optional<Descriptor> properties_;
 };
 
 /// The graph of one convolution: x (N, H, W, C), y (N, OH, OW, O), weights (O, KH, KW, C / groups), all with channels
@@ -83,17 +107,17 @@ public:
     enum Name : std::int64_t { x_name = 1, weight_name = 2, y_name = 3 };
 
     ConvolutionGraph(Direction direction, const ConvolutionTypes& types, const Conv2dGeometry& g)
-        : x_(images(x_name, types.images, g.batch, g.in_channels, g.in_height, g.in_width)),
-          weight_(images(weight_name, types.weights, g.out_channels, g.group_in, g.kernel_height, g.kernel_width)),
-          y_(images(y_name, types.images, g.batch, g.out_channels, g.out_height, g.out_width)),
+        : x_(images(x_name, types.elements, g.batch, g.in_channels, g.in_height, g.in_width)),
+          weight_(images(weight_name, types.elements, g.out_channels, g.group_in, g.kernel_height, g.kernel_width)),
+          y_(images(y_name, types.elements, g.batch, g.out_channels, g.out_height, g.out_width)),
           convolution_(convolution(g.options)),
           operation_(operation(direction)) {}
 
-    /// The graph for a handle's device.
-    [[nodiscard]] Descriptor finalized(cudnnHandle_t handle) const {
+    /// The graph for a device.
+    [[nodiscard]] Descriptor finalized(const PlanTarget& target) const {
         Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
         graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation_);
-        graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
+        target.set_in(graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, std::nullopt);
         graph.finalize();
         return graph;
     }
@@ -193,20 +217,25 @@ private:
 class ConvolutionPlan {
 public:
     /// The first plan that the types allow, or nothing if cuDNN has none.
-    [[nodiscard]] static std::optional<ConvolutionPlan> make(cudnnHandle_t handle, Direction direction,
+    [[nodiscard]] static std::optional<ConvolutionPlan> make(const PlanTarget& target, Direction direction,
                                                              const ConvolutionTypes& types, const Conv2dGeometry& g) {
-        const Descriptor graph = ConvolutionGraph(direction, types, g).finalized(handle);
+        const Descriptor graph = ConvolutionGraph(direction, types, g).finalized(target);
         for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-            for (const Descriptor& config : engine_configs(graph, mode)) {
+            for (const Descriptor& config : engine_configs(target, graph, mode)) {
                 if (has_forbidden_note(numerical_notes(config), types)) continue;
                 Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
                 plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-                plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
-                if (plan.try_finalize()) return ConvolutionPlan(std::move(plan));
+                target.set_in(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP);
+                if (plan.try_finalize()) return ConvolutionPlan(std::move(plan), numerical_notes(config));
             }
         }
         return std::nullopt;
     }
+
+    /// What cuDNN says of its engine's numbers.
+    [[nodiscard]] const std::vector<cudnnBackendNumericalNote_t>& notes() const { return notes_; }
+    /// Memory that a run takes beside its tensors.
+    [[nodiscard]] std::int64_t workspace_bytes() const { return workspace_bytes_; }
 
     /// Runs it on the handle's stream.
     void run(cudnnHandle_t handle, const void* x, const void* weight, const void* y) const {
@@ -215,25 +244,27 @@ public:
         pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64,
                  std::array<std::int64_t, 3>{ConvolutionGraph::x_name, ConvolutionGraph::weight_name,
                                              ConvolutionGraph::y_name});
-        pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
-                 std::array<const void*, 3>{x, weight, y});
+        pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, std::array<const void*, 3>{x, weight, y});
         pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace.data());
         pack.finalize();
         SD_CUDA_CHECK(cudnnBackendExecute(handle, plan_.get(), pack.get()));
     }
 
 private:
-    explicit ConvolutionPlan(Descriptor plan) : plan_(std::move(plan)) {
+    ConvolutionPlan(Descriptor plan, std::vector<cudnnBackendNumericalNote_t> notes)
+        : plan_(std::move(plan)), notes_(std::move(notes)) {
         std::int64_t count = 0;
         SD_CUDA_CHECK(cudnnBackendGetAttribute(plan_.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
                                                1, &count, &workspace_bytes_));
     }
 
     /// What the heuristics propose, best first; nothing where they have no answer.
-    static std::vector<Descriptor> engine_configs(const Descriptor& graph, cudnnBackendHeurMode_t mode) {
+    static std::vector<Descriptor> engine_configs(const PlanTarget& target, const Descriptor& graph,
+                                                  cudnnBackendHeurMode_t mode) {
         Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
         heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
         heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
+        target.set_in(heuristics, std::nullopt, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP);
         if (!heuristics.try_finalize()) return {};
         std::int64_t count = 0;
         SD_CUDA_CHECK(cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
@@ -254,8 +285,8 @@ private:
         const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
         cudnnBackendDescriptor_t target = engine.get();
         std::int64_t count = 0;
-        SD_CUDA_CHECK(cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
-                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &target));
+        SD_CUDA_CHECK(cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                               1, &count, &target));
         std::vector<cudnnBackendNumericalNote_t> notes(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
         SD_CUDA_CHECK(cudnnBackendGetAttribute(target, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                                CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()));
@@ -264,6 +295,7 @@ private:
     }
 
     Descriptor plan_;
+    std::vector<cudnnBackendNumericalNote_t> notes_;
     std::int64_t workspace_bytes_ = 0;
 };
 

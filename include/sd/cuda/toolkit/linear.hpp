@@ -61,8 +61,8 @@ public:
     void multiply(const Operand& a, const Operand& b, void* result, cudaDataType_t type, Index rows, Index columns) {
         const bool tf32 = Runtime::instance().float_math == FloatMath::tf32;
         cublasLtMatmulDesc_t product = nullptr;
-        SD_CUDA_CHECK(cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
-                                               CUDA_R_32F));
+        SD_CUDA_CHECK(
+            cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
         const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulDesc_t>, DestroyProduct> owner(product);
         set_transposed(product, CUBLASLT_MATMUL_DESC_TRANSA, a.transposed);
         set_transposed(product, CUBLASLT_MATMUL_DESC_TRANSB, b.transposed);
@@ -91,8 +91,8 @@ private:
         SD_CUDA_CHECK(cublasLtCreate(&handle_));
         SD_CUDA_CHECK(cublasLtMatmulPreferenceCreate(&preference_));
         const std::uint64_t most = std::uint64_t{32} << 20;
-        SD_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference_, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                           &most, sizeof(most)));
+        SD_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference_, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
+                                                           sizeof(most)));
         const std::uint32_t no_atomics = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_INPLACE;
         SD_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference_, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                            &no_atomics, sizeof(no_atomics)));
@@ -129,9 +129,8 @@ struct CublasLinear {
     }
     static void by_weight(const Tensor<T, Cuda>& dy, const Tensor<T, Cuda>& x, Tensor<A, Cuda>& dweight) {
         const Index samples = dy.extent(0), inputs = x.extent(1), outputs = dy.extent(1);
-        Cublas::instance().multiply({x.data(), type, inputs, samples, false},
-                                    {dy.data(), type, outputs, samples, true}, dweight.data(), CUDA_R_32F, inputs,
-                                    outputs);
+        Cublas::instance().multiply({x.data(), type, inputs, samples, false}, {dy.data(), type, outputs, samples, true},
+                                    dweight.data(), CUDA_R_32F, inputs, outputs);
     }
 };
 
