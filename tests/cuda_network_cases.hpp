@@ -101,6 +101,17 @@ Trace run(std::size_t method, int steps) {
     return train(model, methods()[method], steps);
 }
 
+/// The score of a short run of the trainer.
+template <class T, class Device, class Loader>
+sd::Score fit(const Loader& loader) {
+    auto model = network<T, Device>(sd::Stem::cifar, sd::ShortcutKind::pad);
+    sd::apply_stochastic_depth(model, methods()[2]);
+    sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9});
+    sd::Trainer trainer(model, optimizer, loader, loader, {.max_duration = "2ba", .microbatches = 2});
+    trainer.fit();
+    return trainer.evaluate();
+}
+
 }  // namespace cuda_networks
 
 TEST_CASE("device: networks train as on the processor, with the same masks") {
@@ -132,4 +143,17 @@ TEST_CASE("device: the same run twice gives the same bits") {
         const auto& b = second.tensors[i];
         CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
     }
+}
+
+TEST_CASE("device: the trainer trains there as on the processor") {
+    const auto images = std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(24, 10, 16, 16, 42));
+    const sd::DataLoader loader(images, {.batch_size = 8, .seed = 42});
+    const sd::Score theirs = cuda_networks::fit<float, sd::Cpu>(loader);
+    const sd::DeviceLoader<float, KernelDevice, sd::DataLoader<sd::InMemoryDataset>> device_loader(loader);
+    const sd::Score ours = cuda_networks::fit<float, KernelDevice>(device_loader);
+    CHECK(ours.samples == theirs.samples);
+    CHECK(ours.loss() == doctest::Approx(theirs.loss()).epsilon(1e-4));
+    const sd::DeviceLoader<sd::bfloat16, KernelDevice, sd::DataLoader<sd::InMemoryDataset>> half_loader(loader);
+    CHECK(cuda_networks::fit<sd::bfloat16, KernelDevice>(half_loader).loss() ==
+          doctest::Approx(theirs.loss()).epsilon(0.05));
 }
