@@ -19,6 +19,12 @@ if("mpi" IN_LIST sd_FIND_COMPONENTS)
     endif()
   endif()
 endif()
+
+# sd::cuda, if asked for: find_package(sd COMPONENTS cuda).
+set(sd_cuda_FOUND FALSE)
+if("cuda" IN_LIST sd_FIND_COMPONENTS)
+  include(${CMAKE_CURRENT_LIST_DIR}/cuda.cmake)
+endif()
 include(FindPackageHandleStandardArgs)
 set(sd_CONFIG ${CMAKE_CURRENT_LIST_FILE})
 find_package_handle_standard_args(sd CONFIG_MODE HANDLE_COMPONENTS)

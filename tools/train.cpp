@@ -1,5 +1,6 @@
 // sd_train: trains a residual network with stochastic depth from the command line.
 #include "datasets.hpp"
+#include "device.hpp"
 #include "interrupt.hpp"
 #include "logs.hpp"
 #include "networks.hpp"
@@ -20,6 +21,7 @@
 namespace {
 
 using sd::Index;
+using tools::Device;
 
 struct Settings {
     std::string data = "synthetic";
@@ -54,6 +56,9 @@ struct Settings {
     std::string checkpoint_interval = "1ep";
     Index keep = 3;
     bool resume = false;
+#if defined(SD_TOOLS_CUDA)
+    std::string precision = "float";
+#endif
 };
 
 /// Accepts a text that `parse` accepts; the message of a refusal is the library's.
@@ -167,18 +172,24 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
     app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
+#if defined(SD_TOOLS_CUDA)
+    app.add_option("--precision", settings.precision, "of images between layers and of products")
+        ->check(CLI::IsMember({"float", "tf32", "bf16"}))
+        ->capture_default_str();
+#endif
 }
 
 /// Writes the model's weights after each epoch and at the end.
 template <class Model>
 struct WeightsWriter {
+    using State = sd::State<typename Model::value_type, Device>;
     Model* model;
     std::string file;
 
-    [[nodiscard]] bool match(sd::Event event, const sd::State<float>&) const {
+    [[nodiscard]] bool match(sd::Event event, const State&) const {
         return event == sd::Event::epoch_checkpoint || event == sd::Event::fit_end;
     }
-    void apply(sd::Event, sd::State<float>&, sd::Logger&) const { sd::save_weights(*model, file); }
+    void apply(sd::Event, State&, sd::Logger&) const { sd::save_weights(*model, file); }
 };
 
 /// Makes the model stochastic at its full rates and prints what is to be expected of it.
@@ -192,8 +203,8 @@ void print_expectations(Model& model, const sd::StochasticDepthOptions& options,
 
 /// The algorithms that the settings ask for.
 template <class Model>
-std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& settings, bool is_first_rank) {
-    std::vector<sd::Algorithm<float>> algorithms;
+auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank) {
+    std::vector<sd::Algorithm<typename Model::value_type, Device>> algorithms;
     if (settings.stochastic_method != "none") {
         const sd::StochasticDepthOptions options{
             .target_layer_name = std::string(Model::Branch::layer_name),
@@ -207,7 +218,11 @@ std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& 
         algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
-    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    if constexpr (std::is_same_v<Device, sd::Cpu>) {
+        if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    } else {
+        if (settings.mixup > 0) sd::refuse("train", "--mixup", settings.mixup, "0: the device has no mixup");
+    }
     if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
 }
@@ -243,13 +258,24 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
               << " batches done" << std::endl;
 }
 
+/// The loader's batches where the model is, as elements of type T.
+template <class T, class Loader>
+auto on_device(const Loader& loader) {
+    if constexpr (std::is_same_v<Device, sd::Cpu>) {
+        return loader;
+    } else {
+        return sd::DeviceLoader<T, Device, Loader>(loader);
+    }
+}
+
 template <class Model>
 sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
     const bool is_first_rank = ranks.rank() == 0;
     if (!settings.weights.empty() && is_first_rank) sd::load_weights(model, settings.weights);
-    sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
-                                                  .momentum = settings.momentum,
-                                                  .weight_decay = settings.weight_decay});
+    using T = typename Model::value_type;
+    sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
+                                                                        .momentum = settings.momentum,
+                                                                        .weight_decay = settings.weight_decay});
     const sd::PrefetchOptions prefetch{.workers = settings.workers};
     const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
                                                                       .shuffle = true,
@@ -267,7 +293,7 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
               << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
     if (ranks.size() > 1) std::cout << " on each of " << ranks.size() << " ranks";
     std::cout << std::endl;
-    sd::Trainer trainer(model, optimizer, train_loader, test_loader,
+    sd::Trainer trainer(model, optimizer, on_device<T>(train_loader), on_device<T>(test_loader),
                         {.max_duration = settings.duration,
                          .algorithms = make_algorithms(model, settings, is_first_rank),
                          .seed = settings.seed,
@@ -314,8 +340,15 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const sd::FitEnd end = tools::with_network<float>(
-            settings.model, options, [&](auto& model) { return train(model, data, settings, ranks); });
+        const auto fit = [&](auto& model) { return train(model, data, settings, ranks); };
+#if defined(SD_TOOLS_CUDA)
+        if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
+        const sd::FitEnd end = settings.precision == "bf16"
+                                   ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
+                                   : tools::with_network<float, Device>(settings.model, options, fit);
+#else
+        const sd::FitEnd end = tools::with_network<float>(settings.model, options, fit);
+#endif
         if (end == sd::FitEnd::stopped) return 130;  // as a shell reports a program that Ctrl-C ended
     } catch (const std::exception& error) {
         if (ranks.size() > 1) throw;  // which ends all ranks

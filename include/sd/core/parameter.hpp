@@ -1,6 +1,7 @@
 // What an optimizer trains.
 #pragma once
 
+#include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
 
 #include <functional>
@@ -16,6 +17,21 @@ void add_to(Tensor<T>& sum, const Tensor<T>& term) {
     T* target = sum.data();
     const T* source = term.data();
     for (Index i = 0; i < term.size(); ++i) target[i] = target[i] + source[i];
+}
+
+/// x *= factor, element by element.
+template <class T>
+void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
+    for (T& value : x) value = value * factor;
+}
+
+/// Copies `count` elements from element `source_first` on to element `target_first` on.
+template <class T>
+void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
+    parallel_ranges(count, 65536, [&](Index first, Index last) {
+        const T* from = source.data() + source_first;
+        std::copy(from + first, from + last, target.data() + target_first + first);
+    });
 }
 
 /// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().

@@ -57,6 +57,30 @@ struct Add {
 };
 
 template <class T>
+struct Scale {
+    const T* x;
+    accumulate_t<T> factor;
+    template <int width>
+    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
+        Pack<T, width> result = load<width>(x + first);
+        for (int i = 0; i < width; ++i) result.value[i] = T(accumulate_t<T>(accumulate_t<T>(result.value[i]) * factor));
+        return result;
+    }
+};
+
+/// Copies elements that may lie anywhere, one a thread.
+template <class T>
+struct CopyElements {
+    const T* source;
+    Index count;
+    T* target;
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const Index i = thread.block * block_threads + thread.index;
+        if (i < count) target[i] = source[i];
+    }
+};
+
+template <class T>
 struct ReluForward {
     const T* x;
     template <int width>
@@ -104,6 +128,20 @@ void add_to(Tensor<T, Device>& sum, const Tensor<T, Device>& term) {
     cuda::launch_elementwise<Device>(cuda::Add<T>{sum.data(), term.data()}, sum.size(), sum.data());
 }
 
+/// x *= factor, element by element.
+template <class T, cuda::Accelerator Device>
+void scale_by(Tensor<T, Device>& x, const accumulate_t<T>& factor) {
+    cuda::launch_elementwise<Device>(cuda::Scale<T>{x.data(), factor}, x.size(), x.data());
+}
+
+/// Copies `count` elements from element `source_first` on to element `target_first` on.
+template <class T, cuda::Accelerator Device>
+void copy_elements(const Tensor<T, Device>& source, Index source_first, Index count, Tensor<T, Device>& target,
+                   Index target_first) {
+    cuda::launch<Device>(cuda::CopyElements<T>{source.data() + source_first, count, target.data() + target_first},
+                         cuda::quotient_up(count, cuda::block_threads));
+}
+
 /// y = max(x, 0).
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> relu_forward(const Tensor<T, Device>& x) {
@@ -131,6 +169,12 @@ template <class T, class From, cuda::Accelerator Device>
         cuda::launch_elementwise<Device>(cuda::Convert<T, From>{x.data()}, x.size(), y.data());
         return y;
     }
+}
+
+/// The same elements on the processor, of a type to calculate with: float for narrower ones.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<accumulate_t<T>> to_host_numbers(const Tensor<T, Device>& x) {
+    return to_host(converted<accumulate_t<T>>(x));
 }
 
 SD_NAMESPACE_END

@@ -20,12 +20,17 @@
 
 SD_NAMESPACE_BEGIN
 
+/// A tensor's elements, in the memory of its device.
+template <class T, class Device>
+[[nodiscard]] std::span<T> elements_of(Tensor<T, Device>& x) {
+    return {x.data(), static_cast<std::size_t>(x.size())};
+}
+
 /// Gives every rank rank 0's parameters of a layer or model.
 template <class Layer>
 void broadcast_parameters(Layer& layer, Communicator& communicator) {
-    for_each_parameter(layer, [&](const std::string&, auto& parameter) {
-        communicator.broadcast(std::span(parameter->value.begin(), parameter->value.end()));
-    });
+    for_each_parameter(
+        layer, [&](const std::string&, auto& parameter) { communicator.broadcast(elements_of(parameter->value)); });
 }
 
 /// Gives every rank rank 0's buffers, such as running statistics.
@@ -37,7 +42,7 @@ void broadcast_buffers(Layer& layer, Communicator& communicator) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                 communicator.broadcast(std::span(&buffer, 1));
             } else {
-                communicator.broadcast(std::span(buffer.begin(), buffer.end()));
+                communicator.broadcast(elements_of(buffer));
             }
         });
 }
@@ -56,7 +61,7 @@ void broadcast_momentum(Sgd<T, Device>& optimizer, Communicator& communicator) {
         }
         Tensor<T, Device>& buffer = state[name];
         if (!buffer) buffer = Tensor<T, Device>::empty(parameter->value.shape());
-        communicator.broadcast(std::span(buffer.begin(), buffer.end()));
+        communicator.broadcast(elements_of(buffer));
     }
     optimizer.load_state_dict(state);
 }
@@ -115,10 +120,10 @@ public:
     /// Makes the gradient by the logits of the mean loss over the samples of the pass that of their share in the mean over
     /// the whole batch.
     [[nodiscard]] Tensor<T, Device> share(const Tensor<T, Device>& dlogits) const {
-        const T factor = static_cast<T>(share_);
-        if (factor == T(1)) return dlogits;
+        const auto factor = static_cast<accumulate_t<T>>(share_);
+        if (factor == accumulate_t<T>(1)) return dlogits;
         Tensor<T, Device> scaled = dlogits.clone();
-        for (T& value : scaled) value *= factor;
+        scale_by(scaled, factor);
         return scaled;
     }
 

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "sd/core/communicator.hpp"
-#include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
 
 #include <algorithm>
@@ -130,7 +129,7 @@ private:
         const Index count = for_each_gradient(bucket, [](const auto&, Index) {});
         bucket.numbers = Tensor<T, Device>::empty({count});
         for_each_gradient(bucket, [&](const Parameter<T, Device>& parameter, Index place) {
-            copy(parameter.grad.data(), parameter.grad.size(), bucket.numbers.data() + place);
+            copy_elements(parameter.grad, 0, parameter.grad.size(), bucket.numbers, place);
         });
         bucket.sum = communicator_.start_sum(std::span<T>(bucket.numbers.data(), static_cast<std::size_t>(count)));
     }
@@ -139,14 +138,9 @@ private:
         bucket.sum->finish();
         bucket.sum.reset();
         for_each_gradient(bucket, [&](Parameter<T, Device>& parameter, Index place) {
-            copy(bucket.numbers.data() + place, parameter.grad.size(), parameter.grad.data());
+            copy_elements(bucket.numbers, place, parameter.grad.size(), parameter.grad, 0);
         });
         bucket.numbers = {};
-    }
-
-    static void copy(const T* source, Index count, T* target) {
-        parallel_ranges(count, 65536,
-                        [&](Index first, Index last) { std::copy(source + first, source + last, target + first); });
     }
 
     Communicator& communicator_;
