@@ -1,6 +1,7 @@
 // The parallel kernels against the plain loops of reference/, on shapes drawn at random. Both run in double, where the
 // bound is tight, and the kernels also in float, against the reference in double.
 #include "kernel_inputs.hpp"
+#include "messages.hpp"
 
 #include "sd/sd.hpp"
 
@@ -234,6 +235,32 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         const std::vector<Index> samples(5, shape[0] - 1);
         check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
     }
+}
+
+TEST_CASE("a join's gradient refuses what does not fit together, by the plain loops and by the fast ones alike") {
+    const auto refusal = [](auto zero, std::vector<Index> selection, Index samples, bool pass, bool sums) {
+        using T = decltype(zero);
+        const sd::Tensor<T> y({2, 1, 1, 4}), dy({2, 1, 1, 4});
+        sd::BatchNormPass<T> before;
+        const sd::Tensor<T> channels(sd::Shape{4});
+        before.y = sd::Pending<T>(sd::Tensor<T>({samples, 1, 1, 4}), channels, channels, false);
+        before.mean = before.inverse_std = channels;
+        sd::BatchNormSums<T> gathered;
+        return sd_test::message_of([&] {
+            (void)sd::residual_join_backward<T>(dy, y, selection, samples, T(1), true, pass ? &before : nullptr,
+                                                sums ? &gathered : nullptr);
+        });
+    };
+    const auto check = [&](auto zero) {
+        CHECK(refusal(zero, {1, 0}, 2, true, true) == "accepted");
+        CHECK(refusal(zero, {1, -1}, 2, true, true) == "accepted");
+        CHECK(sd_test::contains(refusal(zero, {1, 1}, 2, false, false), "branch_sample: got 1 twice"));
+        CHECK(sd_test::contains(refusal(zero, {0, 2}, 2, false, false), "got 2"));
+        CHECK(sd_test::contains(refusal(zero, {0, 1}, 2, true, false), "before and sums: got before alone"));
+        CHECK(sd_test::contains(refusal(zero, {0, 1}, 2, false, true), "before and sums: got sums alone"));
+    };
+    check(float{});
+    check(static_cast<long double>(0));
 }
 
 TEST_CASE_TEMPLATE("pooling", T, float, double) {

@@ -258,16 +258,6 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
               << " batches done" << std::endl;
 }
 
-/// The loader's batches where the model is, as elements of type T.
-template <class T, class Loader>
-auto on_device(const Loader& loader) {
-    if constexpr (std::is_same_v<Device, sd::Cpu>) {
-        return loader;
-    } else {
-        return sd::DeviceLoader<T, Device, Loader>(loader);
-    }
-}
-
 template <class Model>
 sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
     const bool is_first_rank = ranks.rank() == 0;
@@ -293,7 +283,7 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
               << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
     if (ranks.size() > 1) std::cout << " on each of " << ranks.size() << " ranks";
     std::cout << std::endl;
-    sd::Trainer trainer(model, optimizer, on_device<T>(train_loader), on_device<T>(test_loader),
+    sd::Trainer trainer(model, optimizer, tools::on_device<T>(train_loader), tools::on_device<T>(test_loader),
                         {.max_duration = settings.duration,
                          .algorithms = make_algorithms(model, settings, is_first_rank),
                          .seed = settings.seed,
