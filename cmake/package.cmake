@@ -12,7 +12,7 @@ install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # Before 1.0 a minor version may change the interface.
 write_basic_package_version_file(sdConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/sdConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake DESTINATION ${sd_cmake_dir})
+install(FILES cmake/sdConfig.cmake cmake/cuda.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake DESTINATION ${sd_cmake_dir})
 
 # Relative to the file itself, so that an installed tree can be moved.
 file(RELATIVE_PATH sd_include_dir ${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig ${CMAKE_INSTALL_FULL_INCLUDEDIR})

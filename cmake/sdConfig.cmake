@@ -6,3 +6,25 @@ endif()
 # sd::sd links OpenMP where it is found and does without it elsewhere.
 find_package(OpenMP QUIET COMPONENTS CXX)
 include(${CMAKE_CURRENT_LIST_DIR}/sdTargets.cmake)
+
+# sd::mpi, if asked for: find_package(sd COMPONENTS mpi).
+set(sd_mpi_FOUND FALSE)
+if("mpi" IN_LIST sd_FIND_COMPONENTS)
+  find_package(MPI QUIET COMPONENTS CXX)
+  if(MPI_CXX_FOUND)
+    set(sd_mpi_FOUND TRUE)
+    if(NOT TARGET sd::mpi)
+      add_library(sd::mpi INTERFACE IMPORTED)
+      target_link_libraries(sd::mpi INTERFACE sd::sd MPI::MPI_CXX)
+    endif()
+  endif()
+endif()
+
+# sd::cuda, if asked for: find_package(sd COMPONENTS cuda).
+set(sd_cuda_FOUND FALSE)
+if("cuda" IN_LIST sd_FIND_COMPONENTS)
+  include(${CMAKE_CURRENT_LIST_DIR}/cuda.cmake)
+endif()
+include(FindPackageHandleStandardArgs)
+set(sd_CONFIG ${CMAKE_CURRENT_LIST_FILE})
+find_package_handle_standard_args(sd CONFIG_MODE HANDLE_COMPONENTS)

@@ -6,6 +6,8 @@
 
 #include "random.hpp"
 
+#include "sd/core/batch_part.hpp"
+#include "sd/core/communicator.hpp"
 #include "sd/core/join.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
@@ -392,6 +394,44 @@ TEST_CASE("branch samples: refused") {
     CHECK(contains(refusal([&] { sd::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
     CHECK(sd::branch_sample_of({}, 5) == 5);
     CHECK(sd::branch_sample_of(good, 1) == -1);
+}
+
+TEST_CASE("parts of a batch: contiguous, in rank order, the first ones larger") {
+    const auto counts = [](Index samples, Index ranks) {
+        std::vector<Index> list;
+        Index first = 0;
+        for (Index rank = 0; rank < ranks; ++rank) {
+            const sd::BatchPart part = sd::part_of_rank(samples, rank, ranks);
+            CHECK(part.first == first);
+            first += part.count;
+            list.push_back(part.count);
+        }
+        CHECK(first == samples);
+        return list;
+    };
+    CHECK(counts(64, 4) == std::vector<Index>{16, 16, 16, 16});
+    CHECK(counts(11, 4) == std::vector<Index>{3, 3, 3, 2});
+    CHECK(counts(2, 4) == std::vector<Index>{1, 1, 0, 0});
+    CHECK(counts(0, 2) == std::vector<Index>{0, 0});
+    CHECK_THROWS_AS((void)sd::part_of_rank(-1, 0, 1), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::part_of_rank(1, 1, 1), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::part_of_rank(1, 0, 0), std::invalid_argument);
+}
+
+TEST_CASE("a process alone is the communicator's one rank") {
+    sd::Communicator alone;
+    CHECK(alone.rank() == 0);
+    CHECK(alone.size() == 1);
+    std::vector<float> numbers{1, 2, 3};
+    alone.broadcast(std::span(numbers));
+    alone.start_sum(std::span(numbers))->finish();
+    std::vector<float> all(3);
+    alone.all_gather(std::span<const float>(numbers), std::span(all));
+    CHECK(all == std::vector<float>{1, 2, 3});
+    CHECK(alone.traffic().bytes_sent == 0);
+    CHECK_THROWS_AS(alone.all_gather(std::span<const float>(numbers), std::span(all).first(2)), std::invalid_argument);
+    std::vector<int> other(1);
+    CHECK_THROWS_AS((void)alone.start_sum(std::span(other)), std::invalid_argument);
 }
 
 TEST_CASE("warnings go to the handler") {

@@ -1,6 +1,7 @@
 // The parallel kernels against the plain loops of reference/, on shapes drawn at random. Both run in double, where the
 // bound is tight, and the kernels also in float, against the reference in double.
-#include "random.hpp"
+#include "kernel_inputs.hpp"
+#include "messages.hpp"
 
 #include "sd/sd.hpp"
 
@@ -14,104 +15,17 @@ using sd::Index;
 using sd::Pending;
 using sd::Shape;
 using sd::Tensor;
+using sd_test::check_close;
+using sd_test::Draw;
+using sd_test::in_double;
+using sd_test::random_gradient;
+using sd_test::random_pass;
+using sd_test::random_pending;
+using sd_test::random_selection;
 using sd_test::random_tensor;
 using sd_test::relative_error;
 
 namespace {
-
-// Small whole numbers for one test case, drawn one after the other.
-class Draw {
-public:
-    explicit Draw(std::uint64_t stream) : stream_(stream) {}
-    Index operator()(Index low, Index high) {
-        const auto words = sd::random_words(sd_test::seed, sd::Stream::shuffle, stream_, 0, next_++);
-        return low + static_cast<Index>(sd::uniform_below(words[0], static_cast<std::uint32_t>(high - low + 1)));
-    }
-
-private:
-    std::uint64_t stream_;
-    std::uint32_t next_ = 0;
-};
-
-template <class T>
-Tensor<double> in_double(const Tensor<T>& x) {
-    Tensor<double> result(x.shape());
-    std::copy(x.begin(), x.end(), result.begin());
-    return result;
-}
-
-template <class T>
-Pending<double> in_double(const Pending<T>& x) {
-    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.relu)
-                   : Pending<double>(in_double(x.raw));
-}
-
-template <class T>
-sd::BatchNormPass<double> in_double(const sd::BatchNormPass<T>& pass) {
-    return {in_double(pass.y), in_double(pass.mean), in_double(pass.inverse_std), pass.batch_statistics};
-}
-
-template <class T>
-sd::BatchNormSums<double> in_double(const sd::BatchNormSums<T>& sums) {
-    return {in_double(sums.dweight), in_double(sums.dbias)};
-}
-
-template <class T>
-sd::PendingGradient<double> in_double(const sd::PendingGradient<T>& dy) {
-    if (dy.is_plain()) return in_double(dy.dy);
-    return {in_double(dy.dy), in_double(dy.y), in_double(dy.center), in_double(dy.slope), in_double(dy.offset)};
-}
-
-template <class T>
-void check_close(const Tensor<T>& got, const Tensor<double>& expected, double tolerance = 1) {
-    CHECK(relative_error(in_double(got), expected) < tolerance * (std::is_same_v<T, float> ? 2e-5 : 1e-13));
-}
-
-// Plain, or scaled and shifted, with or without ReLU.
-template <class T>
-Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
-    const Shape channels{shape[shape.rank() - 1]};
-    const auto raw = random_tensor<T>(shape, stream);
-    if (kind == 0) return Pending<T>(raw);
-    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2), kind == 2);
-}
-
-// The forward pass of a batch norm with output y, whatever statistics it had.
-template <class T>
-sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
-    const Shape channels{shape[shape.rank() - 1]};
-    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<T>(channels, stream + 3),
-            random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
-}
-
-// Plain, or batch norm's, with or without ReLU.
-template <class T>
-sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
-    const auto dy = random_tensor<T>(shape, stream);
-    if (kind == 0) return dy;
-    const Shape channels{shape[shape.rank() - 1]};
-    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<T>(channels, stream + 4),
-            random_tensor<T>(channels, stream + 5), random_tensor<T>(channels, stream + 6)};
-}
-
-template <class T>
-void check_close(const sd::BatchNormSums<T>& got, const sd::BatchNormSums<double>& expected) {
-    check_close(got.dweight, expected.dweight);
-    check_close(got.dbias, expected.dbias);
-}
-
-// Each sample of a batch joins another sample of the branch, in a drawn order, or none.
-std::vector<Index> random_selection(Index samples, Draw& draw, Index& branch_samples) {
-    std::vector<Index> selection(static_cast<std::size_t>(samples), -1);
-    branch_samples = 0;
-    for (Index& sample : selection) {
-        if (draw(0, 2) != 0) sample = branch_samples++;
-    }
-    for (Index& sample : selection) {
-        if (sample >= 0) sample = branch_samples - 1 - sample;
-    }
-    return selection;
-}
 
 // A convolution in all directions, with all that it gathers; `i` turns through kinds of pending input.
 template <class T>
@@ -321,6 +235,32 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         const std::vector<Index> samples(5, shape[0] - 1);
         check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
     }
+}
+
+TEST_CASE("a join's gradient refuses what does not fit together, by the plain loops and by the fast ones alike") {
+    const auto refusal = [](auto zero, std::vector<Index> selection, Index samples, bool pass, bool sums) {
+        using T = decltype(zero);
+        const sd::Tensor<T> y({2, 1, 1, 4}), dy({2, 1, 1, 4});
+        sd::BatchNormPass<T> before;
+        const sd::Tensor<T> channels(sd::Shape{4});
+        before.y = sd::Pending<T>(sd::Tensor<T>({samples, 1, 1, 4}), channels, channels, false);
+        before.mean = before.inverse_std = channels;
+        sd::BatchNormSums<T> gathered;
+        return sd_test::message_of([&] {
+            (void)sd::residual_join_backward<T>(dy, y, selection, samples, T(1), true, pass ? &before : nullptr,
+                                                sums ? &gathered : nullptr);
+        });
+    };
+    const auto check = [&](auto zero) {
+        CHECK(refusal(zero, {1, 0}, 2, true, true) == "accepted");
+        CHECK(refusal(zero, {1, -1}, 2, true, true) == "accepted");
+        CHECK(sd_test::contains(refusal(zero, {1, 1}, 2, false, false), "branch_sample: got 1 twice"));
+        CHECK(sd_test::contains(refusal(zero, {0, 2}, 2, false, false), "got 2"));
+        CHECK(sd_test::contains(refusal(zero, {0, 1}, 2, true, false), "before and sums: got before alone"));
+        CHECK(sd_test::contains(refusal(zero, {0, 1}, 2, false, true), "before and sums: got sums alone"));
+    };
+    check(float{});
+    check(static_cast<long double>(0));
 }
 
 TEST_CASE_TEMPLATE("pooling", T, float, double) {

@@ -223,6 +223,31 @@ TEST_CASE("loader: every sample once an epoch, the last batch short or left out"
     CHECK_THROWS_AS(sd::DataLoader(dataset, {.batch_size = 0}), std::invalid_argument);
 }
 
+TEST_CASE("loader: ranks load the parts of one batch, in rank order") {
+    const auto dataset = tiny_dataset(10);
+    for (const Index ranks : {1, 2, 3, 5}) {
+        for (Index i = 0; i < 3; ++i) {  // batches of 4, 4 and 2
+            const auto whole = sd::DataLoader(dataset, {.batch_size = 4, .seed = 7}).load(1, i);
+            std::vector<Index> labels;
+            std::vector<float> pixels;
+            for (Index rank = 0; rank < ranks; ++rank) {
+                const sd::LoaderOptions options{.batch_size = 4, .seed = 7, .rank = rank, .ranks = ranks};
+                const auto part = sd::DataLoader(dataset, options).load(1, i);
+                CHECK(part.first == whole.first + static_cast<Index>(labels.size()));
+                CHECK(part.samples == whole.images.extent(0));
+                CHECK(part.images.extent(0) == static_cast<Index>(part.labels.size()));
+                labels.insert(labels.end(), part.labels.begin(), part.labels.end());
+                pixels.insert(pixels.end(), part.images.begin(), part.images.end());
+            }
+            CHECK(labels == whole.labels);
+            CHECK(std::equal(pixels.begin(), pixels.end(), whole.images.begin(), whole.images.end()));
+        }
+    }
+    CHECK_THROWS_AS(sd::DataLoader(dataset, {.rank = 2, .ranks = 2}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::DataLoader(dataset, {.rank = -1, .ranks = 2}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::DataLoader(dataset, {.ranks = 0}), std::invalid_argument);
+}
+
 TEST_CASE("loader: a batch is the same at any time, for any number of threads and in any type") {
     const auto dataset = std::make_shared<const sd::InMemoryDataset>(sd::synthetic_images(64, 10, 16, 16, 1));
     const sd::LoaderOptions options{.batch_size = 16, .seed = 7, .augmentation = sd::Augmentation{}};

@@ -267,6 +267,7 @@ TEST_CASE("a file that is no log of metrics is refused and left alone") {
     const std::string header = "event,epoch,batch,sample,a\n";
     refused(csv, header + "batch,0,1,4,1\nbatch,0,x,4,1\n", "line 3: got \"batch,0,x,4,1\"");
     refused(csv, header + "batch,0\n", "line 2");
+    refused(csv, header + "batch,0,1x,4,1\n", "line 2");
     refused(csv, header + "pause,0,1,4,1\n", "line 2");
     refused(csv, header + "batch,-1,1,4,1\n", "line 2");
 }
@@ -317,6 +318,16 @@ TEST_CASE("the console tells evaluations between epochs, epochs without one, and
           "batch 4/6  eval:  loss 0.5000\n"
           "epoch 2/2  loss 0.2500  1234 images/s\n"
           "finished after 0:00\n");
+}
+
+TEST_CASE("an epoch's line waits for an evaluation until the next batch, not longer") {
+    Console console(false);
+    console.logger.start(run, {});
+    console.logger.log("loss/train", 0.5);
+    console.logger.write(LogEvent::epoch, {.epoch = 1, .batch = 3});
+    CHECK_FALSE(contains(console.out.str(), "epoch 1/2"));
+    console.logger.write(LogEvent::batch, {.epoch = 1, .batch = 4, .batch_in_epoch = 1});
+    CHECK(contains(console.out.str(), "\nepoch 1/2  loss 0.5000\n"));
 }
 
 TEST_CASE("on a terminal a line moves along and tells the time left") {

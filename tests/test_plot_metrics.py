@@ -12,6 +12,7 @@ import struct
 import sys
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -53,7 +54,9 @@ class PlotMetrics(unittest.TestCase):
     def plot(self, *arguments):
         """The exit status and what was written to standard error."""
         errors = io.StringIO()
-        with mock.patch.object(sys, "argv", [SCRIPT, *map(str, arguments)]), contextlib.redirect_stderr(errors):
+        with (mock.patch.object(sys, "argv", [SCRIPT, *map(str, arguments)]), contextlib.redirect_stderr(errors),
+              warnings.catch_warnings()):
+            warnings.simplefilter("error")  # as of a layout that does not fit
             try:
                 runpy.run_path(SCRIPT, run_name="__main__")
             except SystemExit as end:
@@ -75,10 +78,17 @@ class PlotMetrics(unittest.TestCase):
         return struct.unpack(">II", data[16:24])
 
     def test_size_grows_with_the_runs_that_have_a_heat_map(self):
-        # 10 inches at 120 dots; a row of legend is 0.3, two rows of curves 2.5 each, a heat map 2.1.
-        self.assertEqual(self.png_size_of(self.plain), (1200, 636))
-        self.assertEqual(self.png_size_of(self.sample), (1200, 888))
-        self.assertEqual(self.png_size_of(self.plain, self.sample), (1200, 888))
+        # 10 inches at 120 dots; two rows of legend are 0.25 each, two of curves 2.5, a heat map 2.
+        self.assertEqual(self.png_size_of(self.plain), (1200, 660))
+        self.assertEqual(self.png_size_of(self.sample), (1200, 900))
+        self.assertEqual(self.png_size_of(self.plain, self.sample), (1200, 900))
+
+    def test_learning_rate_has_the_row_to_itself_without_a_drop_rate(self):
+        script = runpy.run_path(SCRIPT)
+        for file, columns in ((self.plain, 2), (self.sample, 1)):
+            axes = script["draw"]([script["Run"](file, "a run")]).axes[2]
+            self.assertEqual(axes.get_title("left"), "Learning rate")
+            self.assertEqual(len(axes.get_subplotspec().colspan), columns)
 
     def test_words(self):
         one = re.sub(r"<[^>]*>", "|", self.svg_of(self.sample))
@@ -91,6 +101,12 @@ class PlotMetrics(unittest.TestCase):
         both = self.svg_of(self.plain, self.sample)
         self.assertIn("Kept share of the samples, by block: sample.jsonl", both)
         self.assertEqual(both.count("<image"), 1 + 1)  # the heat map and its scale
+
+    def test_a_run_without_evaluations(self):
+        records = [record for record in lines_of_a_run(0.5) if record["event"] == "batch"]
+        picture = self.svg_of(self.write("sample.jsonl", records))
+        self.assertNotIn("evaluation", picture)
+        self.assertIn(">batches<", picture)
 
     def test_files_of_one_name_are_told_apart(self):
         files = [self.write(f"{name}/metrics.jsonl", lines_of_a_run(0)) for name in "ab"]

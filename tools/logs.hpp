@@ -47,12 +47,17 @@ inline std::vector<LogName> parse_logs(std::string_view list) {
     }
 }
 
-/// Opens the destinations of a list. Throws std::invalid_argument as parse_logs does, std::runtime_error for a file that
+/// Destinations of a log.
+using Logs = std::vector<std::shared_ptr<sd::LogDestination>>;
+
+/// Opens the destinations of a list; `on_terminal`: standard output may be one, whatever it says of itself. Throws std::invalid_argument as parse_logs does, std::runtime_error for a file that
 /// cannot be written.
-inline std::vector<std::shared_ptr<sd::LogDestination>> open_logs(std::string_view list) {
-    std::vector<std::shared_ptr<sd::LogDestination>> destinations;
+inline Logs open_logs(std::string_view list, bool on_terminal = true) {
+    sd::ConsoleOptions console;
+    console.live = console.live && on_terminal;
+    Logs destinations;
     for (const LogName& name : parse_logs(list)) {
-        if (name.kind == "console") destinations.push_back(std::make_shared<sd::ConsoleLogger>());
+        if (name.kind == "console") destinations.push_back(std::make_shared<sd::ConsoleLogger>(console));
         if (name.kind == "jsonl") destinations.push_back(std::make_shared<sd::JsonLinesLogger>(name.file));
         if (name.kind == "csv") destinations.push_back(std::make_shared<sd::CsvLogger>(name.file));
     }

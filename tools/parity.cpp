@@ -1,5 +1,6 @@
 // sd_parity DIR: checks the library against cases that PyTorch computed, one safetensors file a case.
 // tools/make_parity_cases.py writes such cases and describes the format.
+#include "device.hpp"
 #include "parity_case.hpp"
 
 #include <CLI/CLI.hpp>
@@ -35,7 +36,7 @@ int main(int argc, char** argv) {
         std::string line;
         bool agrees = false;
         try {
-            const parity::Result result = parity::run_case(file.string());
+            const parity::Result result = parity::run_case<tools::Device>(file.string());
             agrees = result.agrees();
             line = result.summary();
         } catch (const std::exception& error) {

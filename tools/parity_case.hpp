@@ -18,7 +18,8 @@ namespace parity {
 
 using Json = nlohmann::json;
 using sd::Index;
-using sd::Tensor;
+template <class T, class Device = sd::Cpu>
+using Tensor = sd::Tensor<T, Device>;
 using tools::to_nchw;
 using tools::to_nhwc;
 
@@ -70,50 +71,58 @@ inline std::vector<Index> to_indices(const Tensor<std::int64_t>& tensor) { retur
 
 // ------------------------------------------------------------------------------------------------------------ kernels
 
-inline void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
+/// A case of one kernel, which runs on the device.
+template <class Device>
+void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
     using T = double;
+    using Pending = sd::Pending<T, Device>;
+    using PendingGradient = sd::PendingGradient<T, Device>;
     const double tolerance = 1e-10;
-    const auto get = [&](const char* name) { return file.tensor<T>(name); };
-    const auto compare = [&](const char* name, const Tensor<T>& ours) {
-        result.compare(name, ours, get(name), tolerance);
+    const auto get = [&](const char* name) { return sd::to_device<Device>(file.tensor<T>(name)); };
+    const auto get_images = [&](const char* name) { return sd::to_device<Device>(to_nhwc(file.tensor<T>(name))); };
+    const auto compare = [&](const char* name, const Tensor<T, Device>& ours) {
+        result.compare(name, sd::to_host(ours), file.tensor<T>(name), tolerance);
+    };
+    const auto compare_images = [&](const char* name, const Tensor<T, Device>& ours) {
+        result.compare(name, to_nchw(sd::to_host(ours)), file.tensor<T>(name), tolerance);
     };
     const std::string op = spec.at("op");
     if (op == "conv2d") {
         const sd::Conv2dOptions options{spec.at("stride"), spec.at("padding"), spec.at("dilation"), spec.at("groups")};
-        const Tensor<T> x = to_nhwc(get("x"));
-        const Tensor<T> weight = get("weight");
-        const Tensor<T> dy = to_nhwc(get("dy"));
-        compare("y", to_nchw(sd::conv2d_forward<T>(x, weight, options)));
-        compare("dx", to_nchw(sd::conv2d_by_input<T>(dy, weight, options, x.shape())));
-        compare("dweight", sd::conv2d_by_weight<T>(x, dy, options, weight.shape()));
+        const Tensor<T, Device> x = get_images("x");
+        const Tensor<T, Device> weight = get("weight");
+        const Tensor<T, Device> dy = get_images("dy");
+        compare_images("y", sd::conv2d_forward<T>(Pending(x), weight, options));
+        compare_images("dx", sd::conv2d_by_input<T>(PendingGradient(dy), weight, options, x.shape()));
+        compare("dweight", sd::conv2d_by_weight<T>(Pending(x), PendingGradient(dy), options, weight.shape()));
     } else if (op == "max_pool2d") {
         const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), spec.at("padding")};
-        const Tensor<T> x = to_nhwc(get("x"));
-        compare("y", to_nchw(sd::max_pool2d_forward<T>(x, options)));
-        compare("dx", to_nchw(sd::max_pool2d_by_input<T>(to_nhwc(get("dy")), x, options)));
+        const Tensor<T, Device> x = get_images("x");
+        compare_images("y", sd::max_pool2d_forward<T>(Pending(x), options));
+        compare_images("dx", sd::max_pool2d_by_input<T>(get_images("dy"), Pending(x), options));
     } else if (op == "avg_pool2d") {
         const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), 0};
-        const Tensor<T> x = to_nhwc(get("x"));
-        compare("y", to_nchw(sd::avg_pool2d_forward(x, options)));
-        compare("dx", to_nchw(sd::avg_pool2d_by_input(to_nhwc(get("dy")), options, x.shape())));
+        const Tensor<T, Device> x = get_images("x");
+        compare_images("y", sd::avg_pool2d_forward(x, options));
+        compare_images("dx", sd::avg_pool2d_by_input(get_images("dy"), options, x.shape()));
     } else if (op == "batch_norm2d") {
-        const Tensor<T> x = to_nhwc(get("x"));
-        sd::BatchNorm2d<T> layer(x.extent(3), {.eps = spec.at("eps"), .momentum = spec.at("momentum")});
+        const Tensor<T, Device> x = get_images("x");
+        sd::BatchNorm2d<T, Device> layer(x.extent(3), {.eps = spec.at("eps"), .momentum = spec.at("momentum")});
         sd::for_each_state(
             layer, [&](const std::string& name, auto& parameter) { parameter->value = get(name.c_str()); },
             [&]<class Buffer>(const std::string& name, Buffer& buffer) {
-                if constexpr (std::is_same_v<Buffer, Tensor<T>>) buffer = get(name.c_str());
+                if constexpr (std::is_same_v<Buffer, Tensor<T, Device>>) buffer = get(name.c_str());
             });
         const bool train = spec.at("train");
-        compare("y", to_nchw(layer.forward(x, train ? sd::Context::train({.step = 0, .seed = 0})
-                                                    : sd::Context::eval({.gradients = true}))));
-        compare("dx", to_nchw(layer.backward(to_nhwc(get("dy")))));
+        compare_images("y", layer.forward(x, train ? sd::Context::train({.step = 0, .seed = 0})
+                                                   : sd::Context::eval({.gradients = true})));
+        compare_images("dx", layer.backward(get_images("dy")));
         compare("dweight", layer.weight()->grad);
         compare("dbias", layer.bias()->grad);
         compare("running_mean_after", layer.running_mean());
         compare("running_var_after", layer.running_var());
     } else if (op == "linear") {
-        const Tensor<T> dy = get("dy");
+        const Tensor<T, Device> dy = get("dy");
         compare("y", sd::linear_forward(get("x"), get("weight"), get("bias")));
         compare("dx", sd::linear_by_input(dy, get("weight")));
         compare("dweight", sd::linear_by_weight(dy, get("x")));
@@ -121,7 +130,7 @@ inline void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& re
     } else if (op == "cross_entropy") {
         const double smoothing = spec.at("label_smoothing");
         const auto check = [&](const auto& target) {
-            compare("loss", Tensor<T>(sd::Shape{1}, {sd::cross_entropy_forward(get("x"), target, smoothing)}));
+            compare("loss", Tensor<T, Device>(sd::Shape{1}, {sd::cross_entropy_forward(get("x"), target, smoothing)}));
             compare("dx", sd::cross_entropy_by_input(get("x"), target, smoothing));
         };
         if (spec.at("soft_targets")) {
@@ -189,6 +198,7 @@ inline std::int64_t integer_of(const sd::SafeTensors& file, const std::string& n
 template <class Model>
 void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
     using T = typename Model::value_type;
+    using Device = typename Model::device_type;
     Model model(architecture_of(spec), {.num_classes = spec.at("classes")});
     make_stochastic(model, spec);
 
@@ -208,13 +218,13 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
             [&](const std::string& name, auto& parameter) {
                 const Tensor<T> value = file.tensor<T>(parameters.take(name));
                 sd::expect_shape("parity", name.c_str(), value.shape(), parameter->value.shape());
-                parameter->value = value;
+                parameter->value = sd::to_device<Device>(value);
             },
             [&]<class Buffer>(const std::string& name, Buffer& buffer) {
                 if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                     buffer = integer_of(file, buffers.take(name));
                 } else {
-                    buffer = file.tensor<T>(buffers.take(name));
+                    buffer = sd::to_device<Device>(file.tensor<T>(buffers.take(name)));
                 }
             });
         parameters.finish(result);
@@ -226,17 +236,17 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
         if (policy.is_stochastic()) result.require(sd::text("drop_rates.", i), policy.drop_rate() == rates.at(i));
     }
 
-    sd::Sgd<T> optimizer(model.parameters(), {.learning_rate = spec.value("lr", 0.1),
-                                              .momentum = spec.value("momentum", 0.9),
-                                              .weight_decay = spec.value("weight_decay", 0.0),
-                                              .nesterov = spec.value("nesterov", false)});
+    sd::Sgd<T, Device> optimizer(model.parameters(), {.learning_rate = spec.value("lr", 0.1),
+                                                      .momentum = spec.value("momentum", 0.9),
+                                                      .weight_decay = spec.value("weight_decay", 0.0),
+                                                      .nesterov = spec.value("nesterov", false)});
     const Tensor<T> losses = file.tensor<T>("losses");
     Tensor<T> our_losses(losses.shape());
     const bool eval_only = full && single;  // FORMAT: only logits are judged there
 
     for (int step = 0; step < steps; ++step) {
         const std::string prefix = sd::text("step", step, '.');
-        const Tensor<T> x = to_nhwc(file.tensor<T>(prefix + "x"));
+        const Tensor<T, Device> x = sd::to_device<Device>(to_nhwc(file.tensor<T>(prefix + "x")));
         const std::vector<Index> labels = to_indices(file.tensor<std::int64_t>(prefix + "labels"));
         for (std::size_t i = 0; i < model.blocks().size(); ++i) {
             const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
@@ -244,16 +254,16 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
                 model.blocks()[i].set_mask(sd::Mask(mask.begin(), mask.end()));
         }
         optimizer.zero_grad();
-        const Tensor<T> logits =
+        const Tensor<T, Device> logits =
             model.forward(x, train ? sd::Context::train({.step = static_cast<std::uint64_t>(step), .seed = 0})
                                    : sd::Context::eval({.gradients = true}));
         const std::span<const Index> classes(labels);
         our_losses(step) = sd::cross_entropy_forward(logits, classes, smoothing);
-        if (step == 0) result.compare("logits", logits, file.tensor<T>("logits"), tolerance);
+        if (step == 0) result.compare("logits", sd::to_host(logits), file.tensor<T>("logits"), tolerance);
         if (eval_only) return;
-        const Tensor<T> dx = model.backward(sd::cross_entropy_by_input(logits, classes, smoothing));
+        const Tensor<T, Device> dx = model.backward(sd::cross_entropy_by_input(logits, classes, smoothing));
         if (step == 0) {
-            result.compare("dx", to_nchw(dx), file.tensor<T>("dx"), tolerance);
+            result.compare("dx", to_nchw(sd::to_host(dx)), file.tensor<T>("dx"), tolerance);
             const auto no_grad = spec.at("no_grad").get<std::set<std::string>>();
             NameCheck gradients(file, "grad.");
             NameCheck buffers(file, "buffer_after.");
@@ -265,8 +275,8 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
                     } else {
                         result.require(name + " received no gradient", parameter->has_grad);
                         if (parameter->has_grad) {
-                            result.compare("grad." + name, parameter->grad, file.tensor<T>(gradients.take(name)),
-                                           tolerance);
+                            result.compare("grad." + name, sd::to_host(parameter->grad),
+                                           file.tensor<T>(gradients.take(name)), tolerance);
                         }
                     }
                 },
@@ -275,7 +285,7 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
                     if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                         result.require(full_name, buffer == integer_of(file, full_name));
                     } else {
-                        result.compare(full_name, buffer, file.tensor<T>(full_name), tolerance);
+                        result.compare(full_name, sd::to_host(buffer), file.tensor<T>(full_name), tolerance);
                     }
                 });
             gradients.finish(result);
@@ -288,28 +298,29 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
         NameCheck parameters(file, "param_after.");
         sd::for_each_parameter(model, [&](const std::string& name, auto& parameter) {
             const std::string full_name = parameters.take(name);
-            result.compare(full_name, parameter->value, file.tensor<T>(full_name), late_tolerance);
+            result.compare(full_name, sd::to_host(parameter->value), file.tensor<T>(full_name), late_tolerance);
         });
         parameters.finish(result);
     }
 }
 
-/// Runs the case of one file. Throws for a file that is not a case.
-inline Result run_case(const std::string& path) {
+/// Runs the case of one file on the device. Throws for a file that is not a case.
+template <class Device>
+Result run_case(const std::string& path) {
     const sd::SafeTensors file = sd::read_safetensors(path);
     const Json spec = Json::parse(file.metadata().at("spec"));
     Result result;
     if (file.metadata().at("kind") == "kernel") {
-        run_kernel(file, spec, result);
+        run_kernel<Device>(file, spec, result);
         return result;
     }
     const bool bottleneck = spec.at("block") == "bottleneck";
     if (spec.at("dtype") == "F32") {
-        bottleneck ? run_model<sd::BottleneckResNet<float>>(file, spec, result)
-                   : run_model<sd::BasicResNet<float>>(file, spec, result);
+        bottleneck ? run_model<sd::BottleneckResNet<float, Device>>(file, spec, result)
+                   : run_model<sd::BasicResNet<float, Device>>(file, spec, result);
     } else {
-        bottleneck ? run_model<sd::BottleneckResNet<double>>(file, spec, result)
-                   : run_model<sd::BasicResNet<double>>(file, spec, result);
+        bottleneck ? run_model<sd::BottleneckResNet<double, Device>>(file, spec, result)
+                   : run_model<sd::BasicResNet<double, Device>>(file, spec, result);
     }
     return result;
 }

@@ -24,11 +24,10 @@ from matplotlib.ticker import MaxNLocator
 COLORS = ("#2464a4", "#d1603d", "#2b9a72", "#8d5bb0", "#c99a1c", "#4fb0d8", "#b03a68", "#6b7a3a", "#7d5a44", "#67727e")
 INK, GREY, LINE = "#1c2733", "#67727e", "#d9dee3"
 KEPT = LinearSegmentedColormap.from_list("kept", ["#ffffff", "#a9c6e6", "#2464a4", "#12304f"])
-STYLE = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": GREY,
-         "ytick.color": GREY, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "svg.fonttype": "none",
-         "svg.hashsalt": "plot_metrics"}
-WIDTH, CURVE_HEIGHT, HEAT_HEIGHT, DPI = 10.0, 2.5, 2.1, 120  # inches; dots an inch
-LEGEND_COLUMNS = 6
+STYLE = {"font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK,
+         "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelsize": 8.5,
+         "ytick.labelsize": 8.5, "svg.fonttype": "none", "svg.hashsalt": "plot_metrics"}
+WIDTH, CURVE_HEIGHT, HEAT_HEIGHT, DPI = 10.0, 2.5, 2.0, 120  # inches; dots an inch
 
 
 class Run:
@@ -87,9 +86,8 @@ def read_records(path):
     return records
 
 
-def in_bins(batches, values):
-    """Means, least and largest values of neighbours, so that noise shows as a band: (batches, means, least, largest)."""
-    count = len(values) if len(values) <= 40 else min(max(40, len(values) // 6), 160)
+def in_bins(batches, values, count):
+    """Means, least and largest values of so many groups of neighbours: (batches, means, least, largest)."""
     bins = []
     for i in range(count):
         first, last = i * len(values) // count, (i + 1) * len(values) // count
@@ -100,30 +98,37 @@ def in_bins(batches, values):
 
 def draw_training(axes, run, color, name, factor=1.0):
     """A metric of training batches as a line through means in a pale band, and of evaluations as points."""
-    batches, means, least, largest = in_bins(*run.series(f"{name}/train", "batch"))
+    batches, values = run.series(f"{name}/train", "batch")
+    count = len(values) if len(values) <= 40 else min(max(40, len(values) // 6), 160)
+    batches, means, least, largest = in_bins(batches, values, count)
     axes.fill_between(batches, [factor * v for v in least], [factor * v for v in largest], color=color, alpha=0.16,
                       linewidth=0)
     axes.plot(batches, [factor * v for v in means], color=color, linewidth=1.4)
     batches, values = run.series(f"{name}/eval", "evaluation")
-    axes.plot(batches, [factor * v for v in values], color=color, linewidth=1.1, linestyle=(0, (4, 2)), marker="o",
-              markersize=4.2, markerfacecolor="white", markeredgewidth=1.2, clip_on=False, zorder=3)
+    if batches:
+        axes.plot(batches, [factor * v for v in values], color=color, linewidth=1.1, linestyle=(0, (4, 2)), marker="o",
+                  markersize=4.2, markerfacecolor="white", markeredgewidth=1.2, clip_on=False, zorder=3)
 
 
 def draw_setting(axes, run, color, width, name):
     """A metric that is set, not measured: constant until it is told anew. Runs often have the same: the later is thinner."""
     batches, values = run.series(name)
-    if batches:
-        axes.plot([*batches, max(run.last_batch, batches[-1])], [*values, values[-1]], color=color, linewidth=width,
-                  drawstyle="steps-post")
+    told = [(batch, value) for i, (batch, value) in enumerate(zip(batches, values)) if i == 0 or value != values[i - 1]]
+    if told:
+        told.append((run.last_batch, told[-1][1]))
+        axes.plot(*zip(*told), color=color, linewidth=width, drawstyle="steps-post")
 
 
-def draw_kept(figure, axes, run, least, title):
+def draw_kept(figure, axes, run, title):
     """What every block kept, over time."""
     batches, rows = run.kept_fraction()
     blocks = max(map(len, rows))
     rows = [row + [math.nan] * (blocks - len(row)) for row in rows]
-    columns = [in_bins(batches, [row[block] for row in rows])[1] for block in range(blocks)]
-    image = axes.imshow(columns, cmap=KEPT, vmin=least, vmax=1, aspect="auto", origin="lower", interpolation="nearest",
+    count = len(rows) if len(rows) <= 240 else 160
+    columns = [in_bins(batches, [row[block] for row in rows], count)[1] for block in range(blocks)]
+    least = min(value for column in columns for value in column if not math.isnan(value))
+    image = axes.imshow(columns, cmap=KEPT, vmin=min(math.floor(10 * least) / 10, 0.9), vmax=1, aspect="auto",
+                        origin="lower", interpolation="nearest",
                         extent=(batches[0] - 1, batches[-1], -0.5, blocks - 0.5))
     axes.set_ylabel("block")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -145,18 +150,18 @@ def draw(runs):
     """The figure of all runs."""
     stochastic = [run for run in runs if run.kept_fraction()[0]]
     has_drop_rate = any(run.series("stochastic_depth/drop_rate")[0] for run in runs)
-    legend = legend_handles(runs)
-    legend_height = 0.3 * math.ceil(len(legend) / LEGEND_COLUMNS)
-    heights = [legend_height, CURVE_HEIGHT, CURVE_HEIGHT] + [HEAT_HEIGHT] * len(stochastic)
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
+    columns = legend_columns(runs)
+    legend_height = 0.25 * (math.ceil(len(runs) / columns) + 1)
+    heights = [CURVE_HEIGHT, CURVE_HEIGHT] + [HEAT_HEIGHT] * len(stochastic)
+    height = legend_height + sum(heights)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - legend_height / height))
+    draw_legends(figure, runs, columns)
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-    above = figure.add_subplot(grid[0, :])
-    above.axis("off")
-    above.legend(handles=legend, loc="center", ncol=LEGEND_COLUMNS, frameon=False, borderpad=0)
-    loss = figure.add_subplot(grid[1, 0])
-    accuracy = figure.add_subplot(grid[1, 1], sharex=loss)
-    learning_rate = figure.add_subplot(grid[2, 0] if has_drop_rate else grid[2, :], sharex=loss)
-    drop_rate = figure.add_subplot(grid[2, 1], sharex=loss) if has_drop_rate else None
+    loss = figure.add_subplot(grid[0, 0])
+    accuracy = figure.add_subplot(grid[0, 1], sharex=loss)
+    learning_rate = figure.add_subplot(grid[1, 0] if has_drop_rate else grid[1, :], sharex=loss)
+    drop_rate = figure.add_subplot(grid[1, 1], sharex=loss) if has_drop_rate else None
     for i, (run, color) in enumerate(zip(runs, COLORS)):
         width = 1.6 + min(1.8, 6 / len(runs)) * (len(runs) - 1 - i)
         draw_training(loss, run, color, "loss")
@@ -173,13 +178,11 @@ def draw(runs):
         style_curves(drop_rate, "Drop rate applied")
         drop_rate.set_ylim(bottom=0)
 
-    kept = [value for run in stochastic for row in run.kept_fraction()[1] for value in row]
-    least = math.floor(10 * min(kept, default=0)) / 10
     heat_axes = []
-    for row, run in enumerate(stochastic, 3):
+    for row, run in enumerate(stochastic, 2):
         heat_axes.append(figure.add_subplot(grid[row, :], sharex=loss))
         title = "Kept share of the samples, by block" + (f": {run.label}" if len(runs) > 1 else "")
-        draw_kept(figure, heat_axes[-1], run, least, title)
+        draw_kept(figure, heat_axes[-1], run, title)
 
     epochs = {run.batches_per_epoch() for run in runs}
     known = epochs.pop() if len(epochs) == 1 else None
@@ -190,15 +193,25 @@ def draw(runs):
     return figure
 
 
-def legend_handles(runs):
-    """Which colour is which run, and what lines and points stand for."""
-    handles = [Line2D([], [], color=color, linewidth=3, label=run.label) for run, color in zip(runs, COLORS)]
-    handles.append(Line2D([], [], color=GREY, linewidth=1.4, label="training, mean"))
-    handles.append(Patch(facecolor=GREY, alpha=0.25, label="least to largest batch"))
+def legend_columns(runs):
+    """How many names of runs fit side by side."""
+    longest = max(len(run.label) for run in runs)
+    return max(1, min(len(runs), int(WIDTH / (0.6 + 0.085 * longest))))
+
+
+def draw_legends(figure, runs, columns):
+    """Which colour is which run; below, what lines, bands and points stand for."""
+    names = [Line2D([], [], color=color, linewidth=3, label=run.label) for run, color in zip(runs, COLORS)]
+    kinds = [Line2D([], [], color=GREY, linewidth=1.4, label="training, mean of some batches"),
+             Patch(facecolor=GREY, alpha=0.25, label="their least to largest")]
     if any(run.series("loss/eval", "evaluation")[0] for run in runs):
-        handles.append(Line2D([], [], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), marker="o", markersize=4.2,
-                              markerfacecolor="white", label="evaluation"))
-    return handles
+        kinds.append(Line2D([], [], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), marker="o", markersize=4.2,
+                            markerfacecolor="white", label="evaluation"))
+    below = 0.25 * math.ceil(len(runs) / columns) / figure.get_figheight()
+    for handles, top, count in ((names, 1, columns), (kinds, 1 - below, len(kinds))):
+        legend = figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncol=count, frameon=False,
+                               borderpad=0.3, borderaxespad=0)
+        legend.set_in_layout(False)
 
 
 def labels_of(paths):

@@ -1,8 +1,10 @@
 // sd_train: trains a residual network with stochastic depth from the command line.
 #include "datasets.hpp"
+#include "device.hpp"
 #include "interrupt.hpp"
 #include "logs.hpp"
 #include "networks.hpp"
+#include "ranks.hpp"
 
 #include "sd/io/state_dict.hpp"
 #include "sd/train/checkpoint_saver.hpp"
@@ -19,6 +21,7 @@
 namespace {
 
 using sd::Index;
+using tools::Device;
 
 struct Settings {
     std::string data = "synthetic";
@@ -41,6 +44,9 @@ struct Settings {
     double mixup = 0;
     std::string eval_interval = "1ep";
     std::uint64_t seed = 42;
+    Index ranks = 1;
+    bool sync_batch_norm = false;
+    bool use_same_gpu_seed = true;
     int threads = 0;
     Index workers = sd::PrefetchOptions{}.workers;
     std::string log = "console";
@@ -50,6 +56,9 @@ struct Settings {
     std::string checkpoint_interval = "1ep";
     Index keep = 3;
     bool resume = false;
+#if defined(SD_TOOLS_CUDA)
+    std::string precision = "float";
+#endif
 };
 
 /// Accepts a text that `parse` accepts; the message of a refusal is the library's.
@@ -135,7 +144,13 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(parsed_by(time, "TIME"))
         ->capture_default_str();
     app.add_option("--seed", settings.seed)->capture_default_str();
-    app.add_option("--threads", settings.threads, "0: as many as there are")
+    app.add_option("--ranks", settings.ranks, "processes that share each batch; ./run starts them by mpirun")
+        ->check(CLI::Range(Index{1}, Index{1} << 20))
+        ->capture_default_str();
+    app.add_flag("--sync-batch-norm", settings.sync_batch_norm, "batch statistics are those of all ranks");
+    app.add_option("--use-same-gpu-seed", settings.use_same_gpu_seed, "block-wise: all ranks drop the same blocks")
+        ->capture_default_str();
+    app.add_option("--threads", settings.threads, "of each rank; 0: as many as there are")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
     app.add_option("--workers", settings.workers, "threads that load batches ahead")
@@ -157,18 +172,24 @@ void add_options(CLI::App& app, Settings& settings) {
         ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
     app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
+#if defined(SD_TOOLS_CUDA)
+    app.add_option("--precision", settings.precision, "of images between layers and of products")
+        ->check(CLI::IsMember({"float", "tf32", "bf16"}))
+        ->capture_default_str();
+#endif
 }
 
 /// Writes the model's weights after each epoch and at the end.
 template <class Model>
 struct WeightsWriter {
+    using State = sd::State<typename Model::value_type, Device>;
     Model* model;
     std::string file;
 
-    [[nodiscard]] bool match(sd::Event event, const sd::State<float>&) const {
+    [[nodiscard]] bool match(sd::Event event, const State&) const {
         return event == sd::Event::epoch_checkpoint || event == sd::Event::fit_end;
     }
-    void apply(sd::Event, sd::State<float>&, sd::Logger&) const { sd::save_weights(*model, file); }
+    void apply(sd::Event, State&, sd::Logger&) const { sd::save_weights(*model, file); }
 };
 
 /// Makes the model stochastic at its full rates and prints what is to be expected of it.
@@ -182,22 +203,27 @@ void print_expectations(Model& model, const sd::StochasticDepthOptions& options,
 
 /// The algorithms that the settings ask for.
 template <class Model>
-std::vector<sd::Algorithm<float>> make_algorithms(Model& model, const Settings& settings) {
-    std::vector<sd::Algorithm<float>> algorithms;
+auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank) {
+    std::vector<sd::Algorithm<typename Model::value_type, Device>> algorithms;
     if (settings.stochastic_method != "none") {
         const sd::StochasticDepthOptions options{
             .target_layer_name = std::string(Model::Branch::layer_name),
             .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
             .drop_rate = settings.drop_rate,
             .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
+            .use_same_gpu_seed = settings.use_same_gpu_seed,
             .compute = sd::parse<sd::Compute>(settings.compute),
             .scaling = sd::parse<sd::Scaling>(settings.scaling)};
         print_expectations(model, options, settings.batch_size);
         algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
-    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
-    if (!settings.save.empty()) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
+    if constexpr (std::is_same_v<Device, sd::Cpu>) {
+        if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    } else {
+        if (settings.mixup > 0) sd::refuse("train", "--mixup", settings.mixup, "0: the device has no mixup");
+    }
+    if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
 }
 
@@ -212,6 +238,8 @@ std::map<std::string, std::string> checkpoint_settings(const Settings& settings)
             {"drop_rate", sd::detail::number_text(settings.drop_rate)},
             {"drop_distribution", settings.drop_distribution},
             {"drop_warmup", settings.drop_warmup},
+            {"use_same_gpu_seed", settings.use_same_gpu_seed ? "true" : "false"},
+            {"sync_batch_norm", settings.sync_batch_norm ? "true" : "false"},
             {"label_smoothing", sd::detail::number_text(settings.label_smoothing)},
             {"mixup", sd::detail::number_text(settings.mixup)}};
 }
@@ -231,30 +259,40 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
 }
 
 template <class Model>
-sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings) {
-    if (!settings.weights.empty()) sd::load_weights(model, settings.weights);
-    sd::Sgd<float> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
-                                                  .momentum = settings.momentum,
-                                                  .weight_decay = settings.weight_decay});
+sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
+    const bool is_first_rank = ranks.rank() == 0;
+    if (!settings.weights.empty() && is_first_rank) sd::load_weights(model, settings.weights);
+    using T = typename Model::value_type;
+    sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
+                                                                        .momentum = settings.momentum,
+                                                                        .weight_decay = settings.weight_decay});
     const sd::PrefetchOptions prefetch{.workers = settings.workers};
     const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
                                                                       .shuffle = true,
                                                                       .seed = settings.seed,
-                                                                      .augmentation = data.augmentation}),
+                                                                      .augmentation = data.augmentation,
+                                                                      .rank = ranks.rank(),
+                                                                      .ranks = ranks.size()}),
                                           prefetch);
     const sd::PrefetchLoader test_loader(
-        sd::DataLoader(data.test, {.batch_size = settings.batch_size, .shuffle = false}), prefetch);
+        sd::DataLoader(
+            data.test,
+            {.batch_size = settings.batch_size, .shuffle = false, .rank = ranks.rank(), .ranks = ranks.size()}),
+        prefetch);
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
-              << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads"
-              << std::endl;
-    sd::Trainer trainer(model, optimizer, train_loader, test_loader,
+              << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
+    if (ranks.size() > 1) std::cout << " on each of " << ranks.size() << " ranks";
+    std::cout << std::endl;
+    sd::Trainer trainer(model, optimizer, tools::on_device<T>(train_loader), tools::on_device<T>(test_loader),
                         {.max_duration = settings.duration,
-                         .algorithms = make_algorithms(model, settings),
+                         .algorithms = make_algorithms(model, settings, is_first_rank),
                          .seed = settings.seed,
                          .learning_rate = settings.lr_schedule,
                          .microbatches = settings.grad_accum,
                          .eval_interval = settings.eval_interval,
-                         .loggers = tools::open_logs(settings.log)});
+                         .loggers = is_first_rank ? tools::open_logs(settings.log, ranks.size() == 1) : tools::Logs(),
+                         .communicator = &ranks,
+                         .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm}});
     std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
     if (!settings.checkpoint_dir.empty()) {
         saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,
@@ -267,9 +305,7 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
     return trainer.fit();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv, sd::Communicator& ranks) {
     CLI::App app{"Trains a residual network with stochastic depth."};
     app.name("train");
     Settings settings;
@@ -279,7 +315,13 @@ int main(int argc, char** argv) {
     } catch (const CLI::CallForHelp& help) {
         return app.exit(help);
     } catch (const CLI::ParseError& error) {
-        std::cerr << "train: " << error.what() << '\n';
+        if (ranks.rank() == 0) std::cerr << "train: " << error.what() << '\n';
+        return 2;
+    }
+    if (settings.ranks != ranks.size()) {
+        std::cerr
+            << "train: --ranks: got " << settings.ranks << ", expected " << ranks.size()
+            << ", the processes that there are; ./run train --ranks N starts N, if MPI was there when it was built\n";
         return 2;
     }
     try {
@@ -288,15 +330,26 @@ int main(int argc, char** argv) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const sd::FitEnd end = tools::with_network<float>(settings.model, options,
-                                                          [&](auto& model) { return train(model, data, settings); });
+        const auto fit = [&](auto& model) { return train(model, data, settings, ranks); };
+#if defined(SD_TOOLS_CUDA)
+        if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
+        const sd::FitEnd end = settings.precision == "bf16"
+                                   ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
+                                   : tools::with_network<float, Device>(settings.model, options, fit);
+#else
+        const sd::FitEnd end = tools::with_network<float>(settings.model, options, fit);
+#endif
         if (end == sd::FitEnd::stopped) return 130;  // as a shell reports a program that Ctrl-C ended
-    } catch (const std::invalid_argument& error) {
-        std::cerr << "train: " << error.what() << '\n';
-        return 2;
     } catch (const std::exception& error) {
+        if (ranks.size() > 1) throw;  // which ends all ranks
         std::cerr << "train: " << error.what() << '\n';
-        return 1;
+        return dynamic_cast<const std::invalid_argument*>(&error) != nullptr ? 2 : 1;
     }
     return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return tools::on_ranks(argc, argv, [&](sd::Communicator& ranks) { return run(argc, argv, ranks); });
 }

@@ -2,7 +2,9 @@
 // headers of their own.
 #pragma once
 
+#include "sd/core/batch_part.hpp"
 #include "sd/core/beta.hpp"
+#include "sd/core/communicator.hpp"
 #include "sd/core/config.hpp"
 #include "sd/core/error.hpp"
 #include "sd/core/parallel.hpp"
@@ -27,6 +29,7 @@
 #include "sd/nn/context.hpp"
 #include "sd/nn/conv2d.hpp"
 #include "sd/nn/conv_bn.hpp"
+#include "sd/nn/joint_pass.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/relu.hpp"
@@ -46,8 +49,10 @@
 #include "sd/train/algorithm.hpp"
 #include "sd/train/console_logger.hpp"
 #include "sd/train/csv_logger.hpp"
+#include "sd/train/data_parallel.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/event.hpp"
+#include "sd/train/gradient_sum.hpp"
 #include "sd/train/label_smoothing.hpp"
 #include "sd/train/learning_rate.hpp"
 #include "sd/train/logger.hpp"

@@ -3,6 +3,8 @@
 
 #include "sd/core/tensor.hpp"
 
+#include <cmath>
+
 SD_NAMESPACE_BEGIN
 
 /// Statistics of each channel over `count` values:
@@ -12,7 +14,7 @@ SD_NAMESPACE_BEGIN
 /// so the biased variance is m2 / count. Never E[x^2] - E[x]^2, which cancels.
 template <class A, class Device = Cpu>
 struct Moments {
-    Index count = 0;  ///< values a channel
+    Index count = 0;         ///< values a channel
     Tensor<A, Device> mean;  ///< (C)
     Tensor<A, Device> m2;    ///< (C)
 };
@@ -26,6 +28,27 @@ struct BatchNormSums {
     Tensor<A, Device> dweight;  ///< (C)
     Tensor<A, Device> dbias;    ///< (C)
 };
+
+/// What batch norm applies to each channel, and what its backward needs.
+template <class A, class Device = Cpu>
+struct BatchNormFactors {
+    Tensor<A, Device> inverse_std;  ///< (C), 1 / sqrt(variance + eps)
+    Tensor<A, Device> scale;        ///< (C), weight inverse_std
+    Tensor<A, Device> shift;        ///< (C), bias - mean scale
+};
+
+/// One channel's inverse standard deviation: 1 / sqrt(squares / count + eps).
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A inverse_deviation(const A& squares, const A& count, const A& eps) {
+    using std::sqrt;
+    return A(1) / sqrt(A(A(squares / count) + eps));
+}
+
+/// One channel's running statistic after a batch.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A running_statistic(const A& before, const A& of_batch, double momentum) {
+    return static_cast<A>(1 - momentum) * before + static_cast<A>(momentum) * of_batch;
+}
 
 /// Merges the moments (count_b, mean_b, m2_b) of one channel into (count_a, mean_a, m2_a).
 /// T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.

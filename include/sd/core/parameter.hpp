@@ -1,13 +1,38 @@
 // What an optimizer trains.
 #pragma once
 
+#include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
+
+/// sum += term, element by element; shapes are equal.
+template <class T>
+void add_to(Tensor<T>& sum, const Tensor<T>& term) {
+    T* target = sum.data();
+    const T* source = term.data();
+    for (Index i = 0; i < term.size(); ++i) target[i] = target[i] + source[i];
+}
+
+/// x *= factor, element by element.
+template <class T>
+void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
+    for (T& value : x) value = value * factor;
+}
+
+/// Copies `count` elements from element `source_first` on to element `target_first` on.
+template <class T>
+void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
+    parallel_ranges(count, 65536, [&](Index first, Index last) {
+        const T* from = source.data() + source_first;
+        std::copy(from + first, from + last, target.data() + target_first + first);
+    });
+}
 
 /// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
 /// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
@@ -22,6 +47,9 @@ struct Parameter {
     Tensor<T, Device> grad;   ///< meaningful only if has_grad
     bool has_grad = false;    ///< whether a gradient was received
 
+    /// Called whenever a backward pass has come past the parameter, with a gradient for it or without one.
+    std::function<void()> on_backward = {};
+
     /// Forgets the gradient.
     void zero_grad() {
         has_grad = false;
@@ -33,13 +61,17 @@ struct Parameter {
     void add_grad(Tensor<T, Device> dvalue) {
         expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
         if (has_grad) {
-            T* sum = grad.data();
-            const T* term = dvalue.data();
-            for (Index i = 0; i < dvalue.size(); ++i) sum[i] = sum[i] + term[i];
+            add_to(grad, dvalue);
         } else {
             grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
             has_grad = true;
         }
+        if (on_backward) on_backward();
+    }
+
+    /// Called instead of add_grad by a backward pass that has no gradient for the parameter.
+    void skip_grad() {
+        if (on_backward) on_backward();
     }
 };
 

@@ -81,4 +81,16 @@ struct PendingGradient {
     }
 };
 
+/// What the convolutions of a device load, made once for all that load it. The processor's apply pending values on
+/// load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
+template <class T>
+[[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x) {
+    return x;
+}
+/// The same for a gradient.
+template <class T>
+[[nodiscard]] const PendingGradient<T>& conv2d_operand(const PendingGradient<T>& dy) {
+    return dy;
+}
+
 SD_NAMESPACE_END

@@ -155,6 +155,7 @@ inline void poison_pool() { detail::Pool::instance().poison(); }
 [[nodiscard]] inline std::int64_t pool_allocations() { return detail::Pool::instance().allocations(); }
 
 /// A counted reference to `count` elements of type T on a device. Copies refer to the same elements.
+/// A device's storage has what the processor's has below: that is all that tensors ask of a device's memory.
 template <class T, class Device>
 class Storage;
 
@@ -202,6 +203,15 @@ public:
 
     /// The elements, or nullptr if there are none.
     [[nodiscard]] T* data() const { return block_ == nullptr ? nullptr : static_cast<T*>(block_->elements()); }
+
+    /// Sets every element.
+    void fill(const T& value) { std::fill_n(data(), count_, value); }
+    /// Copies as many elements from another storage, which has at least as many.
+    void copy_from(const Storage& other) { write(other.data()); }
+    /// Copies as many elements from the processor's memory.
+    void write(const T* source) { std::copy_n(source, count_, data()); }
+    /// Copies the elements to the processor's memory.
+    void read(T* target) const { std::copy_n(data(), count_, target); }
 
     /// True if nobody else refers to the elements.
     [[nodiscard]] bool is_only_reference() const {

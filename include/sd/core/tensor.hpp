@@ -31,7 +31,8 @@ using accumulate_t = typename Accumulate<T>::type;
 
 /// A contiguous tensor of at most four dimensions. Copies are handles on the same elements; clone() copies the
 /// elements. A default-constructed tensor is undefined: it has no elements and converts to false. T: float, double or
-/// any default-constructible type with the arithmetic of a number.
+/// any default-constructible type with the arithmetic of a number. Single elements can be had on the processor alone;
+/// to_host() brings those of another device.
 template <class T, class Device = Cpu>
 class Tensor {
 public:
@@ -39,6 +40,8 @@ public:
     using device_type = Device;
     /// An Eigen matrix of the elements' layout.
     using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    /// Whether the elements are in the processor's memory.
+    static constexpr bool on_processor = std::is_same_v<Device, Cpu>;
 
     Tensor() = default;
 
@@ -50,7 +53,7 @@ public:
         if (static_cast<Index>(values.size()) != size()) {
             refuse("Tensor", "number of values", values.size(), text(size(), " for shape ", shape));
         }
-        std::copy(values.begin(), values.end(), data());
+        storage_.write(values.begin());
     }
 
     /// A tensor whose elements are not set; whoever asks for it writes every one.
@@ -85,32 +88,33 @@ public:
     /// The elements in row-major order; nullptr if there are none.
     [[nodiscard]] const T* data() const { return storage_.data(); }
     /// The first element.
-    [[nodiscard]] T* begin() { return data(); }
+    [[nodiscard]] T* begin() requires on_processor { return data(); }
     /// Past the last element.
-    [[nodiscard]] T* end() { return data() + size(); }
+    [[nodiscard]] T* end() requires on_processor { return data() + size(); }
     /// The first element.
-    [[nodiscard]] const T* begin() const { return data(); }
+    [[nodiscard]] const T* begin() const requires on_processor { return data(); }
     /// Past the last element.
-    [[nodiscard]] const T* end() const { return data() + size(); }
+    [[nodiscard]] const T* end() const requires on_processor { return data() + size(); }
 
     /// Element by its indices, one a dimension. Checked in debug builds: throws std::out_of_range.
     template <class... I>
-    [[nodiscard]] T& operator()(I... indices) {
-        return data()[offset(indices...)];
-    }
+    requires on_processor [[nodiscard]] T& operator()(I... indices) { return data()[offset(indices...)]; }
     /// Element by its indices, read only.
     template <class... I>
-    [[nodiscard]] const T& operator()(I... indices) const {
-        return data()[offset(indices...)];
-    }
+    requires on_processor [[nodiscard]] const T& operator()(I... indices) const { return data()[offset(indices...)]; }
 
     /// A tensor of its own with the same elements.
     [[nodiscard]] Tensor clone() const {
         if (!defined_) return {};
         Tensor copy = empty(shape_);
-        std::copy(begin(), end(), copy.begin());
+        copy.storage_.copy_from(storage_);
         return copy;
     }
+
+    /// Copies size() elements, row-major, from the processor's memory.
+    void write(const T* elements) { storage_.write(elements); }
+    /// Copies all elements, row-major, to the processor's memory.
+    void read(T* elements) const { storage_.read(elements); }
 
     /// The same elements under another shape of the same size.
     [[nodiscard]] Tensor reshape(const Shape& shape) const {
@@ -121,7 +125,7 @@ public:
     }
 
     /// Sets every element.
-    void fill(const T& value) { std::fill(begin(), end(), value); }
+    void fill(const T& value) { storage_.fill(value); }
 
     /// True if both are handles on the same elements.
     [[nodiscard]] bool shares_storage_with(const Tensor& other) const { return data() == other.data(); }
@@ -130,18 +134,20 @@ public:
     [[nodiscard]] bool is_only_handle() const { return storage_.is_only_reference(); }
 
     /// The elements as a row-major Eigen matrix: the last dimension gives the columns.
-    [[nodiscard]] Eigen::Map<Matrix> matrix() { return {data(), rows(), columns()}; }
+    [[nodiscard]] Eigen::Map<Matrix> matrix() requires on_processor { return {data(), rows(), columns()}; }
     /// The same, read only.
-    [[nodiscard]] Eigen::Map<const Matrix> matrix() const { return {data(), rows(), columns()}; }
+    [[nodiscard]] Eigen::Map<const Matrix> matrix() const requires on_processor { return {data(), rows(), columns()}; }
 
     /// The elements as a row-major Eigen tensor of the given rank, which must be this tensor's.
     template <int Rank>
-    [[nodiscard]] Eigen::TensorMap<Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() {
+    requires on_processor [[nodiscard]] Eigen::TensorMap<Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>>
+    eigen_tensor() {
         return {data(), dimensions<Rank>()};
     }
     /// The same, read only.
     template <int Rank>
-    [[nodiscard]] Eigen::TensorMap<const Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>> eigen_tensor() const {
+    requires on_processor [[nodiscard]] Eigen::TensorMap<const Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>>
+    eigen_tensor() const {
         return {data(), dimensions<Rank>()};
     }
 
@@ -183,5 +189,37 @@ private:
     Shape shape_;
     bool defined_ = false;
 };
+
+/// The same elements on a device: a copy there, or the tensor itself if the device is the processor.
+template <class Device, class T>
+[[nodiscard]] Tensor<T, Device> to_device(const Tensor<T>& x) {
+    if constexpr (std::is_same_v<Device, Cpu>) {
+        return x;
+    } else {
+        if (!x) return {};
+        auto copy = Tensor<T, Device>::empty(x.shape());
+        copy.write(x.data());
+        return copy;
+    }
+}
+
+/// The same elements on the processor: a copy, or the tensor itself if it is there.
+template <class T, class Device>
+[[nodiscard]] Tensor<T> to_host(const Tensor<T, Device>& x) {
+    if constexpr (std::is_same_v<Device, Cpu>) {
+        return x;
+    } else {
+        if (!x) return {};
+        auto copy = Tensor<T>::empty(x.shape());
+        x.read(copy.data());
+        return copy;
+    }
+}
+
+/// The same elements on the processor, of a type to calculate with. The processor's are.
+template <class T>
+[[nodiscard]] const Tensor<T>& to_host_numbers(const Tensor<T>& x) {
+    return x;
+}
 
 SD_NAMESPACE_END

@@ -15,7 +15,9 @@ SD_NAMESPACE_BEGIN
 
 using reference::batch_moments;
 using reference::batch_norm_by_input;
+using reference::batch_norm_factors;
 using reference::batch_norm_sums;
+using reference::update_running_statistics;
 
 /// Mean and squared deviations of every channel (the last dimension) of x. With no values, zeros and a count of 0.
 template <cpu::Vectorized T>

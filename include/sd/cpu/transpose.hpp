@@ -12,12 +12,19 @@ namespace cpu {
 /// The lanes of a and b in turn, a0 b0 a1 b1 ..., of their first halves or of their second ones.
 template <class T, bool second_half>
 [[nodiscard, gnu::always_inline]] inline Vector<T> interleave(const Vector<T>& a, const Vector<T>& b) {
+#if defined(__CUDACC__)  // nvcc's front end loses the pack
+    constexpr Index first = second_half ? lanes<T> / 2 : 0;
+    Vector<T> result;
+    for (Index i = 0; i < lanes<T>; ++i) result[i] = (i % 2 == 0 ? a : b)[first + i / 2];
+    return result;
+#else
     return [&]<int... i>(std::integer_sequence<int, i...>) {
         constexpr int all = static_cast<int>(lanes<T>);
         constexpr int first = second_half ? all / 2 : 0;
         return __builtin_shufflevector(a, b, (first + i / 2 + i % 2 * all)...);
     }
     (std::make_integer_sequence<int, static_cast<int>(lanes<T>)>{});
+#endif
 }
 
 /// Lane c of vector r becomes lane r of vector c. Interleaving vector i with vector i + lanes / 2 turns the bits of

@@ -1,6 +1,7 @@
 // Batches of a data set: shuffled, augmented, gathered in parallel.
 #pragma once
 
+#include "sd/core/batch_part.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
 #include "sd/data/augmentation.hpp"
@@ -22,19 +23,22 @@ SD_NAMESPACE_BEGIN
 
 /// Settings of a DataLoader.
 struct LoaderOptions {
-    Index batch_size = 128;  ///< 1 or more
+    Index batch_size = 128;  ///< 1 or more, over all ranks
     bool shuffle = true;     ///< a new order every epoch; otherwise the data set's
     bool drop_last = false;  ///< leave out the last batch of an epoch if it is not full
     std::uint64_t seed = 0;  ///< of order and augmentation
     std::optional<Augmentation> augmentation = std::nullopt;  ///< none: images as they are
+    Index rank = 0;   ///< of the process that loads, 0 to ranks - 1: it loads its part of each batch, see part_of_rank
+    Index ranks = 1;  ///< processes that share each batch
 };
 
-/// One batch.
+/// One batch, or a rank's part of one.
 template <class T>
 struct Batch {
-    Tensor<T> images;           ///< (N, H, W, C)
+    Tensor<T> images;           ///< (N, H, W, C); N may be 0 where a batch has fewer samples than there are ranks
     std::vector<Index> labels;  ///< N classes
-    Index first = 0;            ///< how many samples of the epoch come before this batch
+    Index first = 0;            ///< how many samples of the epoch come before these
+    Index samples = 0;          ///< in the batch, over all ranks
 };
 
 template <Dataset D, class T>
@@ -109,6 +113,10 @@ public:
         expect_rank("DataLoader", "an image", Shape(dataset_->image_shape()), 3);
         if (options_.batch_size < 1) refuse("DataLoader", "batch_size", options_.batch_size, "1 or more");
         if (options_.augmentation) check_augmentation(*options_.augmentation);
+        if (options_.ranks < 1) refuse("DataLoader", "ranks", options_.ranks, "1 or more");
+        if (options_.rank < 0 || options_.rank >= options_.ranks) {
+            refuse("DataLoader", "rank", options_.rank, text("0 to ", options_.ranks - 1));
+        }
     }
 
     /// The data set.
@@ -130,7 +138,8 @@ public:
         return size / options_.batch_size + (!options_.drop_last && size % options_.batch_size != 0 ? 1 : 0);
     }
 
-    /// Batch 0 to batches() - 1 of an epoch: images (N, H, W, C) with N = batch_size, in the last batch maybe fewer.
+    /// Batch 0 to batches() - 1 of an epoch: images (N, H, W, C) with N = batch_size, in the last batch maybe fewer; of
+    /// several ranks, each loads its part of the same batch.
     /// Throws std::invalid_argument for a negative epoch, a batch that is not there, or a label that is not a class;
     /// rethrows what the data set throws.
     [[nodiscard]] Batch<T> load(Index epoch, Index batch_index) const {
@@ -139,11 +148,14 @@ public:
             refuse("DataLoader::load", "batch", batch_index, text("0 to ", batches() - 1));
         }
         const Shape shape = dataset_->image_shape();
-        const Index first = batch_index * options_.batch_size;
-        const Index count = std::min(options_.batch_size, dataset_->size() - first);
+        const Index batch_first = batch_index * options_.batch_size;
+        const Index samples = std::min(options_.batch_size, Index{dataset_->size()} - batch_first);
+        const BatchPart part = part_of_rank(samples, options_.rank, options_.ranks);
+        const Index first = batch_first + part.first;
+        const Index count = part.count;
         const std::shared_ptr<const std::vector<Index>> order = options_.shuffle ? order_of(epoch) : nullptr;
         Batch<T> batch{Tensor<T>::empty({count, shape[0], shape[1], shape[2]}),
-                       std::vector<Index>(static_cast<std::size_t>(count)), first};
+                       std::vector<Index>(static_cast<std::size_t>(count)), first, samples};
         // Images are read into the first buffer and augmented into the second; the last one in use is the batch itself,
         // if it holds floats.
         const Shape buffer_shape{count, shape.size()};

@@ -158,7 +158,7 @@ template <class Model, class Optimizer>
 void capture(Checkpoint& checkpoint, Model& model, const Optimizer& optimizer) {
     checkpoint.model = state_dict(model);
     checkpoint.optimizer = SafeTensors();
-    for (const auto& [name, tensor] : optimizer.state_dict()) checkpoint.optimizer.add(name, tensor);
+    for (const auto& [name, tensor] : optimizer.state_dict()) checkpoint.optimizer.add(name, to_host(tensor));
 }
 
 /// Copies a checkpoint's state into a model and an optimizer. Everything is checked before anything is changed.
@@ -167,9 +167,10 @@ template <class Model, class Optimizer>
 void restore(const Checkpoint& checkpoint, Model& model, Optimizer& optimizer) {
     check_state_dict(model, checkpoint.model);
     decltype(optimizer.state_dict()) state;
-    using Element = typename decltype(state)::mapped_type::value_type;
+    using Buffer = typename decltype(state)::mapped_type;
     for (const std::string& name : checkpoint.optimizer.names()) {
-        state.emplace(name, checkpoint.optimizer.tensor<Element>(name));
+        const auto stored = checkpoint.optimizer.tensor<typename Buffer::value_type>(name);
+        state.emplace(name, to_device<typename Buffer::device_type>(stored));
     }
     optimizer.load_state_dict(state, checkpoint.optimizer.source());
     load_state_dict(model, checkpoint.model);

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -25,14 +24,15 @@ namespace detail {
 
 /// A buffer as a file holds it.
 inline Tensor<std::int64_t> as_tensor(std::int64_t count) { return Tensor<std::int64_t>(Shape{}, {count}); }
-template <class T>
-Tensor<T> as_tensor(const Tensor<T>& tensor) {
-    return tensor;
+template <class T, class Device>
+Tensor<T> as_tensor(const Tensor<T, Device>& tensor) {
+    return to_host(tensor);
 }
 
 /// How the file's tensor of the name differs from one of the model, if it does.
-template <class T>
-std::optional<std::string> difference_from(const Tensor<T>& own, const std::string& name, const SafeTensors& file) {
+template <class T, class Device>
+std::optional<std::string> difference_from(const Tensor<T, Device>& own, const std::string& name,
+                                           const SafeTensors& file) {
     const std::string where = text("tensor ", in_quotes(name), ": ");
     if (!file.contains(name)) return where + "got none, expected one";
     const SafeTensorEntry& stored = file.entry(name);
@@ -63,7 +63,7 @@ template <class Model>
     SafeTensors file;
     file.set_metadata("format", "pt");
     for_each_state(
-        model, [&](const std::string& name, const auto& parameter) { file.add(name, parameter->value); },
+        model, [&](const std::string& name, const auto& parameter) { file.add(name, to_host(parameter->value)); },
         [&](const std::string& name, const auto& buffer) { file.add(name, detail::as_tensor(buffer)); });
     return file;
 }
@@ -74,7 +74,7 @@ template <class Model>
 void check_state_dict(Model& model, const SafeTensors& file) {
     std::vector<std::string> differences;
     std::set<std::string> left(file.names().begin(), file.names().end());
-    const auto check = [&]<class T>(const std::string& name, const Tensor<T>& own) {
+    const auto check = [&]<class T, class Device>(const std::string& name, const Tensor<T, Device>& own) {
         left.erase(name);
         if (const auto difference = detail::difference_from(own, name, file)) differences.push_back(*difference);
     };
@@ -92,17 +92,16 @@ void check_state_dict(Model& model, const SafeTensors& file) {
 template <class Model>
 void load_state_dict(Model& model, const SafeTensors& file) {
     check_state_dict(model, file);
-    const auto copy = [&](const std::string& name, void* own) {
-        const std::vector<std::byte>& bytes = file.entry(name).bytes;
-        if (!bytes.empty()) std::memcpy(own, bytes.data(), bytes.size());
+    const auto copy = [&]<class T, class Device>(const std::string& name, Tensor<T, Device>& own) {
+        own.write(file.tensor<T>(name).data());
     };
     for_each_state(
-        model, [&](const std::string& name, auto& parameter) { copy(name, parameter->value.data()); },
+        model, [&](const std::string& name, auto& parameter) { copy(name, parameter->value); },
         [&]<class Buffer>(const std::string& name, Buffer& buffer) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                copy(name, &buffer);
+                buffer = file.tensor<std::int64_t>(name).data()[0];
             } else {
-                copy(name, buffer.data());
+                copy(name, buffer);
             }
         });
 }

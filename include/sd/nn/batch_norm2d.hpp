@@ -4,6 +4,7 @@
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/joint_statistics.hpp"
 #include "sd/nn/visit.hpp"
 
 #include <cmath>
@@ -24,6 +25,8 @@ struct BatchNormOptions {
 ///     running_var  = (1 - momentum) running_var  + momentum m2 / (count - 1)
 ///
 /// With one value a channel, y is bias and running_var stays. In evaluation the running statistics are used.
+/// In a joint pass with synchronised batch norm, "the batch" is that of all ranks: each takes part in the exchange of
+/// statistics, forward and backward, with whatever number of values it has, 0 included.
 /// S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015; details as in PyTorch's BatchNorm2d.
 template <class T, class Device = Cpu>
 class BatchNorm2d {
@@ -58,26 +61,28 @@ public:
         return materialize(pending(z, moments, false, context));
     }
 
-    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `moments` are z's statistics, needed in training.
-    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& moments, bool relu,
+    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `own` are z's statistics, needed in training.
+    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own, bool relu,
                                              const Context& context) {
-        using std::sqrt;
+        Communicator* const communicator = context.batch_norm_communicator();
+        const Moments<A, Device> moments = communicator == nullptr ? own : merged_over_ranks(own, *communicator);
         const Index channels = running_mean_.size();
         expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
+        const bool training = context.training();
         BatchNormPass<T, Device> pass;
-        pass.batch_statistics = context.training();
-        pass.mean = context.training() ? moments.mean.clone() : running_mean_.clone();
-        pass.inverse_std = Tensor<A, Device>::empty({channels});
-        const A count = static_cast<A>(static_cast<double>(std::max<Index>(moments.count, 1)));
-        for (Index c = 0; c < channels; ++c) {
-            const A variance = context.training() ? A(moments.m2(c) / count) : running_var_(c);
-            pass.inverse_std(c) = A(1) / sqrt(A(variance + A(options_.eps)));
+        pass.batch_statistics = training;
+        pass.mean = training ? moments.mean.clone() : running_mean_.clone();
+        const BatchNormFactors<A, Device> factors =
+            training ? this->factors(moments.mean, moments.m2, std::max<Index>(moments.count, 1))
+                     : this->factors(running_mean_, running_var_, 1);
+        pass.inverse_std = factors.inverse_std;
+        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, relu);
+        if (training) {
+            ++num_batches_tracked_;
+            update_running_statistics(running_mean_, running_var_, moments, options_.momentum);
         }
-        auto [scale, shift] = scale_and_shift(pass.mean, pass.inverse_std);
-        pass.y = Pending<T, Device>(z, scale, shift, relu);
-        if (context.training()) update_running_statistics(moments);
         const Pending<T, Device> y = pass.y;
-        pass_.keep(context, std::move(pass));
+        pass_.keep(context, {std::move(pass), communicator, moments.count});
         return y;
     }
 
@@ -88,16 +93,12 @@ public:
     };
     /// The constants of evaluation, to be folded into the layer before.
     [[nodiscard]] Affine folded() const {
-        using std::sqrt;
-        auto inverse_std = Tensor<A, Device>::empty(running_var_.shape());
-        for (Index c = 0; c < inverse_std.size(); ++c) {
-            inverse_std(c) = A(1) / sqrt(A(running_var_(c) + A(options_.eps)));
-        }
-        return scale_and_shift(running_mean_, inverse_std);
+        const BatchNormFactors<A, Device> factors = this->factors(running_mean_, running_var_, 1);
+        return {factors.scale, factors.shift};
     }
 
     /// What the last forward pass left for backward.
-    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d"); }
+    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d").own; }
 
     /// Gives back what the last forward pass left for backward.
     void forget() { pass_.forget(); }
@@ -112,7 +113,12 @@ public:
                                                               const BatchNormSums<A, Device>& sums) {
         weight_->add_grad(sums.dweight);
         bias_->add_grad(sums.dbias);
-        return batch_norm_by_input(dy, pass(), sums);
+        const Pass& pass = pass_.get("BatchNorm2d");
+        if (pass.communicator == nullptr) return batch_norm_by_input(dy, pass.own, sums);
+        // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
+        const auto values = static_cast<double>(dy.size() / running_mean_.size());
+        const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
+        return batch_norm_by_input(dy, pass.own, summed_over_ranks(sums, *pass.communicator, share));
     }
 
     /// Scale (C).
@@ -137,26 +143,15 @@ public:
     }
 
 private:
-    [[nodiscard]] Affine scale_and_shift(const Tensor<A, Device>& mean, const Tensor<A, Device>& inverse_std) const {
-        Affine affine{Tensor<A, Device>::empty(mean.shape()), Tensor<A, Device>::empty(mean.shape())};
-        for (Index c = 0; c < mean.size(); ++c) {
-            affine.scale(c) = weight_->value(c) * inverse_std(c);
-            affine.shift(c) = bias_->value(c) - mean(c) * affine.scale(c);
-        }
-        return affine;
-    }
+    struct Pass {
+        BatchNormPass<T, Device> own;
+        Communicator* communicator;  ///< of the ranks that the statistics come from, or null
+        Index count;                 ///< values a channel that they come from
+    };
 
-    void update_running_statistics(const Moments<A, Device>& moments) {
-        ++num_batches_tracked_;
-        if (moments.count == 0) return;
-        const A keep = static_cast<A>(1 - options_.momentum);
-        const A take = static_cast<A>(options_.momentum);
-        for (Index c = 0; c < running_mean_.size(); ++c) {
-            running_mean_(c) = keep * running_mean_(c) + take * moments.mean(c);
-            if (moments.count < 2) continue;  // one value has no unbiased variance
-            const A unbiased = moments.m2(c) / A(static_cast<double>(moments.count - 1));
-            running_var_(c) = keep * running_var_(c) + take * unbiased;
-        }
+    [[nodiscard]] BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,
+                                                      Index count) const {
+        return batch_norm_factors(mean, squares, count, weight_->value, bias_->value, options_.eps);
     }
 
     BatchNormOptions options_;
@@ -165,7 +160,7 @@ private:
     Tensor<A, Device> running_mean_;
     Tensor<A, Device> running_var_;
     std::int64_t num_batches_tracked_ = 0;
-    Cache<BatchNormPass<T, Device>> pass_;
+    Cache<Pass> pass_;
 };
 
 SD_NAMESPACE_END

@@ -1,7 +1,7 @@
 // What a pass through a network knows about itself.
 #pragma once
 
-#include "sd/core/error.hpp"
+#include "sd/nn/joint_pass.hpp"
 
 #include <cstdint>
 #include <type_traits>
@@ -14,10 +14,10 @@ class Required {
 public:
     /// From any number that converts to T.
     template <class Value>
-        requires std::is_convertible_v<Value, T>
-    Required(Value value) : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
+    requires std::is_convertible_v<Value, T> Required(Value value)
+        : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
     /// The setting.
-    operator T() const { return value_; }                     // NOLINT(google-explicit-constructor)
+    operator T() const { return value_; }  // NOLINT(google-explicit-constructor)
 
 private:
     T value_;
@@ -25,10 +25,12 @@ private:
 
 /// A pass in training. Masks are a function of these numbers and of nothing else.
 struct TrainPass {
-    Required<std::uint64_t> step;     ///< batches trained so far; microbatches of one batch share it; below 2^56
-    Required<std::uint64_t> seed;     ///< of the whole run
-    std::uint64_t sample_offset = 0;  ///< index of the first sample in the global batch, over all ranks and microbatches
-    std::uint32_t rank = 0;           ///< of this process among those that share the batch
+    Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
+    Required<std::uint64_t> seed;  ///< of the whole run
+    std::uint64_t sample_offset =
+        0;                   ///< index of the first sample in the global batch, over all ranks and microbatches
+    std::uint32_t rank = 0;  ///< of this process among those that share the batch
+    const JointPass* joint = nullptr;  ///< the pass of all ranks, which outlives this one; sets sample_offset and rank
 };
 
 /// A pass in evaluation.
@@ -44,7 +46,8 @@ public:
         if (pass.step >= (std::uint64_t{1} << 56)) {
             refuse("Context::train", "step", static_cast<std::uint64_t>(pass.step), "less than 2^56");
         }
-        return {true, true, pass};
+        Context context(true, true, pass);
+        return pass.joint == nullptr ? context : context.of_rank(pass.joint->rank);
     }
 
     /// Running statistics are used and every block runs.
@@ -64,6 +67,20 @@ public:
     [[nodiscard]] std::uint64_t sample_offset() const { return pass_.sample_offset; }
     /// The rank of this process.
     [[nodiscard]] std::uint32_t rank() const { return pass_.rank; }
+    /// The pass of all ranks that this one is a part of, or null.
+    [[nodiscard]] const JointPass* joint() const { return pass_.joint; }
+    /// Over whom batch norm merges its statistics, or null.
+    [[nodiscard]] Communicator* batch_norm_communicator() const {
+        return pass_.joint == nullptr ? nullptr : pass_.joint->batch_norm;
+    }
+    /// The same joint pass as another rank sees it.
+    [[nodiscard]] Context of_rank(Index rank) const {
+        Context other = *this;
+        other.pass_.rank = static_cast<std::uint32_t>(rank);
+        other.pass_.sample_offset =
+            static_cast<std::uint64_t>(pass_.joint->parts.at(static_cast<std::size_t>(rank)).first);
+        return other;
+    }
 
 private:
     Context(bool training, bool gradients, const TrainPass& pass)

@@ -28,8 +28,9 @@ public:
             refuse("Conv2d", "groups", options.groups,
                    text("a divisor of ", in_channels, " and ", out_channels, " channels"));
         }
-        weight_ = std::make_shared<Parameter<accumulate_t<T>, Device>>(initializer.he_normal_fan_out<accumulate_t<T>>(
-            {out_channels, in_channels / options.groups, kernel, kernel}));
+        weight_ = std::make_shared<Parameter<accumulate_t<T>, Device>>(
+            to_device<Device>(initializer.he_normal_fan_out<accumulate_t<T>>(
+                {out_channels, in_channels / options.groups, kernel, kernel})));
     }
     Conv2d(const Conv2d&) = delete;
     /// Moves; parameters keep their addresses.
@@ -40,8 +41,9 @@ public:
     /// If `moments` is given it receives the statistics of y's channels.
     [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context,
                                             Moments<accumulate_t<T>, Device>* moments = nullptr) {
-        Tensor<T, Device> y = conv2d_forward<T>(x, weight_->value, options_, moments);
-        input_.keep(context, x);
+        const Pending<T, Device> operand = conv2d_operand(x);
+        Tensor<T, Device> y = conv2d_forward<T>(operand, weight_->value, options_, moments);
+        input_.keep(context, operand);
         return y;
     }
 
@@ -60,8 +62,9 @@ public:
     [[nodiscard]] Tensor<T, Device> backward(const PendingGradient<T, Device>& dy,
                                              const BatchNormPass<T, Device>* before = nullptr,
                                              BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
-        backward_by_weight(dy);
-        return conv2d_by_input<T>(dy, weight_->value, options_, input_.get("Conv2d").shape(), before, sums);
+        const PendingGradient<T, Device> operand = conv2d_operand(dy);
+        backward_by_weight(operand);
+        return conv2d_by_input<T>(operand, weight_->value, options_, input_.get("Conv2d").shape(), before, sums);
     }
 
     /// Adds the gradient by the weights to the parameter: all of backward where nobody asks for the gradient by x.

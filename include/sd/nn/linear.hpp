@@ -25,8 +25,10 @@ public:
         if (in_features < 1) refuse("Linear", "in_features", in_features, "1 or more");
         if (out_features < 1) refuse("Linear", "out_features", out_features, "1 or more");
         const double bound = 1 / std::sqrt(static_cast<double>(in_features));
-        weight_ = std::make_shared<Parameter<A, Device>>(initializer.uniform<A>({out_features, in_features}, bound));
-        bias_ = std::make_shared<Parameter<A, Device>>(initializer.uniform<A>({out_features}, bound));
+        weight_ = std::make_shared<Parameter<A, Device>>(
+            to_device<Device>(initializer.uniform<A>({out_features, in_features}, bound)));
+        bias_ =
+            std::make_shared<Parameter<A, Device>>(to_device<Device>(initializer.uniform<A>({out_features}, bound)));
     }
     Linear(const Linear&) = delete;
     /// Moves; parameters keep their addresses.

@@ -1,10 +1,10 @@
 // The shortcuts S of a residual block: identity, 1x1 projection, or pooling with zero channels.
 #pragma once
 
+#include "sd/cpu/channels.hpp"
 #include "sd/nn/conv_bn.hpp"
 #include "sd/nn/pooling.hpp"
 
-#include <algorithm>
 #include <variant>
 
 SD_NAMESPACE_BEGIN
@@ -69,17 +69,6 @@ public:
     void visit(Visitor&&) {}
 
 private:
-    // Keeps the channels that both have; zeros in the others.
-    static Tensor<T, Device> with_channels(const Tensor<T, Device>& x, Index channels) {
-        Tensor<T, Device> y(Shape{x.extent(0), x.extent(1), x.extent(2), channels});
-        const Index common = std::min(x.extent(3), channels);
-        for (Index pixel = 0; pixel < x.extent(0) * x.extent(1) * x.extent(2); ++pixel) {
-            const T* source = x.data() + pixel * x.extent(3);
-            std::copy(source, source + common, y.data() + pixel * channels);
-        }
-        return y;
-    }
-
     Index in_channels_;
     Index out_channels_;
     AvgPool2d<T, Device> pool_;

@@ -64,6 +64,24 @@ public:
     }
 };
 
+template <class OnParameter>
+class ParameterWalk {
+public:
+    explicit ParameterWalk(OnParameter& on_parameter) : on_parameter_(on_parameter) {}
+
+    template <class X>
+    void operator()(std::string_view, X& x) const {
+        if constexpr (is_parameter<X>) {
+            on_parameter_(x);
+        } else if constexpr (!is_buffer<X>) {
+            x.visit(*this);
+        }
+    }
+
+private:
+    OnParameter& on_parameter_;
+};
+
 }  // namespace detail
 
 /// Lets all layers of a layer give back what their last forward pass left for backward, by their forget() if they have
@@ -84,6 +102,12 @@ void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buff
 template <class Layer, class OnParameter>
 void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
     for_each_state(layer, on_parameter, [](const std::string&, auto&) {});
+}
+
+/// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
+template <class Layer, class OnParameter>
+void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
+    layer.visit(detail::ParameterWalk<OnParameter>(on_parameter));
 }
 
 /// Gives every parameter its full name.

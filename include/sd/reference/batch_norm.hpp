@@ -33,6 +33,34 @@ template <class T>
     return moments;
 }
 
+/// What batch norm applies to each channel: the variance is squares / count. Shapes (C).
+template <class A>
+[[nodiscard]] BatchNormFactors<A> batch_norm_factors(const Tensor<A>& mean, const Tensor<A>& squares, Index count,
+                                                     const Tensor<A>& weight, const Tensor<A>& bias, double eps) {
+    const Shape& channels = mean.shape();
+    BatchNormFactors<A> factors{Tensor<A>::empty(channels), Tensor<A>::empty(channels), Tensor<A>::empty(channels)};
+    for (Index c = 0; c < mean.size(); ++c) {
+        factors.inverse_std(c) = inverse_deviation(squares(c), A(static_cast<double>(count)), A(eps));
+        factors.scale(c) = weight(c) * factors.inverse_std(c);
+        factors.shift(c) = bias(c) - mean(c) * factors.scale(c);
+    }
+    return factors;
+}
+
+/// Moves the running mean and variance (C) towards those of a batch, the variance unbiased; a batch of one value has
+/// none, and one without values changes nothing.
+template <class A>
+void update_running_statistics(Tensor<A>& running_mean, Tensor<A>& running_var, const Moments<A>& moments,
+                               double momentum) {
+    if (moments.count == 0) return;
+    for (Index c = 0; c < running_mean.size(); ++c) {
+        running_mean(c) = running_statistic(running_mean(c), moments.mean(c), momentum);
+        if (moments.count < 2) continue;
+        const A unbiased = moments.m2(c) / A(static_cast<double>(moments.count - 1));
+        running_var(c) = running_statistic(running_var(c), unbiased, momentum);
+    }
+}
+
 /// The gradient that reaches batch norm's output: dy, stopped by the ReLU that may follow.
 template <class T>
 [[nodiscard]] T gradient_before_relu(const Tensor<T>& dy, const Pending<T>& y, Index i) {

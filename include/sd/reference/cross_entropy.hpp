@@ -22,7 +22,7 @@ namespace detail {
 template <class T>
 void expect_logits(const char* where, const Tensor<T>& logits, double label_smoothing) {
     expect_rank(where, "logits", logits.shape(), 2);
-    if (logits.size() == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample and one class");
+    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
     if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
         refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
     }
@@ -73,6 +73,9 @@ template <class T, class Target>
 [[nodiscard]] accumulate_t<T> cross_entropy(const Tensor<T>& logits, const Target& target, double label_smoothing) {
     using A = accumulate_t<T>;
     expect_logits("cross_entropy_forward", logits, label_smoothing);
+    if (logits.extent(0) == 0) {
+        refuse("cross_entropy_forward", "shape of logits", logits.shape(), "at least one sample");
+    }
     const TargetProbability<T> probability("cross_entropy_forward", logits, target);
     const A keep = static_cast<A>(1 - label_smoothing);
     const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
@@ -121,7 +124,7 @@ template <class T>
     return detail::cross_entropy(logits, classes, label_smoothing);
 }
 
-/// dlogits for class labels.
+/// dlogits for class labels; without samples, an empty tensor.
 template <class T>
 [[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, std::span<const Index> classes,
                                                double label_smoothing) {
@@ -135,7 +138,7 @@ template <class T>
     return detail::cross_entropy(logits, target, label_smoothing);
 }
 
-/// dlogits for target probabilities (N, C).
+/// dlogits for target probabilities (N, C); without samples, an empty tensor.
 template <class T>
 [[nodiscard]] Tensor<T> cross_entropy_by_input(const Tensor<T>& logits, const Tensor<T>& target,
                                                double label_smoothing) {

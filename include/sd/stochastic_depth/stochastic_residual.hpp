@@ -52,17 +52,25 @@ public:
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         const Index samples = x.extent(0);
         mask_ = context.training() ? next_mask(context, samples) : Mask(static_cast<std::size_t>(samples), 1);
-        const BranchRun run = context.training() ? policy_.runs(mask_) : BranchRun::all_samples;
-        if (run == BranchRun::nothing && policy_.skips_whole_block() && shortcut_.is_identity()) {
-            pass_.keep(context, Pass{.untouched = true});
+        BranchRun run = context.training() ? policy_.runs(mask_) : BranchRun::all_samples;
+        const bool dropped = run == BranchRun::nothing;
+        const bool runs_elsewhere = dropped && runs_on_another_rank(context);
+        // Batch norms of the ranks that run the branch wait for this one's: it runs too, on none of its samples.
+        if (runs_elsewhere && context.batch_norm_communicator() != nullptr) run = BranchRun::kept_samples;
+        Pass pass{.run = run, .runs_elsewhere = runs_elsewhere, .branch_sample = select(run)};
+        if (dropped && policy_.skips_whole_block() && shortcut_.is_identity()) {
+            pass.untouched = true;
+            if (run != BranchRun::nothing) {
+                pass.branch_shape = run_branch(x, run, pass.branch_sample, x.shape(), context).shape();
+            }
+            pass_.keep(context, std::move(pass));
             return x;
         }
 
         const Pending<T, Device> shortcut = shortcut_.forward(x, context);
-        Pass pass{.run = run, .branch_sample = select(run)};
         pass.scale = accumulate_t<T>(policy_.branch_scale(context.training()));
         const Pending<T, Device> branch = run_branch(x, run, pass.branch_sample, shortcut.shape(), context);
-        pass.branch_samples = branch.shape()[0];
+        pass.branch_shape = branch.shape();
         pass.y = residual_join_forward<T>(shortcut, branch, pass.branch_sample, pass.scale, fuses_relu);
         const Tensor<T, Device> joined = pass.y;
         pass_.keep(context, std::move(pass));
@@ -77,7 +85,11 @@ public:
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         const Pass& pass = pass_.get("StochasticResidual");
         if (pass.untouched) {
-            skip_gradients();
+            if (pass.run == BranchRun::nothing) {
+                skip_gradients(pass);
+            } else {
+                (void)branch_.backward(Tensor<T, Device>::empty(pass.branch_shape));
+            }
             return dy;
         }
         Tensor<T, Device> dsum = dy;
@@ -88,11 +100,11 @@ public:
         }
         BatchNormSums<accumulate_t<T>, Device> sums;
         const ResidualJoinGradient<T, Device> join =
-            residual_join_backward<T>(dsum, pass.y, pass.branch_sample, pass.branch_samples, pass.scale, fuses_relu,
+            residual_join_backward<T>(dsum, pass.y, pass.branch_sample, pass.branch_shape[0], pass.scale, fuses_relu,
                                       before, before == nullptr ? nullptr : &sums);
         const Tensor<T, Device> dshortcut = shortcut_.backward(join.dshortcut);
         if (pass.run == BranchRun::nothing) {
-            skip_gradients();
+            skip_gradients(pass);
             return dshortcut;
         }
         const Tensor<T, Device> dbranch = [&] {
@@ -162,19 +174,42 @@ private:
     struct Pass {
         bool untouched = false;
         BranchRun run = BranchRun::nothing;
+        bool runs_elsewhere = false;             ///< dropped here, but not on every rank
         PooledVector<Index> branch_sample = {};  ///< for each sample the branch's, -1 for none; empty: the same
-        Index branch_samples = 0;
+        Shape branch_shape = {};                 ///< of F(x)
         accumulate_t<T> scale = accumulate_t<T>(1);
         Tensor<T, Device> y = {};
     };
 
     Mask next_mask(const Context& context, Index samples) const {
+        if (context.joint() != nullptr) expect_part(*context.joint(), samples);
         if (!given_mask_) return policy_.draw(context, block_index_, samples);
         if (static_cast<Index>(given_mask_->size()) != samples) {
             refuse("StochasticResidual", "entries of the given mask", given_mask_->size(),
                    text(samples, ", one a sample"));
         }
         return *given_mask_;
+    }
+
+    // Ranks that would draw other masks for each other than they use would wait for each other for ever.
+    void expect_part(const JointPass& joint, Index samples) const {
+        const Index expected = joint.parts.at(static_cast<std::size_t>(joint.rank)).count;
+        if (samples != expected) refuse("StochasticResidual", "samples of this rank", samples, expected);
+        if (given_mask_ && joint.parts.size() > 1) {
+            refuse("StochasticResidual", "mask of a pass that several ranks make", "a given one",
+                   "one that every rank can draw");
+        }
+    }
+
+    // Whether some rank of the joint pass runs the branch: its mask is drawn as it draws it.
+    bool runs_on_another_rank(const Context& context) const {
+        if (context.joint() == nullptr) return false;
+        const std::vector<BatchPart>& parts = context.joint()->parts;
+        for (std::size_t rank = 0; rank < parts.size(); ++rank) {
+            const Mask mask = policy_.draw(context.of_rank(static_cast<Index>(rank)), block_index_, parts[rank].count);
+            if (policy_.runs(mask) != BranchRun::nothing) return true;
+        }
+        return false;
     }
 
     // branch_sample of the join, from the mask of this pass.
@@ -201,10 +236,15 @@ private:
         return branch_.forward(gather_samples(x, kept), context);
     }
 
-    void skip_gradients() {
-        if (!policy_.zero_gradient_if_skipped()) return;
-        for_each_parameter(branch_, [](const std::string&, auto& parameter) {
-            parameter->add_grad(decltype(parameter->value)(parameter->value.shape()));
+    // A rank that dropped the branch adds zeros to what others have; if none ran it, there is no gradient.
+    void skip_gradients(const Pass& pass) {
+        const bool zero = pass.runs_elsewhere || policy_.zero_gradient_if_skipped();
+        for_each_unnamed_parameter(branch_, [&](auto& parameter) {
+            if (zero) {
+                parameter->add_grad(decltype(parameter->value)(parameter->value.shape()));
+            } else {
+                parameter->skip_grad();
+            }
         });
     }
 

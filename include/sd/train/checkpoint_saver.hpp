@@ -6,12 +6,14 @@
 #include "sd/io/checkpoint_directory.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -141,6 +143,8 @@ inline void compare_settings(const std::string& source, const std::map<std::stri
 ///     saver.resume();
 ///     trainer.fit();
 ///
+/// Of several ranks, rank 0 alone reads and writes; what it loads, all get.
+///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop is
 /// requested; after everything else that belongs to the batch, metrics on the disk included.
 template <class Trainer>
@@ -149,20 +153,23 @@ public:
     /// Saves from now on. To be made after all algorithms were added; must live as long as the trainer trains.
     /// Throws std::invalid_argument for settings outside their ranges, std::runtime_error if the folder cannot be used.
     CheckpointSaver(Trainer& trainer, CheckpointOptions options)
-        : trainer_(trainer), options_(checked(std::move(options))), directory_(options_.directory, options_.keep) {
+        : trainer_(trainer), options_(checked(std::move(options))) {
+        if (trainer_.communicator().rank() == 0) directory_.emplace(options_.directory, options_.keep);
         trainer_.add(Hook{this});
     }
     CheckpointSaver(const CheckpointSaver&) = delete;
     CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
     /// Loads the newest checkpoint of the folder that is whole and of this model, and says which one and what was passed
-    /// over; nothing if the folder has none. Settings that have changed since are warned of.
+    /// over; nothing if the folder has none. Ranks other than rank 0 get empty paths. Settings that have changed since are
+    /// warned of.
     /// Throws std::runtime_error if every checkpoint is refused, std::invalid_argument if the run differs from that of
     /// the checkpoint in seed, batch size or number of samples. The trainer is then as it was.
     std::optional<FoundCheckpoint> resume() {
-        std::optional<FoundCheckpoint> found =
-            directory_.load_newest([this](const Checkpoint& checkpoint) { load(checkpoint); });
+        std::optional<FoundCheckpoint> found;
+        if (directory_) found = directory_->load_newest([this](const Checkpoint& checkpoint) { load(checkpoint); });
         is_own_ = true;
+        share(found);
         return found;
     }
 
@@ -182,6 +189,22 @@ private:
         }
     };
 
+    /// Gives all ranks what rank 0 has loaded, if it has.
+    void share(std::optional<FoundCheckpoint>& found) {
+        Communicator& communicator = trainer_.communicator();
+        bool is_found = found.has_value();
+        communicator.broadcast(std::span(&is_found, 1));
+        if (!is_found) return;
+        auto& state = trainer_.state();
+        broadcast_parameters(trainer_.model(), communicator);
+        broadcast_buffers(trainer_.model(), communicator);
+        broadcast_momentum(state.optimizer, communicator);
+        communicator.broadcast(std::span(&state.timestamp, 1));
+        communicator.broadcast(std::span(&state.epoch_score, 1));
+        saved_ = state.timestamp;
+        if (!found) found.emplace();
+    }
+
     static CheckpointOptions checked(CheckpointOptions options) {
         if (options.interval.value() == 0) refuse("CheckpointSaver", "interval", options.interval, "more than 0");
         return options;
@@ -198,20 +221,22 @@ private:
     }
 
     void expect_own_folder() const {
-        const std::size_t others = is_own_ ? 0 : directory_.checkpoints().size();
+        const std::size_t others = is_own_ || !directory_ ? 0 : directory_->checkpoints().size();
         if (others == 0) return;
-        refuse_file(directory_.path().string(), "checkpoints", text(others, " of another run"),
+        refuse_file(directory_->path().string(), "checkpoints", text(others, " of another run"),
                     "none, or to resume that run");
     }
 
     void save(Logger& logger) {
         const auto& state = trainer_.state();
-        logger.flush();
-        Checkpoint checkpoint;
-        capture(checkpoint, trainer_.model(), state.optimizer);
-        checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score);
-        checkpoint.settings = settings();
-        directory_.save(static_cast<Index>(state.timestamp.batch), checkpoint);
+        if (directory_) {
+            logger.flush();
+            Checkpoint checkpoint;
+            capture(checkpoint, trainer_.model(), state.optimizer);
+            checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score);
+            checkpoint.settings = settings();
+            directory_->save(static_cast<Index>(state.timestamp.batch), checkpoint);
+        }
         saved_ = state.timestamp;
         is_own_ = true;
     }
@@ -250,9 +275,9 @@ private:
 
     Trainer& trainer_;
     CheckpointOptions options_;
-    CheckpointDirectory directory_;
-    Timestamp saved_ = {};  ///< of the last checkpoint written or loaded
-    bool is_own_ = false;   ///< whether the folder's checkpoints are of this run
+    std::optional<CheckpointDirectory> directory_;  ///< rank 0's
+    Timestamp saved_ = {};                          ///< of the last checkpoint written or loaded
+    bool is_own_ = false;                           ///< whether the folder's checkpoints are of this run
 };
 
 SD_NAMESPACE_END

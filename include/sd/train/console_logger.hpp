@@ -192,14 +192,12 @@ private:
     void after_epoch(const LogRecord& record) {
         finish_epoch_line();
         epoch_line_ = epoch_text(record.timestamp.epoch) + metrics_text(of_epoch(record.metrics));
-        epoch_ = record.timestamp;
     }
     void after_evaluation(const LogRecord& record) {
         const std::string result = "  eval:" + metrics_text(record.metrics);
-        if (epoch_line_ && epoch_ == record.timestamp) {
+        if (epoch_line_) {  // of the same timestamp: a batch would have ended it
             print(*std::exchange(epoch_line_, std::nullopt) + result);
         } else {
-            finish_epoch_line();
             print(text("batch ", record.timestamp.batch, '/', run_.total_batches, result));
         }
     }
@@ -238,7 +236,6 @@ private:
     bool live_line_ = false;                 ///< it is on the terminal now
     std::vector<Metric> batch_metrics_;      ///< of the last batch
     std::optional<std::string> epoch_line_;  ///< a finished epoch's, not yet printed
-    Timestamp epoch_;                        ///< at that line
 };
 
 SD_NAMESPACE_END

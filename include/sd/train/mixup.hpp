@@ -8,6 +8,7 @@
 #include "sd/train/logger.hpp"
 #include "sd/train/state.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string_view>
@@ -21,7 +22,7 @@ namespace detail {
 template <class T>
 [[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
     Tensor<T> mixed = Tensor<T>::empty(x.shape());
-    const Index slab = x.size() / x.extent(0);
+    const Index slab = x.size() / std::max<Index>(1, x.extent(0));
     const T own = static_cast<T>(share);
     const T other = static_cast<T>(1 - share);
     parallel_for(x.extent(0), [&](Index n) {
@@ -49,7 +50,7 @@ template <class T>
 ///     x_n = lambda x_n + (1 - lambda) x_pi(n)
 ///     t_n = lambda t_n + (1 - lambda) t_pi(n),    t_n = 1 at the label at first
 ///
-/// lambda and pi are a function of seed and batch. Accuracy is counted by the samples' own labels. Logs `mixup/lambda`.
+/// lambda and pi are a function of seed and batch. On several ranks, partners are of the same rank. Accuracy is counted by the samples' own labels. Logs `mixup/lambda`.
 /// H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
 class Mixup {
 public:

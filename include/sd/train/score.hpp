@@ -41,11 +41,12 @@ struct Score {
     std::uint64_t samples = 0;          ///< how many samples were seen
 
     /// Adds samples by their logits, their labels and their mean loss.
-    template <class T>
-    void add(const Tensor<T>& logits, std::span<const Index> labels, double mean_loss) {
+    template <class T, class Device>
+    void add(const Tensor<T, Device>& logits, std::span<const Index> labels, double mean_loss) {
+        const auto& numbers = to_host_numbers(logits);
         loss_sum += mean_loss * static_cast<double>(labels.size());
-        correct += count_in_top(logits, labels, 1);
-        correct_in_top5 += count_in_top(logits, labels, 5);
+        correct += count_in_top(numbers, labels, 1);
+        correct_in_top5 += count_in_top(numbers, labels, 5);
         samples += labels.size();
     }
     /// Adds other samples.

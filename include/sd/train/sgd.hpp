@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,56 @@ struct SgdOptions {
     double weight_decay = 0;     ///< 0 or more
     bool nesterov = false;       ///< needs momentum and no dampening
 };
+
+/// A parameter's part in one update.
+template <class T, class Device = Cpu>
+struct SgdTensor {
+    Tensor<T, Device> value;     ///< w
+    Tensor<T, Device> grad;      ///< dw
+    Tensor<T, Device> velocity;  ///< v; undefined without momentum
+    bool first = false;          ///< whether this is the parameter's first step
+};
+
+/// The factors of an update, in the type of the parameters.
+template <class T>
+struct SgdFactors {
+    T learning_rate, momentum, weight_decay;
+    T share;  ///< of the gradient in the momentum: 1 at a parameter's first step, else 1 - dampening
+    bool has_momentum, nesterov;
+
+    SgdFactors(const SgdOptions& options, bool first)
+        : learning_rate(static_cast<T>(options.learning_rate)),
+          momentum(static_cast<T>(options.momentum)),
+          weight_decay(static_cast<T>(options.weight_decay)),
+          share(static_cast<T>(first ? 1.0 : 1 - options.dampening)),
+          has_momentum(options.momentum != 0),
+          nesterov(options.nesterov) {}
+
+    /// Updates element i; v is looked at only with momentum.
+    SD_HOST_DEVICE void update(Index i, T* w, T* v, const T* dw) const {
+        const T g = dw[i] + weight_decay * w[i];
+        T direction = g;
+        if (has_momentum) {
+            v[i] = momentum * v[i] + share * g;
+            direction = nesterov ? T(g + momentum * v[i]) : v[i];
+        }
+        w[i] = w[i] - learning_rate * direction;
+    }
+};
+
+/// Updates the tensors, see Sgd.
+template <class T>
+void sgd_update(std::span<SgdTensor<T>> tensors, const SgdOptions& options) {
+    for (SgdTensor<T>& tensor : tensors) {
+        const SgdFactors<T> factors(options, tensor.first);
+        T* w = tensor.value.data();
+        T* v = tensor.velocity.data();
+        const T* dw = tensor.grad.data();
+        parallel_ranges(tensor.value.size(), 16384, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) factors.update(i, w, v, dw);
+        });
+    }
+}
 
 /// For every parameter w that received a gradient, in PyTorch's order of operations:
 ///
@@ -49,9 +100,15 @@ public:
 
     /// One update of all parameters that have a gradient.
     void step() {
+        PooledVector<SgdTensor<T, Device>> updates;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
-            if (parameters_[i]->has_grad) update(*parameters_[i], velocity_[i]);
+            const Parameter<T, Device>& parameter = *parameters_[i];
+            if (!parameter.has_grad) continue;
+            const bool first = !velocity_[i];
+            if (first && options_.momentum != 0) velocity_[i] = Tensor<T, Device>(parameter.value.shape());
+            updates.push_back({parameter.value, parameter.grad, velocity_[i], first});
         }
+        sgd_update<T>(std::span<SgdTensor<T, Device>>(updates), options_);
     }
 
     /// Forgets all gradients.
@@ -92,6 +149,11 @@ public:
         set_options(options);
     }
 
+    /// The name of a parameter's momentum buffer in a state_dict().
+    [[nodiscard]] static std::string buffer_name(const Parameter<T, Device>& parameter) {
+        return parameter.name + ".momentum_buffer";
+    }
+
     /// The momentum buffers v as "PARAMETER.momentum_buffer", PyTorch's word: handles, no copies. A parameter that has
     /// not taken a step with momentum has none.
     /// Throws std::invalid_argument if a parameter has no name, or two have the same.
@@ -128,35 +190,11 @@ private:
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::string& name = parameters_[i]->name;
             if (name.empty()) refuse("Sgd", "name of a parameter", "none", "one, to keep its state by");
-            if (!names.emplace(name + ".momentum_buffer", i).second) {
+            if (!names.emplace(buffer_name(*parameters_[i]), i).second) {
                 refuse("Sgd", "name of a parameter", text(name, " twice"), "one name a parameter");
             }
         }
         return names;
-    }
-
-    void update(Parameter<T, Device>& parameter, Tensor<T, Device>& velocity) {
-        const T learning_rate = static_cast<T>(options_.learning_rate);
-        const T momentum = static_cast<T>(options_.momentum);
-        const T weight_decay = static_cast<T>(options_.weight_decay);
-        const bool first = !velocity;
-        const bool has_momentum = options_.momentum != 0;
-        if (has_momentum && first) velocity = Tensor<T, Device>(parameter.value.shape());
-        const T share = static_cast<T>(first ? 1.0 : 1 - options_.dampening);
-        T* w = parameter.value.data();
-        T* v = velocity.data();
-        const T* dw = parameter.grad.data();
-        parallel_ranges(parameter.value.size(), 16384, [&](Index begin, Index end) {
-            for (Index i = begin; i < end; ++i) {
-                const T g = dw[i] + weight_decay * w[i];
-                T direction = g;
-                if (has_momentum) {
-                    v[i] = momentum * v[i] + share * g;
-                    direction = options_.nesterov ? T(g + momentum * v[i]) : v[i];
-                }
-                w[i] = w[i] - learning_rate * direction;
-            }
-        });
     }
 
     ParameterList<T, Device> parameters_;

@@ -8,6 +8,7 @@
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstddef>
@@ -34,6 +35,13 @@ SD_NAMESPACE_BEGIN
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks. After
 /// every epoch: the first three as `.../train_epoch`, over all its batches, and `images_per_second`, over those since
 /// fit() began. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are fractions.
+///
+/// With a communicator of several ranks each trains on its part of every batch and evaluates its part of every batch.
+/// State and algorithms are those of each rank: its part of the batch, but timestamp, scores, parameters and, from
+/// Event::after_backward of the last microbatch on, gradients of all ranks. Numbers that are logged are of all ranks, and
+/// rank 0 logs, after every batch also what it has sent for it and how long that held it up:
+/// `communication/bytes_sent`, `communication/seconds`. Running statistics that ranks do not share are rank 0's before
+/// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
 class Trainer {
 public:
@@ -85,6 +93,7 @@ public:
         if (!eval_loader_) refuse("Trainer::evaluate", "loader for evaluation", "none", "one");
         state_.eval_score = {};
         run_event(Event::eval_start);
+        if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
         for (auto& batch : eval_loader_->epoch(0, 0)) {
             state_.batch = {std::move(batch.images), std::move(batch.labels)};
             run_event(Event::eval_batch_start);
@@ -92,10 +101,11 @@ public:
             state_.logits = model_.forward(state_.batch.images, Context::eval());
             run_event(Event::eval_after_forward);
             const std::span<const Index> labels(state_.batch.labels);
-            state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
+            state_.loss = labels.empty() ? 0 : static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
             state_.eval_score.add(state_.logits, labels, state_.loss);
             run_event(Event::eval_batch_end);
         }
+        state_.eval_score = over_ranks(state_.eval_score);
         run_event(Event::eval_end);
         return state_.eval_score;
     }
@@ -109,6 +119,8 @@ public:
     [[nodiscard]] State<T, Device>& state() { return state_; }
     /// The same, read only.
     [[nodiscard]] const State<T, Device>& state() const { return state_; }
+    /// The ranks that train together.
+    [[nodiscard]] Communicator& communicator() { return communicator_; }
     /// The settings, as given.
     [[nodiscard]] const Options& options() const { return options_; }
     /// Where the batches come from.
@@ -127,6 +139,8 @@ private:
             Options options, int)
         : model_(model),
           options_(std::move(options)),
+          communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
+          parallel_(model, communicator_, options_.data_parallel),
           train_loader_(train_loader),
           eval_loader_(std::move(eval_loader)),
           base_learning_rate_(optimizer.options().learning_rate),
@@ -137,8 +151,9 @@ private:
                                    static_cast<std::uint64_t>(train_loader_.samples()),
                                    static_cast<std::uint64_t>(train_loader_.batch_size())),
                  .classes = train_loader_.num_classes()},
-          logger_(options_.loggers),
-          engine_(options_.algorithms) {
+          logger_(communicator_.rank() == 0 ? options_.loggers : std::vector<std::shared_ptr<LogDestination>>()),
+          engine_(options_.algorithms),
+          metrics_(communicator_) {
         if (options_.microbatches < 1) refuse("Trainer", "microbatches", options_.microbatches, "1 or more");
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
@@ -177,8 +192,9 @@ private:
                                            options_.learning_rate.factor(state_.timestamp, state_.run));
         run_event(Event::batch_start);
         state_.optimizer.zero_grad();
-        const auto samples = static_cast<Index>(state_.batch.labels.size());
-        state_.microbatches = std::min(options_.microbatches, samples);
+        const Index samples = batch_samples();
+        const Index largest_part = expect_part(samples);
+        state_.microbatches = std::min(options_.microbatches, largest_part);
         metrics_.begin_batch(state_);
         Score score;
         for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
@@ -186,6 +202,7 @@ private:
             score.add(state_.logits, state_.part.labels, state_.loss);
         }
         state_.optimizer.step();
+        score = over_ranks(score);
         state_.epoch_score.add(score);
 
         const Timestamp before = state_.timestamp;
@@ -197,48 +214,89 @@ private:
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
     }
 
+    /// How many samples the batch under way has, over all ranks.
+    [[nodiscard]] Index batch_samples() const {
+        const RunLength& run = state_.run;
+        return static_cast<Index>(
+            std::min(run.batch_size, run.samples_per_epoch - state_.timestamp.batch_in_epoch * run.batch_size));
+    }
+
+    /// Refuses a batch that is not this rank's part of one of so many samples; returns the size of the largest part.
+    Index expect_part(Index samples) const {
+        const Index expected = part_of_rank(samples, communicator_.rank(), communicator_.size()).count;
+        if (static_cast<Index>(state_.batch.labels.size()) != expected) {
+            refuse("Trainer", text("samples of batch ", state_.timestamp.batch_in_epoch), state_.batch.labels.size(),
+                   text(expected, ", rank ", communicator_.rank(), "'s part of ", samples));
+        }
+        return part_of_rank(samples, 0, communicator_.size()).count;
+    }
+
     /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of their
-    /// gradients is that of the whole batch.
+    /// gradients, over ranks and microbatches, is that of the whole batch.
     void train_microbatch(Index samples) {
-        const Index first = state_.microbatch * samples / state_.microbatches;
-        const Index last = (state_.microbatch + 1) * samples / state_.microbatches;
-        state_.part = state_.microbatches == 1 ? state_.batch : part_of_batch(first, last);
+        const Context context = parallel_.context({.step = state_.timestamp.batch, .seed = state_.seed}, samples,
+                                                  state_.microbatch, state_.microbatches);
+        state_.part = state_.microbatches == 1 ? state_.batch : part_of_batch(parallel_.part(), samples);
         run_event(Event::before_forward);
-        state_.logits =
-            model_.forward(state_.part.images, Context::train({.step = state_.timestamp.batch,
-                                                               .seed = state_.seed,
-                                                               .sample_offset = static_cast<std::uint64_t>(first)}));
+        state_.logits = model_.forward(state_.part.images, context);
         metrics_.add_part(state_);
         run_event(Event::after_forward);
         run_event(Event::before_loss);
         const double smoothing = state_.loss_options.label_smoothing;
-        with_target([&](const auto& target) {
-            state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, target, smoothing));
-        });
+        state_.loss = 0;
+        if (!state_.part.labels.empty()) {
+            with_target([&](const auto& target) {
+                state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, target, smoothing));
+            });
+        }
         expect_finite_loss();
         run_event(Event::after_loss);
         run_event(Event::before_backward);
         Tensor<T, Device> dlogits;
         with_target([&](const auto& target) { dlogits = cross_entropy_by_input(state_.logits, target, smoothing); });
-        if (state_.microbatches > 1) {
-            const T share = static_cast<T>(static_cast<double>(last - first) / static_cast<double>(samples));
-            for (T& d : dlogits) d = d * share;
+        dlogits = parallel_.share(dlogits);
+        if (state_.is_last_microbatch()) {
+            parallel_.backward([&] { backward(dlogits); });
+        } else {
+            backward(dlogits);
         }
+        run_event(Event::after_backward);
+    }
+
+    void backward(const Tensor<T, Device>& dlogits) {
         if constexpr (requires { model_.backward(dlogits, InputGradient::skipped); }) {
             model_.backward(dlogits, InputGradient::skipped);
         } else {
             model_.backward(dlogits);
         }
-        run_event(Event::after_backward);
     }
 
-    [[nodiscard]] LabelledImages<T, Device> part_of_batch(Index first, Index last) const {
-        PooledVector<Index> samples;
-        for (Index n = first; n < last; ++n) samples.push_back(n);
+    /// The samples that `part` of a batch of `samples` names, out of this rank's.
+    [[nodiscard]] LabelledImages<T, Device> part_of_batch(const BatchPart& part, Index samples) const {
+        const Index first = part.first - part_of_rank(samples, communicator_.rank(), communicator_.size()).first;
+        PooledVector<Index> own;
+        for (Index n = first; n < first + part.count; ++n) own.push_back(n);
         const auto& batch = state_.batch;
-        return {gather_samples(batch.images, samples),
-                {batch.labels.begin() + first, batch.labels.begin() + last},
-                batch.targets ? gather_samples(batch.targets, samples) : Tensor<T, Device>()};
+        return {gather_samples(batch.images, own),
+                {batch.labels.begin() + first, batch.labels.begin() + first + part.count},
+                batch.targets ? gather_samples(batch.targets, own) : Tensor<T, Device>()};
+    }
+
+    /// The score of all ranks.
+    [[nodiscard]] Score over_ranks(const Score& own) {
+        if (communicator_.size() == 1) return own;
+        std::array sums{own.loss_sum, static_cast<double>(own.correct), static_cast<double>(own.correct_in_top5),
+                        static_cast<double>(own.samples)};
+        sum_over_ranks(sums, communicator_);
+        return {sums[0], static_cast<std::uint64_t>(sums[1]), static_cast<std::uint64_t>(sums[2]),
+                static_cast<std::uint64_t>(sums[3])};
+    }
+
+    /// Whether any rank was asked to stop: all ranks end with the same batch.
+    [[nodiscard]] bool must_stop() {
+        std::array requests{stop_.load() ? 1.0 : 0.0};
+        sum_over_ranks(requests, communicator_);
+        return requests[0] > 0;
     }
 
     /// Calls use with what the loss compares the logits with.
@@ -278,13 +336,16 @@ private:
             metrics_.log_evaluation(evaluate(), logger_);
             logger_.write(LogEvent::evaluation, state_.timestamp);
         }
-        state_.stopping = stop_.load();
+        state_.stopping = must_stop();
         run_event(checkpoint);
         metrics_.restart_clock();
     }
 
     Model& model_;
     Options options_;
+    Communicator alone_;
+    Communicator& communicator_;
+    DataParallel<Model> parallel_;
     TrainLoader train_loader_;
     std::optional<EvalLoader> eval_loader_;
     double base_learning_rate_;

@@ -4,6 +4,7 @@
 #include "sd/data/loader.hpp"
 #include "sd/nn/context.hpp"
 #include "sd/train/algorithm.hpp"
+#include "sd/train/data_parallel.hpp"
 #include "sd/train/learning_rate.hpp"
 
 #include <concepts>
@@ -32,6 +33,9 @@ concept TrainableModel = requires(Model& model,
 ///     batch_size()           samples of every batch but perhaps an epoch's last
 ///     num_classes()          labels are 0 to num_classes() - 1
 ///     epoch(epoch, first)    a range of batches, each with `images` and `labels`; the same ones whenever it is asked
+///
+/// On several ranks these numbers are those of whole batches, while epoch() gives this rank's part of each, which
+/// part_of_rank says.
 template <class Loader>
 concept BatchLoader = std::copy_constructible<Loader> && requires(const Loader& loader, Index i) {
     { loader.batches() } -> std::convertible_to<Index>;
@@ -51,7 +55,9 @@ struct TrainerOptions {
     LearningRateSchedule learning_rate = {};                    ///< multiplies the optimizer's learning rate
     Index microbatches = 1;                                     ///< parts of a batch whose gradients add up; 1 or more
     Time eval_interval = "1ep";                                 ///< and at the end of the run; above 0
-    std::vector<std::shared_ptr<LogDestination>> loggers = {};  ///< who is told of it
+    std::vector<std::shared_ptr<LogDestination>> loggers = {};  ///< who is told of it; on several ranks, rank 0's alone
+    Communicator* communicator = nullptr;    ///< of the ranks that share each batch; null: this process trains alone
+    DataParallelOptions data_parallel = {};  ///< how the ranks train together
 };
 
 /// How fit() ended.

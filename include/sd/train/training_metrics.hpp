@@ -1,6 +1,7 @@
 // What a trainer logs.
 #pragma once
 
+#include "sd/train/data_parallel.hpp"
 #include "sd/train/logger.hpp"
 #include "sd/train/state.hpp"
 
@@ -12,16 +13,22 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Gathers and logs the metrics of a run, named as in Trainer. Speeds come from the clock; nothing else does.
+/// Gathers and logs the metrics of a run, named as in Trainer, over all ranks. Speeds and the time that communication held
+/// up come from the clock; nothing else does.
 class TrainingMetrics {
 public:
+    explicit TrainingMetrics(Communicator& communicator) : communicator_(communicator) {}
+
     /// Training begins, or goes on: its speed is measured from here on.
     void start() {
         restart_clock();
         epoch_ = {};
     }
     /// What happened since the last batch, such as an evaluation, does not count as training.
-    void restart_clock() { batch_start_ = Clock::now(); }
+    void restart_clock() {
+        batch_start_ = Clock::now();
+        traffic_ = communicator_.traffic();
+    }
 
     /// A batch goes through the model.
     template <class State>
@@ -36,7 +43,7 @@ public:
             for (const auto keeps : *blocks[i].mask) kept_[i] += keeps;
         }
     }
-    /// All of it, with that score.
+    /// All of it, with that score. All ranks take part.
     template <class State>
     void log_batch(const State& state, const Score& score, Logger& logger) {
         log_score("train", score, logger);
@@ -46,7 +53,9 @@ public:
         log_speed(batch, logger);
         epoch_.samples += batch.samples;
         epoch_.seconds += batch.seconds;
+        log_traffic(logger);
 
+        sum_over_ranks(kept_, communicator_);
         std::vector<double> rates, kept;
         const auto blocks = state.model.blocks();
         for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -83,7 +92,16 @@ private:
         if (speed.seconds > 0) logger.log("images_per_second", speed.samples / speed.seconds);
     }
 
+    void log_traffic(Logger& logger) const {
+        if (communicator_.size() == 1) return;
+        const Traffic traffic = communicator_.traffic();
+        logger.log("communication/bytes_sent", static_cast<double>(traffic.bytes_sent - traffic_.bytes_sent));
+        logger.log("communication/seconds", traffic.seconds - traffic_.seconds);
+    }
+
+    Communicator& communicator_;
     Clock::time_point batch_start_ = {};
+    Traffic traffic_ = {};      ///< of this rank by then
     Speed epoch_;               ///< of the epoch's batches since start()
     std::vector<double> kept_;  ///< of every block, how many samples of the batch kept it
 };

@@ -1,0 +1,136 @@
+// sd_bench_cuda: on a GPU, the residual join against a copy, and training steps of resnet50 with every method.
+#include "sd/cuda/cuda.hpp"
+
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using sd::Cuda;
+using sd::Index;
+
+/// The median of some runs in milliseconds, by the device's clock.
+template <class Run>
+double milliseconds(int runs, const Run& run) {
+    const cudaStream_t stream = sd::cuda::Runtime::instance().stream();
+    cudaEvent_t begin, end;
+    SD_CUDA_CHECK(cudaEventCreate(&begin));
+    SD_CUDA_CHECK(cudaEventCreate(&end));
+    for (int i = 0; i < 3; ++i) run();
+    std::vector<float> times(static_cast<std::size_t>(runs));
+    for (float& time : times) {
+        SD_CUDA_CHECK(cudaEventRecord(begin, stream));
+        run();
+        SD_CUDA_CHECK(cudaEventRecord(end, stream));
+        SD_CUDA_CHECK(cudaEventSynchronize(end));
+        SD_CUDA_CHECK(cudaEventElapsedTime(&time, begin, end));
+    }
+    SD_CUDA_CHECK(cudaEventDestroy(begin));
+    SD_CUDA_CHECK(cudaEventDestroy(end));
+    std::sort(times.begin(), times.end());
+    return static_cast<double>(times[times.size() / 2]);
+}
+
+void row(const std::string& name, double value, const std::string& unit, const std::string& note = "") {
+    std::cout << std::left << std::setw(44) << name << std::right << std::setw(12) << std::fixed << std::setprecision(1)
+              << value << ' ' << unit << "  " << note << std::endl;
+}
+
+/// Bandwidths in GB/s; bytes are those of each operand once. Returns that of a copy.
+void measure_join() {
+    using T = sd::bfloat16;
+    const sd::Shape shape{256, 56, 56, 256};  // 411 MB, far beyond the L2
+    const double bytes = static_cast<double>(shape.size()) * sizeof(T);
+    const auto rate = [](double moved, double ms) { return moved / ms * 1e-6; };
+    sd::Tensor<T, Cuda> x(shape), z(shape);
+    const double copy = rate(2 * bytes, milliseconds(20, [&] { (void)x.clone(); }));
+    row("copy", copy, "GB/s");
+    const auto percent = [&](double value) { return std::to_string(std::lround(100 * value / copy)) + " % of copy"; };
+
+    const sd::Shape channels{shape[3]};
+    const auto ones = sd::Tensor<float, Cuda>::full(channels, 1.0F);
+    const sd::Pending<T, Cuda> branch(z, ones, ones, false);
+    sd::Tensor<T, Cuda> y;
+    const double forward =
+        milliseconds(20, [&] { y = sd::residual_join_forward<T>(sd::Pending<T, Cuda>(x), branch, {}, 1.0F, true); });
+    row("residual join, forward", rate(3 * bytes, forward), "GB/s", percent(rate(3 * bytes, forward)));
+    std::vector<Index> half(256);
+    for (Index n = 0; n < 256; ++n) half[static_cast<std::size_t>(n)] = n % 2 == 0 ? n : -1;
+    const double dropped =
+        milliseconds(20, [&] { y = sd::residual_join_forward<T>(sd::Pending<T, Cuda>(x), branch, half, 1.0F, true); });
+    row("residual join, forward, half dropped", rate(2.5 * bytes, dropped), "GB/s",
+        percent(rate(2.5 * bytes, dropped)));
+    const sd::BatchNormPass<T, Cuda> pass{branch, ones, ones, true};
+    sd::BatchNormSums<float, Cuda> sums;
+    sd::ResidualJoinGradient<T, Cuda> gradient;
+    const double backward =
+        milliseconds(20, [&] { gradient = sd::residual_join_backward<T>(x, y, {}, 256, 1.0F, true, &pass, &sums); });
+    row("residual join, backward with sums", rate(4 * bytes, backward), "GB/s", percent(rate(4 * bytes, backward)));
+    const auto pending = sd::batch_norm_by_input(gradient.dbranch, pass, sums);
+    const double dz = milliseconds(20, [&] { (void)sd::materialize(pending); });
+    row("batch norm, gradient by its input", rate(3 * bytes, dz), "GB/s", percent(rate(3 * bytes, dz)));
+    const double moments = milliseconds(20, [&] { (void)sd::batch_moments(z); });
+    row("batch norm, statistics", rate(bytes, moments), "GB/s", percent(rate(bytes, moments)));
+}
+
+/// Images a second of training steps.
+template <class T>
+void measure_resnet50(const std::string& precision, Index batch) {
+    using A = sd::accumulate_t<T>;
+    struct Method {
+        const char* name;
+        sd::StochasticMethod method;
+        double rate;
+        sd::Compute compute;
+    };
+    const Method methods[] = {{"plain", sd::StochasticMethod::sample, 0.0, sd::Compute::all},
+                              {"sample", sd::StochasticMethod::sample, 0.2, sd::Compute::all},
+                              {"survivors", sd::StochasticMethod::sample, 0.2, sd::Compute::survivors},
+                              {"block", sd::StochasticMethod::block, 0.2, sd::Compute::all}};
+    for (const Method& method : methods) {
+        auto model = sd::resnet50<T, Cuda>({.num_classes = 1000, .seed = 42});
+        if (method.rate > 0) {
+            sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBottleneck",
+                                               .stochastic_method = method.method,
+                                               .drop_rate = method.rate,
+                                               .compute = method.compute});
+        }
+        sd::Sgd<A, Cuda> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
+        const sd::Tensor<T, Cuda> x = sd::Tensor<T, Cuda>::full({batch, 224, 224, 3}, T(0.5F));
+        const std::vector<Index> labels(static_cast<std::size_t>(batch), 1);
+        const std::span<const Index> classes(labels);
+        std::uint64_t step = 0;
+        const double time = milliseconds(20, [&] {
+            optimizer.zero_grad();
+            const auto logits = model.forward(x, sd::Context::train({.step = step++, .seed = 42}));
+            (void)sd::cross_entropy_on_device(logits, classes, 0.0);
+            model.backward(sd::cross_entropy_by_input(logits, classes, 0.0), sd::InputGradient::skipped);
+            optimizer.step();
+        });
+        row("resnet50, " + precision + ", " + method.name + ", batch " + std::to_string(batch),
+            static_cast<double>(batch) / time * 1e3, "images/s");
+    }
+}
+
+}  // namespace
+
+int main() {
+    try {
+        int device = 0;
+        SD_CUDA_CHECK((sd::synchronize_device(), cudaGetDevice(&device)));
+        cudaDeviceProp properties{};
+        SD_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+        std::cout << properties.name << std::endl;
+        measure_join();
+        measure_resnet50<sd::bfloat16>("bf16", 256);
+        sd::set_float_math(sd::FloatMath::tf32);
+        measure_resnet50<float>("tf32", 256);
+        return 0;
+    } catch (const std::exception& error) {
+        std::cerr << "bench: " << error.what() << '\n';
+        return 1;
+    }
+}

@@ -1,0 +1,326 @@
+// Maximum, average and global average pooling on a device. Backward passes gather: a thread adds up what the windows of
+// its pixel send, in their order, so there is nothing to race for.
+#pragma once
+
+#include "sd/core/window.hpp"
+#include "sd/cuda/pending.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// The extents of a pooling.
+struct PoolGeometry {
+    Index in_height, in_width, out_height, out_width, channels;
+    Index kernel, stride, padding;
+
+    PoolGeometry(const Shape& x, const Shape& y, const Pool2dOptions& options)
+        : in_height(x[1]),
+          in_width(x[2]),
+          out_height(y[1]),
+          out_width(y[2]),
+          channels(x[3]),
+          kernel(options.kernel),
+          stride(options.stride),
+          padding(options.padding) {}
+
+    /// Positions [first, last) along an axis.
+    struct Range {
+        Index first, last;
+    };
+    /// What window `position` covers of an input axis.
+    [[nodiscard]] SD_HOST_DEVICE Range covered(Index position, Index extent) const {
+        const Index first = position * stride - padding;
+        const Index last = first + kernel;
+        return {first < 0 ? 0 : first, last < extent ? last : extent};
+    }
+    /// The windows that cover a position of an input axis.
+    [[nodiscard]] SD_HOST_DEVICE Range windows(Index position, Index count) const {
+        const Index last = (position + padding) / stride + 1;
+        const Index before = position + padding - kernel + 1;  // the first window begins here or later
+        const Index first = before <= 0 ? 0 : (before + stride - 1) / stride;
+        return {first, last < count ? last : count};
+    }
+};
+
+/// The largest values of a window for a thread's channels: the first one in row-major order, or the last NaN.
+template <class T, int width>
+struct WindowMaximum {
+    T raw[width];
+    Index pixel[width];
+
+    SD_HOST_DEVICE WindowMaximum(const PoolGeometry& g, const PendingView<T>& x,
+                                 const PendingChannels<T, width>& values, Index n, Index oh, Index ow, Index channel) {
+        using A = accumulate_t<T>;
+        A maximum[width];
+        for (int i = 0; i < width; ++i) pixel[i] = -1, maximum[i] = A(0);
+        const PoolGeometry::Range rows = g.covered(oh, g.in_height);
+        const PoolGeometry::Range columns = g.covered(ow, g.in_width);
+        for (Index h = rows.first; h < rows.last; ++h) {
+            for (Index w = columns.first; w < columns.last; ++w) {
+                const Index element = ((n * g.in_height + h) * g.in_width + w) * g.channels + channel;
+                const Pack<T, width> z = load<width>(x.raw + element);
+                for (int i = 0; i < width; ++i) {
+                    const A value = values.apply(z.value[i], i);
+                    if (pixel[i] >= 0 && !(value > maximum[i]) && value == value) continue;
+                    maximum[i] = value;
+                    raw[i] = z.value[i];
+                    pixel[i] = h * g.in_width + w;
+                }
+            }
+        }
+    }
+};
+
+template <class T, int width>
+struct MaxPoolForward {
+    Sweep sweep;  ///< over output pixels
+    PoolGeometry g;
+    PendingView<T> x;
+    T* y;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        const PendingChannels<T, width> values(x, at.channel);
+        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+            const Index line = row / g.out_width;
+            const WindowMaximum<T, width> window(g, x, values, line / g.out_height, line % g.out_height,
+                                                 row % g.out_width, at.channel);
+            Pack<T, width> result;
+            for (int i = 0; i < width; ++i) result.value[i] = T(values.apply(window.raw[i], i));
+            store<width>(result, y + row * sweep.channels + at.channel);
+        }
+    }
+};
+
+template <class T, int width>
+struct MaxPoolByInput {
+    using A = accumulate_t<T>;
+    Sweep sweep;  ///< over input pixels
+    PoolGeometry g;
+    PendingView<T> x;
+    const T* dy;
+    T* dx;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        const PendingChannels<T, width> values(x, at.channel);
+        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+            const Index line = row / g.in_width;
+            const Index n = line / g.in_height;
+            const Index pixel = row - n * g.in_height * g.in_width;
+            const PoolGeometry::Range rows = g.windows(line % g.in_height, g.out_height);
+            const PoolGeometry::Range columns = g.windows(row % g.in_width, g.out_width);
+            A sum[width];
+            for (int i = 0; i < width; ++i) sum[i] = A(0);
+            for (Index oh = rows.first; oh < rows.last; ++oh) {
+                for (Index ow = columns.first; ow < columns.last; ++ow) {
+                    const WindowMaximum<T, width> window(g, x, values, n, oh, ow, at.channel);
+                    const Index element = ((n * g.out_height + oh) * g.out_width + ow) * g.channels + at.channel;
+                    const Pack<T, width> upstream = load<width>(dy + element);
+                    for (int i = 0; i < width; ++i) {
+                        if (window.pixel[i] == pixel) sum[i] += A(upstream.value[i]);
+                    }
+                }
+            }
+            Pack<T, width> result;
+            for (int i = 0; i < width; ++i) result.value[i] = T(sum[i]);
+            store<width>(result, dx + row * sweep.channels + at.channel);
+        }
+    }
+};
+
+template <class T, int width>
+struct AvgPoolForward {
+    using A = accumulate_t<T>;
+    Sweep sweep;  ///< over output pixels
+    PoolGeometry g;
+    const T* x;
+    T* y;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
+        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+            const Index line = row / g.out_width;
+            const PoolGeometry::Range rows = g.covered(line % g.out_height, g.in_height);
+            const PoolGeometry::Range columns = g.covered(row % g.out_width, g.in_width);
+            A sum[width];
+            for (int i = 0; i < width; ++i) sum[i] = A(0);
+            for (Index h = rows.first; h < rows.last; ++h) {
+                for (Index w = columns.first; w < columns.last; ++w) {
+                    const Index pixel = (line / g.out_height * g.in_height + h) * g.in_width + w;
+                    const Pack<T, width> value = load<width>(x + pixel * g.channels + at.channel);
+                    for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]);
+                }
+            }
+            Pack<T, width> result;
+            for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] * share));
+            store<width>(result, y + row * sweep.channels + at.channel);
+        }
+    }
+};
+
+template <class T, int width>
+struct AvgPoolByInput {
+    using A = accumulate_t<T>;
+    Sweep sweep;  ///< over input pixels
+    PoolGeometry g;
+    const T* dy;
+    T* dx;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
+        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+            const Index line = row / g.in_width;
+            const PoolGeometry::Range rows = g.windows(line % g.in_height, g.out_height);
+            const PoolGeometry::Range columns = g.windows(row % g.in_width, g.out_width);
+            A sum[width];
+            for (int i = 0; i < width; ++i) sum[i] = A(0);
+            for (Index oh = rows.first; oh < rows.last; ++oh) {
+                for (Index ow = columns.first; ow < columns.last; ++ow) {
+                    const Index pixel = (line / g.in_height * g.out_height + oh) * g.out_width + ow;
+                    const Pack<T, width> upstream = load<width>(dy + pixel * g.channels + at.channel);
+                    for (int i = 0; i < width; ++i) sum[i] += share * A(upstream.value[i]);
+                }
+            }
+            Pack<T, width> result;
+            for (int i = 0; i < width; ++i) result.value[i] = T(sum[i]);
+            store<width>(result, dx + row * sweep.channels + at.channel);
+        }
+    }
+};
+
+/// y(n, c) = the mean of x(n, :, c); the rows of the sweep are samples.
+template <class T, int width>
+struct GlobalAvgPoolForward {
+    using A = accumulate_t<T>;
+    Sweep sweep;
+    Index pixels;
+    const T* x;
+    T* y;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        for (Index n = at.row; n < at.last_row; n += sweep.rows_at_once) {
+            A sum[width];
+            for (int i = 0; i < width; ++i) sum[i] = A(0);
+            for (Index pixel = 0; pixel < pixels; ++pixel) {
+                const Pack<T, width> value = load<width>(x + (n * pixels + pixel) * sweep.channels + at.channel);
+                for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]);
+            }
+            Pack<T, width> result;
+            for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] / static_cast<A>(pixels)));
+            store<width>(result, y + n * sweep.channels + at.channel);
+        }
+    }
+};
+
+/// dx(n, :, c) = dy(n, c) / pixels; the rows of the sweep are pixels of all samples.
+template <class T, int width>
+struct GlobalAvgPoolByInput {
+    using A = accumulate_t<T>;
+    Sweep sweep;
+    Index pixels;
+    const T* dy;
+    T* dx;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread.block, thread.index);
+        if (!at.active) return;
+        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+            Pack<T, width> g = load<width>(dy + row / pixels * sweep.channels + at.channel);
+            for (int i = 0; i < width; ++i) g.value[i] = T(A(A(g.value[i]) / static_cast<A>(pixels)));
+            store<width>(g, dx + row * sweep.channels + at.channel);
+        }
+    }
+};
+
+/// Starts Kernel<T, width>{sweep, arguments...} over rows of channels; `turns` rows a thread.
+template <Accelerator Device, class T, template <class, int> class Kernel, class... Arguments>
+void launch_sweep(Index rows, Index channels, Index turns, const Arguments&... arguments) {
+    with_width<T>(channels, [&](auto width) {
+        const Sweep sweep(rows, channels, width, turns);
+        launch<Device>(Kernel<T, width()>{sweep, arguments...}, sweep.blocks());
+    });
+}
+
+}  // namespace cuda
+
+/// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> max_pool2d_forward(const Pending<T, Device>& x, const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape("max_pool2d_forward", x.shape(), options);
+    expect_pixels("max_pool2d_forward", x.shape());
+    auto y = Tensor<T, Device>::empty(shape);
+    cuda::launch_sweep<Device, T, cuda::MaxPoolForward>(cuda::rows_of(shape), shape[3], 1,
+                                                        cuda::PoolGeometry(x.shape(), shape, options),
+                                                        cuda::PendingView<T>(x), y.data());
+    return y;
+}
+
+/// The gradient by the value of x: each dy goes to the pixel that was chosen forward (found again, not stored).
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> max_pool2d_by_input(const Tensor<T, Device>& dy, const Pending<T, Device>& x,
+                                                    const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape("max_pool2d_by_input", x.shape(), options);
+    expect_pixels("max_pool2d_by_input", x.shape());
+    expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
+    auto dx = Tensor<T, Device>::empty(x.shape());
+    cuda::launch_sweep<Device, T, cuda::MaxPoolByInput>(cuda::rows_of(x.shape()), shape[3], 1,
+                                                        cuda::PoolGeometry(x.shape(), shape, options),
+                                                        cuda::PendingView<T>(x), dy.data(), dx.data());
+    return dx;
+}
+
+/// y = the sum of the window / kernel^2; padding counts as zeros.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> avg_pool2d_forward(const Tensor<T, Device>& x, const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
+    auto y = Tensor<T, Device>::empty(shape);
+    cuda::launch_sweep<Device, T, cuda::AvgPoolForward>(
+        cuda::rows_of(shape), shape[3], 1, cuda::PoolGeometry(x.shape(), shape, options), x.data(), y.data());
+    return y;
+}
+
+/// dx = dy / kernel^2 in every pixel of the window, summed over the windows. x_shape is the shape of x.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> avg_pool2d_by_input(const Tensor<T, Device>& dy, const Pool2dOptions& options,
+                                                    const Shape& x_shape) {
+    const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
+    expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
+    auto dx = Tensor<T, Device>::empty(x_shape);
+    cuda::launch_sweep<Device, T, cuda::AvgPoolByInput>(
+        cuda::rows_of(x_shape), shape[3], 1, cuda::PoolGeometry(x_shape, shape, options), dy.data(), dx.data());
+    return dx;
+}
+
+/// y(n, c) = the mean of x(n, :, :, c). Throws std::invalid_argument for images without pixels.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> global_avg_pool_forward(const Tensor<T, Device>& x) {
+    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
+    expect_pixels("global_avg_pool_forward", x.shape());
+    auto y = Tensor<T, Device>::empty({x.extent(0), x.extent(3)});
+    cuda::launch_sweep<Device, T, cuda::GlobalAvgPoolForward>(x.extent(0), x.extent(3), 1, x.extent(1) * x.extent(2),
+                                                              x.data(), y.data());
+    return y;
+}
+
+/// dx = dy / (H W) in every pixel. x_shape is the shape of x.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> global_avg_pool_by_input(const Tensor<T, Device>& dy, const Shape& x_shape) {
+    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
+    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    auto dx = Tensor<T, Device>::empty(x_shape);
+    cuda::launch_sweep<Device, T, cuda::GlobalAvgPoolByInput>(cuda::rows_of(x_shape), x_shape[3], 8,
+                                                              x_shape[1] * x_shape[2], dy.data(), dx.data());
+    return dx;
+}
+
+SD_NAMESPACE_END

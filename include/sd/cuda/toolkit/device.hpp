@@ -1,0 +1,100 @@
+// The GPU as a device of tensors: where elements are, and how kernels start.
+#pragma once
+
+#include "sd/cuda/elementwise.hpp"
+#include "sd/cuda/toolkit/runtime.hpp"
+
+#if !defined(__CUDACC__)
+#error "sd/cuda: a unit that includes sd/cuda/cuda.hpp is compiled by nvcc"
+#endif
+
+SD_NAMESPACE_BEGIN
+
+/// An NVIDIA GPU.
+struct Cuda {
+    static constexpr bool runs_kernels = true;  ///< what makes it an accelerator
+};
+
+namespace cuda {
+
+template <class Kernel, int... phases>
+__device__ void run_phases(const Kernel& kernel, Thread thread, typename Kernel::Shared& shared,
+                           std::integer_sequence<int, phases...>) {
+    ((kernel(Phase<phases>(), thread, shared), __syncthreads()), ...);
+}
+
+/// The one entry of all kernels.
+template <class Kernel>
+__global__ void __launch_bounds__(block_threads) run_kernel(const __grid_constant__ Kernel kernel) {
+    const Thread thread{static_cast<Index>(blockIdx.x), static_cast<int>(threadIdx.x)};
+    if constexpr (requires { Kernel::phases; }) {
+        __shared__ alignas(16) unsigned char memory[sizeof(typename Kernel::Shared)];
+        run_phases(kernel, thread, *reinterpret_cast<typename Kernel::Shared*>(memory),
+                   std::make_integer_sequence<int, Kernel::phases>());
+    } else {
+        kernel(thread);
+    }
+}
+
+template <>
+struct Launcher<Cuda> {
+    template <class Kernel>
+    static void run(const Kernel& kernel, Index blocks) {
+        if (blocks > std::numeric_limits<int>::max()) {
+            refuse("sd::Cuda", "blocks of a kernel", blocks, std::numeric_limits<int>::max());
+        }
+        run_kernel<<<static_cast<unsigned>(blocks), block_threads, 0, Runtime::instance().stream()>>>(kernel);
+        const cudaError_t status = cudaGetLastError();
+        if (status != cudaSuccess) fail(typeid(Kernel).name(), __FILE__, __LINE__, cudaGetErrorString(status));
+    }
+};
+
+/// Memory of the device's pool, given back when it goes.
+class Buffer {
+public:
+    explicit Buffer(std::size_t bytes) : memory_(Runtime::instance().allocate(bytes)) {}
+    ~Buffer() { Runtime::instance().release(memory_); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    [[nodiscard]] void* data() const { return memory_; }
+
+private:
+    void* memory_;
+};
+
+}  // namespace cuda
+
+/// The GPU's storage, in the device's pool. Copies to it leave the processor's memory free to be changed as soon as they
+/// return; copies from it wait for the device.
+template <class T>
+class Storage<T, Cuda> {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    Storage() = default;
+    /// Elements are left as they are.
+    explicit Storage(Index count) : count_(count) {
+        if (count > 0) buffer_ = std::allocate_shared<cuda::Buffer>(PoolAllocator<cuda::Buffer>(), bytes());
+    }
+    [[nodiscard]] T* data() const { return buffer_ == nullptr ? nullptr : static_cast<T*>(buffer_->data()); }
+    void fill(const T& value) { cuda::launch_elementwise<Cuda>(cuda::Fill<T>{value}, count_, data()); }
+    void copy_from(const Storage& other) { copy(other.data(), data(), cudaMemcpyDeviceToDevice); }
+    void write(const T* source) { copy(source, data(), cudaMemcpyHostToDevice); }
+    void read(T* target) const {
+        copy(data(), target, cudaMemcpyDeviceToHost);
+        cuda::Runtime::instance().synchronize();
+    }
+    [[nodiscard]] bool is_only_reference() const { return buffer_.use_count() == 1; }
+
+private:
+    [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(count_) * sizeof(T); }
+    void copy(const T* from, T* to, cudaMemcpyKind kind) const {
+        if (count_ == 0) return;
+        SD_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes(), kind, cuda::Runtime::instance().stream()));
+    }
+
+    std::shared_ptr<cuda::Buffer> buffer_;
+    Index count_ = 0;
+};
+
+SD_NAMESPACE_END

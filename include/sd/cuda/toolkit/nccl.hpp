@@ -1,0 +1,123 @@
+// The communicator on NCCL: ranks with a GPU each. Programs link NCCL too.
+//
+// A sum gathers the numbers of all ranks and adds them in rank order, as a communicator promises. NCCL's own sums send
+// less, but add in an order that depends on the number of bytes and on how the machines are wired.
+#pragma once
+
+#include "sd/core/communicator.hpp"
+#include "sd/cuda/toolkit/device.hpp"
+
+#include <nccl.h>
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+inline void check(ncclResult_t status, const char* call, const char* file, int line) {
+    if (status != ncclSuccess) fail(call, file, line, ncclGetErrorString(status));
+}
+
+/// sum(i) = the sum of parts(rank, i) in rank order.
+template <class T>
+struct SumOfRanks {
+    const T* parts;  ///< (ranks, count)
+    Index ranks, count;
+    template <int width>
+    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
+        Pack<T, width> sum;
+        for (int i = 0; i < width; ++i) {
+            sum.value[i] = parts[first + i];
+            for (Index rank = 1; rank < ranks; ++rank) sum.value[i] += parts[rank * count + first + i];
+        }
+        return sum;
+    }
+};
+
+}  // namespace cuda
+
+/// The ranks of an NCCL communicator. Numbers may be in the memory of the device or of the processor; those of the
+/// processor go by way of the device. All work is put on the runtime's stream, so a sum is finished for whatever is
+/// started on the device after it.
+class NcclCommunicator : public Communicator {
+public:
+    /// Rank 0's identification, which every rank must get to know, such as by MPI or a file. Throws std::runtime_error
+    /// if NCCL refuses.
+    [[nodiscard]] static ncclUniqueId identification() {
+        ncclUniqueId id;
+        SD_CUDA_CHECK(ncclGetUniqueId(&id));
+        return id;
+    }
+
+    /// To be made by all ranks together. Throws std::runtime_error if NCCL refuses.
+    NcclCommunicator(const ncclUniqueId& id, int rank, int size)
+        : stream_(cuda::Runtime::instance().stream()), rank_(rank), size_(size) {
+        SD_CUDA_CHECK(ncclCommInitRank(&communicator_, size, id, rank));
+    }
+    ~NcclCommunicator() override { (void)ncclCommDestroy(communicator_); }
+    NcclCommunicator(const NcclCommunicator&) = delete;
+    NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+
+    [[nodiscard]] Index rank() const override { return rank_; }
+    [[nodiscard]] Index size() const override { return size_; }
+    [[nodiscard]] Traffic traffic() const override { return traffic_; }
+
+protected:
+    void broadcast_bytes(std::span<std::byte> bytes) override {
+        with_device_memory(bytes, true, [&](void* memory) {
+            SD_CUDA_CHECK(ncclBroadcast(memory, memory, bytes.size(), ncclUint8, 0, communicator_, stream_));
+        });
+        if (rank_ == 0) traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(bytes.size());
+    }
+
+    void all_gather_bytes(std::span<const std::byte> own, std::span<std::byte> all) override {
+        const std::span<std::byte> source(const_cast<std::byte*>(own.data()), own.size());
+        with_device_memory(source, false, [&](const void* from) {
+            with_device_memory(all, true, [&](void* to) {
+                SD_CUDA_CHECK(ncclAllGather(from, to, own.size(), ncclUint8, communicator_, stream_));
+            });
+        });
+        traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(own.size());
+    }
+
+    [[nodiscard]] std::unique_ptr<PendingSum> start_sum_of(std::span<float> numbers) override { return sum(numbers); }
+    [[nodiscard]] std::unique_ptr<PendingSum> start_sum_of(std::span<double> numbers) override { return sum(numbers); }
+
+private:
+    template <class T>
+    std::unique_ptr<PendingSum> sum(std::span<T> numbers) {
+        const auto count = static_cast<Index>(numbers.size());
+        auto parts = Tensor<T, Cuda>::empty({size_, count});
+        with_device_memory(std::as_writable_bytes(numbers), true, [&](void* memory) {
+            SD_CUDA_CHECK(ncclAllGather(memory, parts.data(), numbers.size_bytes(), ncclUint8, communicator_, stream_));
+            cuda::launch_elementwise<Cuda>(cuda::SumOfRanks<T>{parts.data(), size_, count}, count,
+                                           static_cast<T*>(memory));
+        });
+        traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(numbers.size_bytes());
+        return std::make_unique<PendingSum>();
+    }
+
+    // Calls use(memory) with the bytes on the device, and brings them back if they are the processor's and `back`.
+    template <class Use>
+    void with_device_memory(std::span<std::byte> bytes, bool back, const Use& use) {
+        cudaPointerAttributes attributes{};
+        SD_CUDA_CHECK(cudaPointerGetAttributes(&attributes, bytes.data()));
+        if (bytes.empty() || attributes.type == cudaMemoryTypeDevice) {
+            use(bytes.data());
+            return;
+        }
+        const cuda::Workspace copy(bytes.size());
+        SD_CUDA_CHECK(cudaMemcpyAsync(copy.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream_));
+        use(copy.data());
+        if (!back) return;
+        SD_CUDA_CHECK(cudaMemcpyAsync(bytes.data(), copy.data(), bytes.size(), cudaMemcpyDeviceToHost, stream_));
+        SD_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    }
+
+    ncclComm_t communicator_ = nullptr;
+    cudaStream_t stream_;
+    int rank_;
+    int size_;
+    Traffic traffic_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,102 @@
+// The device that this process uses: its stream and its memory.
+#pragma once
+
+#include "sd/cuda/toolkit/check.hpp"
+
+#include <cstdint>
+#include <string>
+
+SD_NAMESPACE_BEGIN
+
+/// How products of float are computed on the device.
+enum class FloatMath {
+    exact,  ///< in float
+    tf32    ///< on tensor cores: factors are rounded to 10 bits of fraction, sums are float
+};
+
+namespace cuda {
+
+/// One device and one stream: all that is started runs in the order of its start, so memory that one kernel leaves is
+/// the next one's without waiting. Used by one thread at a time.
+class Runtime {
+public:
+    /// Made at the first use. Throws std::runtime_error if there is no driver or no device. It is never destroyed: a
+    /// tensor with static storage may outlive any other object.
+    static Runtime& instance() {
+        static Runtime* runtime = new Runtime;
+        return *runtime;
+    }
+
+    [[nodiscard]] cudaStream_t stream() const { return stream_; }
+
+    /// Memory for what is started next. The pool keeps what it has, so steps after the first take nothing from the
+    /// system.
+    [[nodiscard]] void* allocate(std::size_t bytes) {
+        void* memory = nullptr;
+        SD_CUDA_CHECK(cudaMallocAsync(&memory, bytes, stream_));
+        return memory;
+    }
+    /// Gives memory back after all that was started so far.
+    void release(void* memory) noexcept { (void)cudaFreeAsync(memory, stream_); }
+
+    /// Waits for all that was started.
+    void synchronize() { SD_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+
+    /// Bytes that the pool has taken from the system; constant in the steady state.
+    [[nodiscard]] std::uint64_t reserved_bytes() const {
+        std::uint64_t bytes = 0;
+        SD_CUDA_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &bytes));
+        return bytes;
+    }
+
+    FloatMath float_math = FloatMath::exact;  ///< of convolutions and products
+
+private:
+    Runtime() {
+        int devices = 0;
+        const cudaError_t status = cudaGetDeviceCount(&devices);
+        if (status != cudaSuccess || devices == 0) {
+            throw std::runtime_error(text("sd::Cuda: devices: got ",
+                                          status == cudaSuccess ? "none" : cudaGetErrorString(status),
+                                          ", expected an NVIDIA GPU and its driver"));
+        }
+        int device = 0;
+        SD_CUDA_CHECK(cudaGetDevice(&device));
+        SD_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+        SD_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool_, device));
+        std::uint64_t all = UINT64_MAX;
+        SD_CUDA_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &all));
+    }
+
+    cudaStream_t stream_ = nullptr;
+    cudaMemPool_t pool_ = nullptr;
+};
+
+/// Memory for one call of a library, given back after it.
+class Workspace {
+public:
+    explicit Workspace(std::size_t bytes) : memory_(bytes == 0 ? nullptr : Runtime::instance().allocate(bytes)) {}
+    ~Workspace() {
+        if (memory_ != nullptr) Runtime::instance().release(memory_);
+    }
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    [[nodiscard]] void* data() const { return memory_; }
+
+private:
+    void* memory_;
+};
+
+}  // namespace cuda
+
+/// Chooses how products of float are computed on the device from now on; exact at first. bfloat16 is multiplied on
+/// tensor cores in any case, with sums in float.
+inline void set_float_math(FloatMath math) { cuda::Runtime::instance().float_math = math; }
+
+/// Waits for all that was started on the device, as a clock that times it must.
+inline void synchronize_device() { cuda::Runtime::instance().synchronize(); }
+
+/// How many bytes the device's pool has taken from the system; constant while every request is served by reuse.
+[[nodiscard]] inline std::uint64_t device_pool_bytes() { return cuda::Runtime::instance().reserved_bytes(); }
+
+SD_NAMESPACE_END

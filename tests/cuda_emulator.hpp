@@ -1,0 +1,87 @@
+// A device for tests: runs the kernels of cuda/ on the processor, block by block, phase by phase, thread by thread.
+//
+// What it shows is all that a kernel computes: indices, masks, the order of sums, phases. Memory is handed out filled
+// with NaN and apart, so that reads of what nobody wrote show, and the address sanitizer sees strays. Blocks and the
+// threads of a phase run forwards or backwards: a kernel whose result depends on it has a race.
+#pragma once
+
+#include "sd/cuda/kernel.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+
+namespace sd_test {
+
+struct Emulator {
+    static constexpr bool runs_kernels = true;
+    static inline bool backwards = false;  ///< the order of blocks and threads
+};
+
+}  // namespace sd_test
+
+SD_NAMESPACE_BEGIN
+
+template <class T>
+class Storage<T, sd_test::Emulator> {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    Storage() = default;
+    explicit Storage(Index count) : count_(count) {
+        const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+        if (count == 0) return;
+        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}),
+                                          [](void* memory) { ::operator delete (memory, std::align_val_t{64}); });
+        std::memset(elements_.get(), 0xFF, bytes);
+    }
+    [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
+    void fill(const T& value) { std::fill_n(data(), count_, value); }
+    void copy_from(const Storage& other) { write(other.data()); }
+    void write(const T* source) { std::copy_n(source, count_, data()); }
+    void read(T* target) const { std::copy_n(data(), count_, target); }
+    [[nodiscard]] bool is_only_reference() const { return elements_.use_count() == 1; }
+
+private:
+    std::shared_ptr<void> elements_;
+    Index count_ = 0;
+};
+
+namespace cuda {
+
+template <>
+struct Launcher<sd_test::Emulator> {
+    template <class Kernel>
+    static void run(const Kernel& kernel, Index blocks) {
+        in_order(blocks, [&](Index block) {
+            if constexpr (requires { Kernel::phases; }) {
+                alignas(64) unsigned char memory[sizeof(typename Kernel::Shared)];
+                std::memset(memory, 0xFF, sizeof(memory));
+                run_phases(kernel, block, *reinterpret_cast<typename Kernel::Shared*>(memory),
+                           std::make_integer_sequence<int, Kernel::phases>());
+            } else {
+                in_order(block_threads, [&](Index index) { kernel(Thread{block, static_cast<int>(index)}); });
+            }
+        });
+    }
+
+private:
+    template <class Body>
+    static void in_order(Index count, const Body& body) {
+        for (Index i = 0; i < count; ++i) body(sd_test::Emulator::backwards ? count - 1 - i : i);
+    }
+    template <class Kernel, int... phases>
+    static void run_phases(const Kernel& kernel, Index block, typename Kernel::Shared& shared,
+                           std::integer_sequence<int, phases...>) {
+        (in_order(block_threads,
+                  [&](Index index) {
+                      kernel(Phase<phases>(), Thread{block, static_cast<int>(index)}, shared);
+                  }),
+         ...);
+    }
+};
+
+}  // namespace cuda
+
+SD_NAMESPACE_END

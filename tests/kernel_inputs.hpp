@@ -1,0 +1,127 @@
+// Inputs of kernels, and kernels' outputs against the plain loops of reference/ in double: for all devices.
+#pragma once
+
+#include "random.hpp"
+
+#include "sd/core/join.hpp"
+#include "sd/core/moments.hpp"
+#include "sd/core/pending_gradient.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace sd_test {
+
+using sd::Index;
+using sd::Pending;
+using sd::Shape;
+using sd::Tensor;
+
+/// Small whole numbers for one test case, drawn one after the other.
+class Draw {
+public:
+    explicit Draw(std::uint64_t stream) : stream_(stream) {}
+    Index operator()(Index low, Index high) {
+        const auto words = sd::random_words(sd_test::seed, sd::Stream::shuffle, stream_, 0, next_++);
+        return low + static_cast<Index>(sd::uniform_below(words[0], static_cast<std::uint32_t>(high - low + 1)));
+    }
+
+private:
+    std::uint64_t stream_;
+    std::uint32_t next_ = 0;
+};
+
+/// The elements of a tensor of any device.
+template <class T, class Device>
+Tensor<double> in_double(const Tensor<T, Device>& x) {
+    const Tensor<T> own = sd::to_host(x);
+    Tensor<double> result(x.shape());
+    std::transform(own.begin(), own.end(), result.begin(),
+                   [](const T& value) { return static_cast<double>(sd::accumulate_t<T>(value)); });
+    return result;
+}
+
+template <class T, class Device>
+Pending<double> in_double(const Pending<T, Device>& x) {
+    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.relu)
+                   : Pending<double>(in_double(x.raw));
+}
+
+template <class T, class Device>
+sd::BatchNormPass<double> in_double(const sd::BatchNormPass<T, Device>& pass) {
+    return {in_double(pass.y), in_double(pass.mean), in_double(pass.inverse_std), pass.batch_statistics};
+}
+
+template <class T, class Device>
+sd::BatchNormSums<double> in_double(const sd::BatchNormSums<T, Device>& sums) {
+    return {in_double(sums.dweight), in_double(sums.dbias)};
+}
+
+template <class T, class Device>
+sd::PendingGradient<double> in_double(const sd::PendingGradient<T, Device>& dy) {
+    if (dy.is_plain()) return in_double(dy.dy);
+    return {in_double(dy.dy), in_double(dy.y), in_double(dy.center), in_double(dy.slope), in_double(dy.offset)};
+}
+
+/// What rounding may do to numbers of type T, relative to the largest.
+template <class T>
+inline constexpr double rounding = 8e-3;  // a format of 8 significant bits
+template <>
+inline constexpr double rounding<float> = 2e-5;
+template <>
+inline constexpr double rounding<double> = 1e-13;
+
+template <class T, class Device>
+void check_close(const Tensor<T, Device>& got, const Tensor<double>& expected, double tolerance = 1) {
+    CHECK(relative_error(in_double(got), expected) < tolerance * rounding<T>);
+}
+
+/// Plain, or scaled and shifted, with or without ReLU.
+template <class T>
+Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
+    const Shape channels{shape[shape.rank() - 1]};
+    const auto raw = random_tensor<T>(shape, stream);
+    if (kind == 0) return Pending<T>(raw);
+    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2), kind == 2);
+}
+
+/// The forward pass of a batch norm with output y, whatever statistics it had.
+template <class T>
+sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
+    const Shape channels{shape[shape.rank() - 1]};
+    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<T>(channels, stream + 3),
+            random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
+}
+
+/// Plain, or batch norm's, with or without ReLU.
+template <class T>
+sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
+    const auto dy = random_tensor<T>(shape, stream);
+    if (kind == 0) return dy;
+    const Shape channels{shape[shape.rank() - 1]};
+    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<T>(channels, stream + 4),
+            random_tensor<T>(channels, stream + 5), random_tensor<T>(channels, stream + 6)};
+}
+
+template <class T, class Device>
+void check_close(const sd::BatchNormSums<T, Device>& got, const sd::BatchNormSums<double>& expected) {
+    check_close(got.dweight, expected.dweight);
+    check_close(got.dbias, expected.dbias);
+}
+
+/// Each sample of a batch joins another sample of the branch, in a drawn order, or none.
+inline std::vector<Index> random_selection(Index samples, Draw& draw, Index& branch_samples) {
+    std::vector<Index> selection(static_cast<std::size_t>(samples), -1);
+    branch_samples = 0;
+    for (Index& sample : selection) {
+        if (draw(0, 2) != 0) sample = branch_samples++;
+    }
+    for (Index& sample : selection) {
+        if (sample >= 0) sample = branch_samples - 1 - sample;
+    }
+    return selection;
+}
+
+}  // namespace sd_test
