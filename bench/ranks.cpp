@@ -48,9 +48,10 @@ double largest(double own, sd::Communicator& ranks) {
 template <class Model>
 void measure(Model& model, const Settings& settings, sd::Communicator& ranks) {
     const std::array variants{
-        Variant{"overlap", {}},
+        Variant{"overlap", {.gradients = {.overlap = true}}},
         Variant{"at the end", {.gradients = {.overlap = false}}},
-        Variant{"overlap, synchronised batch norm", {.synchronised_batch_norm = true}},
+        Variant{"at the end, synchronised batch norm",
+                {.synchronised_batch_norm = true, .gradients = {.overlap = false}}},
     };
     const sd::BatchPart part = sd::part_of_rank(settings.batch, ranks.rank(), ranks.size());
     const auto images = sd::Tensor<float>::full({part.count, settings.size, settings.size, 3}, 0.5F);

@@ -62,6 +62,8 @@ TEST_CASE("a sum of other numbers is refused") {
     CHECK_THROWS_AS((void)sd_test::ranks().start_sum(std::span(numbers)), std::invalid_argument);
 }
 
+TEST_CASE("the tests' ranks are on one machine") { CHECK(sd_test::ranks().is_one_machine()); }
+
 TEST_CASE("broadcast gives everyone rank 0's elements") {
     sd::Communicator& ranks = sd_test::ranks();
     for (const std::size_t size : std::vector<std::size_t>{0, 1, 70'000}) {

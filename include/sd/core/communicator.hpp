@@ -49,6 +49,8 @@ public:
     [[nodiscard]] virtual Index rank() const { return 0; }
     /// How many processes there are.
     [[nodiscard]] virtual Index size() const { return 1; }
+    /// Whether all ranks run on one machine, whose processors then also move the messages.
+    [[nodiscard]] virtual bool is_one_machine() const { return true; }
     /// What this rank has sent so far.
     [[nodiscard]] virtual Traffic traffic() const { return {}; }
 

@@ -18,6 +18,16 @@ public:
         mpi::check(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
         mpi::check(MPI_Comm_rank(communicator_, &rank_), "MPI_Comm_rank");
         mpi::check(MPI_Comm_size(communicator_, &size_), "MPI_Comm_size");
+        MPI_Comm machine = MPI_COMM_NULL;
+        int neighbours = 0;
+        mpi::check(MPI_Comm_split_type(communicator_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine),
+                   "MPI_Comm_split_type");
+        mpi::check(MPI_Comm_size(machine, &neighbours), "MPI_Comm_size");
+        MPI_Comm_free(&machine);
+        // the same answer on every rank: ranks that are alone on their machine are not all
+        int fewest = 0;
+        mpi::check(MPI_Allreduce(&neighbours, &fewest, 1, MPI_INT, MPI_MIN, communicator_), "MPI_Allreduce");
+        is_one_machine_ = fewest == size_;
     }
     ~MpiCommunicator() override { MPI_Comm_free(&communicator_); }
     MpiCommunicator(const MpiCommunicator&) = delete;
@@ -25,6 +35,7 @@ public:
 
     [[nodiscard]] Index rank() const override { return rank_; }
     [[nodiscard]] Index size() const override { return size_; }
+    [[nodiscard]] bool is_one_machine() const override { return is_one_machine_; }
     [[nodiscard]] Traffic traffic() const override { return traffic_; }
 
 protected:
@@ -60,6 +71,7 @@ private:
     MPI_Comm communicator_ = MPI_COMM_NULL;
     int rank_ = 0;
     int size_ = 1;
+    bool is_one_machine_ = true;
     int tag_ = 0;
     Traffic traffic_;
 };

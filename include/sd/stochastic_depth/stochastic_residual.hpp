@@ -59,10 +59,10 @@ public:
         if (runs_elsewhere && context.batch_norm_communicator() != nullptr) run = BranchRun::kept_samples;
         Pass pass{.run = run, .runs_elsewhere = runs_elsewhere, .branch_sample = select(run)};
         if (dropped && policy_.skips_whole_block() && shortcut_.is_identity()) {
-            pass.untouched = true;
             if (run != BranchRun::nothing) {
                 pass.branch_shape = run_branch(x, run, pass.branch_sample, x.shape(), context).shape();
             }
+            pass.untouched = true;
             pass_.keep(context, std::move(pass));
             return x;
         }

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -21,7 +22,10 @@ SD_NAMESPACE_BEGIN
 /// Settings of a GradientSum.
 struct GradientSumOptions {
     Index bucket_bytes = Index{25} << 20;  ///< gradients are sent in pieces of about this size; 1 or more
-    bool overlap = true;  ///< send a bucket as soon as backward has come past all of it, or all at the end
+
+    /// Send a bucket as soon as backward has come past all of it, or all at the end. By default, where the ranks are on
+    /// several machines: on one, whoever moves the messages does not compute.
+    std::optional<bool> overlap = std::nullopt;
 };
 
 /// Replaces the gradients of some parameters by their sums over all ranks. Sums have the same bits for any bucket size,
@@ -36,7 +40,9 @@ class GradientSum {
 public:
     /// Communicator and parameters outlive this. Throws std::invalid_argument for a bucket size below 1.
     GradientSum(ParameterList<T, Device> parameters, Communicator& communicator, const GradientSumOptions& options = {})
-        : communicator_(communicator), parameters_(std::move(parameters)), overlap_(options.overlap) {
+        : communicator_(communicator),
+          parameters_(std::move(parameters)),
+          overlap_(options.overlap.value_or(!communicator.is_one_machine())) {
         if (options.bucket_bytes < 1) refuse("GradientSum", "bucket_bytes", options.bucket_bytes, "1 or more");
         if (communicator_.size() == 1) return;
         std::reverse(parameters_.begin(), parameters_.end());
