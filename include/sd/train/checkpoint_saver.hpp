@@ -251,7 +251,6 @@ private:
         restore(checkpoint, trainer_.model(), state.optimizer);
         state.timestamp = timestamp;
         state.epoch_score = epoch_score;
-        saved_ = timestamp;
     }
 
     [[nodiscard]] std::map<std::string, std::string> settings() const {
