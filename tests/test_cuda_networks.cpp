@@ -39,3 +39,37 @@ TEST_CASE("PyTorch's numbers, kernels and whole networks") {
     }
     CHECK(cases == 24);
 }
+
+TEST_CASE("device: networks train as on the processor, with the same masks") {
+    for (std::size_t method = 0; method < cuda_networks::methods().size(); ++method) {
+        CAPTURE(method);
+        const auto ours = cuda_networks::run<double, KernelDevice>(method, 3);
+        const auto theirs = cuda_networks::run<double, sd::Cpu>(method, 3);
+        CHECK(ours.masks == theirs.masks);
+        REQUIRE(ours.tensors.size() == theirs.tensors.size());
+        for (std::size_t i = 0; i < ours.tensors.size(); ++i) {
+            CAPTURE(i);
+            CHECK(sd_test::relative_error(ours.tensors[i], theirs.tensors[i]) < 1e-9);
+        }
+    }
+}
+
+TEST_CASE("device: bfloat16 activations give the network's logits to their rounding") {
+    const auto ours = cuda_networks::run<sd::bfloat16, KernelDevice>(2, 1);
+    const auto theirs = cuda_networks::run<float, sd::Cpu>(2, 1);
+    CHECK(ours.masks == theirs.masks);
+    CHECK(sd_test::relative_error(ours.tensors.front(), theirs.tensors.front()) < 0.1);
+}
+
+TEST_CASE("device: the trainer trains there as on the processor") {
+    const auto images = std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(24, 10, 16, 16, 42));
+    const sd::DataLoader loader(images, {.batch_size = 8, .seed = 42});
+    const sd::Score theirs = cuda_networks::fit<float, sd::Cpu>(loader);
+    const sd::DeviceLoader<float, KernelDevice, sd::DataLoader<sd::InMemoryDataset>> device_loader(loader);
+    const sd::Score ours = cuda_networks::fit<float, KernelDevice>(device_loader);
+    CHECK(ours.samples == theirs.samples);
+    CHECK(ours.loss() == doctest::Approx(theirs.loss()).epsilon(1e-4));
+    const sd::DeviceLoader<sd::bfloat16, KernelDevice, sd::DataLoader<sd::InMemoryDataset>> half_loader(loader);
+    CHECK(cuda_networks::fit<sd::bfloat16, KernelDevice>(half_loader).loss() ==
+          doctest::Approx(theirs.loss()).epsilon(0.05));
+}

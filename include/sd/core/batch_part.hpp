@@ -9,8 +9,8 @@ SD_NAMESPACE_BEGIN
 
 /// Samples first to first + count - 1 of a batch.
 struct BatchPart {
-    Index first = 0;
-    Index count = 0;
+    Index first = 0;  ///< its first sample in the batch
+    Index count = 0;  ///< its samples
 };
 
 /// The part of one rank in a batch of `samples`: the ranks hold contiguous parts in rank order, the first

@@ -47,6 +47,7 @@ public:
         /// One batch after the other.
         class iterator {
         public:
+            /// Of the loader's own batches.
             using Source = decltype(std::declval<Loader>().epoch(0, 0).begin());
             /// At a batch of the other loader.
             explicit iterator(Source source) : source_(std::move(source)) {}

@@ -40,10 +40,14 @@ struct SgdTensor {
 /// The factors of an update, in the type of the parameters.
 template <class T>
 struct SgdFactors {
-    T learning_rate, momentum, weight_decay;
-    T share;  ///< of the gradient in the momentum: 1 at a parameter's first step, else 1 - dampening
-    bool has_momentum, nesterov;
+    T learning_rate;    ///< of SgdOptions
+    T momentum;         ///< of SgdOptions
+    T weight_decay;     ///< of SgdOptions
+    T share;            ///< of the gradient in the momentum: 1 at a parameter's first step, else 1 - dampening
+    bool has_momentum;  ///< whether there is a velocity
+    bool nesterov;      ///< of SgdOptions
 
+    /// Of a parameter's first step or a later one.
     SgdFactors(const SgdOptions& options, bool first)
         : learning_rate(static_cast<T>(options.learning_rate)),
           momentum(static_cast<T>(options.momentum)),

@@ -17,6 +17,7 @@ SD_NAMESPACE_BEGIN
 /// up come from the clock; nothing else does.
 class TrainingMetrics {
 public:
+    /// Of these ranks, which must outlive it.
     explicit TrainingMetrics(Communicator& communicator) : communicator_(communicator) {}
 
     /// Training begins, or goes on: its speed is measured from here on.

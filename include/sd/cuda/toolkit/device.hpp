@@ -76,14 +76,20 @@ public:
     explicit Storage(Index count) : count_(count) {
         if (count > 0) buffer_ = std::allocate_shared<cuda::Buffer>(PoolAllocator<cuda::Buffer>(), bytes());
     }
+    /// The first element, on the device; null if there is none.
     [[nodiscard]] T* data() const { return buffer_ == nullptr ? nullptr : static_cast<T*>(buffer_->data()); }
+    /// Sets every element.
     void fill(const T& value) { cuda::launch_elementwise<Cuda>(cuda::Fill<T>{value}, count_, data()); }
+    /// Copies as many elements from another storage of the device.
     void copy_from(const Storage& other) { copy(other.data(), data(), cudaMemcpyDeviceToDevice); }
+    /// Copies as many elements from the processor's memory.
     void write(const T* source) { copy(source, data(), cudaMemcpyHostToDevice); }
+    /// Copies the elements to the processor's memory, and waits for them.
     void read(T* target) const {
         copy(data(), target, cudaMemcpyDeviceToHost);
         cuda::Runtime::instance().synchronize();
     }
+    /// True if nobody else refers to the elements.
     [[nodiscard]] bool is_only_reference() const { return buffer_.use_count() == 1; }
 
 private:
