@@ -23,7 +23,8 @@ public:
 
     /// Moves the messages on, without waiting for any. Where nobody else does, the sum stands still between the calls.
     virtual void advance() {}
-    /// Waits until the numbers are the sum. To be called before this goes.
+    /// Waits until the numbers are the sum. To be called before this goes, and by all ranks in the order in which they
+    /// started their sums: a rank that waits for one sum does not move the others on.
     virtual void finish() {}
 };
 
@@ -35,8 +36,7 @@ struct Traffic {
 
 /// The processes ("ranks") of a job. This class is the job of one process; others derive from it.
 ///
-/// Every rank makes the same calls in the same order, but for sums under way: those may be moved on and finished in any
-/// order. All ranks get the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers
+/// Every rank makes the same calls in the same order, but that it may move on sums under way at any time. All ranks get the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers
 /// are to the memory of the communicator's device. Calls throw std::runtime_error if the job is broken.
 class Communicator {
 public:

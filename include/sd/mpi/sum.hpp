@@ -47,7 +47,7 @@ private:
 }
 
 /// One sum of floats or doubles, started by its constructor. All ranks start their sums in the same order and so with
-/// the same tag; messages are matched by it, hence ranks may move on several sums in any order.
+/// the same tag; messages are matched by it, hence each may move on several sums in an order of its own.
 template <class T>
 class DirectSum : public PendingSum {
 public:
