@@ -36,8 +36,9 @@ struct Traffic {
 
 /// The processes ("ranks") of a job. This class is the job of one process; others derive from it.
 ///
-/// Every rank makes the same calls in the same order, but that it may move on sums under way at any time. All ranks get the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers
-/// are to the memory of the communicator's device. Calls throw std::runtime_error if the job is broken.
+/// Every rank makes the same calls in the same order, but that it may move on sums under way at any time. All ranks get
+/// the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers are to the memory of
+/// the communicator's device. Calls throw std::runtime_error if the job is broken.
 class Communicator {
 public:
     Communicator() = default;
