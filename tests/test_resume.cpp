@@ -75,6 +75,16 @@ struct KillAt {
     }
 };
 
+/// Calls `stop` in the batch of that number.
+struct StopAt {
+    std::function<void()>* stop;
+    std::uint64_t batch;
+    bool match(Event event, const sd::State<float>& state) const {
+        return event == Event::after_forward && state.timestamp.batch == batch;
+    }
+    void apply(Event, sd::State<float>&, sd::Logger&) const { (*stop)(); }
+};
+
 struct Settings {
     sd::StochasticMethod method = sd::StochasticMethod::sample;
     sd::Compute compute = sd::Compute::all;
@@ -219,14 +229,6 @@ TEST_CASE("a run asked to stop finishes its batch, saves, and goes on") {
     const sd_test::Warnings warnings;
     const Settings settings{.interval = "1ep"};
     const Result expected = uninterrupted(settings);
-    struct StopAt {
-        std::function<void()>* stop;
-        std::uint64_t batch;
-        bool match(Event event, const sd::State<float>& state) const {
-            return event == Event::after_forward && state.timestamp.batch == batch;
-        }
-        void apply(Event, sd::State<float>&, sd::Logger&) const { (*stop)(); }
-    };
     for (std::uint64_t batch = 0; batch < 9; ++batch) {
         const TemporaryDirectory directory;
         const auto told = std::make_shared<Told>();
@@ -276,16 +278,19 @@ TEST_CASE("a loss that is not finite ends the run and leaves the last good check
 
 TEST_CASE("checkpoints come when their interval does, and the last few stay") {
     const sd_test::Warnings warnings;
-    const auto numbers = [](const sd::Time& interval) {
-        const TemporaryDirectory directory;
-        Run run(directory.path(), {.interval = interval, .keep = 9});
-        run.trainer.fit();
+    const auto numbers_in = [](const std::filesystem::path& directory) {
         std::vector<sd::Index> result;
-        for (const auto& file : std::filesystem::directory_iterator(directory.path())) {
+        for (const auto& file : std::filesystem::directory_iterator(directory)) {
             result.push_back(sd::detail::batches_in_name(file.path().filename().string()).value());
         }
         std::sort(result.begin(), result.end());
         return result;
+    };
+    const auto numbers = [&](const sd::Time& interval) {
+        const TemporaryDirectory directory;
+        Run run(directory.path(), {.interval = interval, .keep = 9});
+        run.trainer.fit();
+        return numbers_in(directory.path());
     };
     using Numbers = std::vector<sd::Index>;
     CHECK(numbers("1ep") == Numbers{3, 6, 9});
@@ -294,7 +299,22 @@ TEST_CASE("checkpoints come when their interval does, and the last few stay") {
     CHECK(numbers("10sp") == Numbers{3, 6, 9});
     CHECK(numbers("11sp") == Numbers{4, 7, 9});
     CHECK(numbers("0.5dur") == Numbers{5, 9});
+
+    // A resumed run keeps to the same multiples.
     const TemporaryDirectory directory;
+    const Settings settings{.interval = "4ba", .keep = 9};
+    {
+        std::function<void()> stop;
+        Run run(directory.path(), settings, nullptr, StopAt{&stop, 4});
+        stop = [&] { run.trainer.request_stop(); };
+        run.trainer.fit();
+    }
+    {
+        Run run(directory.path(), settings);
+        run.saver.resume();
+        run.trainer.fit();
+    }
+    CHECK(numbers_in(directory.path()) == Numbers{4, 5, 8, 9});
     CHECK(contains(sd_test::message_of([&] { Run(directory.path(), {.interval = "0ba"}); }), "interval: got 0ba"));
 }
 
