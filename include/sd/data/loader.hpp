@@ -44,34 +44,38 @@ struct Batch {
 template <Dataset D, class T>
 class DataLoader;
 
+/// Reads the batches of an epoch, a LoadedEpoch or a PrefetchedEpoch, one after the other.
+template <class Epoch, class T>
+class EpochIterator {
+public:
+    using value_type = Batch<T>;
+    using difference_type = std::ptrdiff_t;  ///< input iterators have one
+
+    /// At the epoch's current batch.
+    explicit EpochIterator(Epoch& epoch) : epoch_(&epoch) {}
+
+    /// The batch; it may be moved from.
+    [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
+    /// The next batch. Throws what loading it threw; of a PrefetchedEpoch, the next call goes on with the batch after it.
+    EpochIterator& operator++() {
+        epoch_->advance();
+        return *this;
+    }
+    void operator++(int) { ++*this; }
+
+    /// True past the last batch.
+    [[nodiscard]] bool operator==(std::default_sentinel_t) const { return !epoch_->current_.has_value(); }
+
+private:
+    Epoch* epoch_;
+};
+
 /// Batches of one epoch in their order, once through, each loaded when it is asked for.
 template <Dataset D, class T>
 class LoadedEpoch {
 public:
     /// Reads one batch after the other.
-    class Iterator {
-    public:
-        using value_type = Batch<T>;
-        using difference_type = std::ptrdiff_t;  ///< input iterators have one
-
-        /// The batch; it may be moved from.
-        [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
-        /// Loads the next batch. Throws what DataLoader::load throws.
-        Iterator& operator++() {
-            epoch_->advance();
-            return *this;
-        }
-        void operator++(int) { ++*this; }
-
-        /// True past the last batch.
-        [[nodiscard]] bool operator==(std::default_sentinel_t) const { return !epoch_->current_.has_value(); }
-
-    private:
-        friend class LoadedEpoch;
-        explicit Iterator(LoadedEpoch& epoch) : epoch_(&epoch) {}
-
-        LoadedEpoch* epoch_;
-    };
+    using Iterator = EpochIterator<LoadedEpoch, T>;
 
     LoadedEpoch(const LoadedEpoch&) = delete;
     LoadedEpoch& operator=(const LoadedEpoch&) = delete;
@@ -86,6 +90,7 @@ public:
 
 private:
     friend class DataLoader<D, T>;
+    friend Iterator;
     LoadedEpoch(const DataLoader<D, T>& loader, Index epoch, Index first)
         : loader_(loader), epoch_(epoch), next_(first) {}
 

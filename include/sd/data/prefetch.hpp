@@ -34,29 +34,7 @@ template <Dataset D, class T>
 class PrefetchedEpoch {
 public:
     /// Reads one batch after the other.
-    class Iterator {
-    public:
-        using value_type = Batch<T>;
-        using difference_type = std::ptrdiff_t;  ///< input iterators have one
-
-        /// The batch; it may be moved from.
-        [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
-        /// Waits for the next batch. Rethrows what loading it threw; the next call goes on with the batch after it.
-        Iterator& operator++() {
-            epoch_->advance();
-            return *this;
-        }
-        void operator++(int) { ++*this; }
-
-        /// True past the last batch.
-        [[nodiscard]] bool operator==(std::default_sentinel_t) const { return !epoch_->current_.has_value(); }
-
-    private:
-        friend class PrefetchedEpoch;
-        explicit Iterator(PrefetchedEpoch& epoch) : epoch_(&epoch) {}
-
-        PrefetchedEpoch* epoch_;
-    };
+    using Iterator = EpochIterator<PrefetchedEpoch, T>;
 
     PrefetchedEpoch(const PrefetchedEpoch&) = delete;
     PrefetchedEpoch& operator=(const PrefetchedEpoch&) = delete;
@@ -75,6 +53,7 @@ public:
 
 private:
     friend class PrefetchLoader<D, T>;
+    friend Iterator;
 
     /// Starts the workers; the arguments have been checked.
     PrefetchedEpoch(const DataLoader<D, T>& loader, const PrefetchOptions& options, Index epoch, Index first)
