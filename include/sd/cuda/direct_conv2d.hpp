@@ -9,6 +9,16 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
+/// Where an element of images (N, H, W, C) stands.
+struct ImageElement {
+    Index n, h, w, c;
+    SD_HOST_DEVICE ImageElement(Index element, Index height, Index width, Index channels)
+        : n(element / channels / width / height),
+          h(element / channels / width % height),
+          w(element / channels % width),
+          c(element % channels) {}
+};
+
 /// y, an element a thread: the sum over taps, then channels.
 template <class T>
 struct DirectForward {
@@ -21,11 +31,7 @@ struct DirectForward {
     SD_HOST_DEVICE void operator()(Thread thread) const {
         const Index element = thread.block * block_threads + thread.index;
         if (element >= g.batch * g.out_height * g.out_width * g.out_channels) return;
-        const Index o = element % g.out_channels;
-        const Index pixel = element / g.out_channels;
-        const Index ow = pixel % g.out_width;
-        const Index oh = pixel / g.out_width % g.out_height;
-        const Index n = pixel / g.out_width / g.out_height;
+        const auto [n, oh, ow, o] = ImageElement(element, g.out_height, g.out_width, g.out_channels);
         A sum = A(0);
         for (Index kh = 0; kh < g.kernel_height; ++kh) {
             const Index h = oh * g.options.stride - g.options.padding + kh * g.options.dilation;
@@ -56,11 +62,7 @@ struct DirectByInput {
     SD_HOST_DEVICE void operator()(Thread thread) const {
         const Index element = thread.block * block_threads + thread.index;
         if (element >= g.batch * g.in_height * g.in_width * g.in_channels) return;
-        const Index c = element % g.in_channels;
-        const Index pixel = element / g.in_channels;
-        const Index w = pixel % g.in_width;
-        const Index h = pixel / g.in_width % g.in_height;
-        const Index n = pixel / g.in_width / g.in_height;
+        const auto [n, h, w, c] = ImageElement(element, g.in_height, g.in_width, g.in_channels);
         const Index first_o = c / g.group_in * g.group_out;
         A sum = A(0);
         for (Index kh = 0; kh < g.kernel_height; ++kh) {

@@ -132,69 +132,53 @@ struct MaxPoolByInput {
     }
 };
 
-template <class T, int width>
-struct AvgPoolForward {
+/// target = the sum of the sources that a pixel meets / kernel^2. Forward, the sources of an output pixel are what its
+/// window covers; backward, those of an input pixel are the windows that cover it.
+template <class T, int width, bool forward>
+struct AvgPool {
     using A = accumulate_t<T>;
-    Sweep sweep;  ///< over output pixels
+    Sweep sweep;  ///< over target pixels
     PoolGeometry g;
-    const T* x;
-    T* y;
+    const T* source;
+    T* target;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
         const SweepPlace at = sweep.place(thread.block, thread.index);
         if (!at.active) return;
+        const Index height = forward ? g.out_height : g.in_height;
+        const Index row_pixels = forward ? g.out_width : g.in_width;
+        const Index source_height = forward ? g.in_height : g.out_height;
+        const Index source_width = forward ? g.in_width : g.out_width;
         const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
         for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index line = row / g.out_width;
-            const PoolGeometry::Range rows = g.covered(line % g.out_height, g.in_height);
-            const PoolGeometry::Range columns = g.covered(row % g.out_width, g.in_width);
+            const Index line = row / row_pixels;
+            const PoolGeometry::Range rows = sources(line % height, source_height);
+            const PoolGeometry::Range columns = sources(row % row_pixels, source_width);
             A sum[width];
             for (int i = 0; i < width; ++i) sum[i] = A(0);
             for (Index h = rows.first; h < rows.last; ++h) {
                 for (Index w = columns.first; w < columns.last; ++w) {
-                    const Index pixel = (line / g.out_height * g.in_height + h) * g.in_width + w;
-                    const Pack<T, width> value = load<width>(x + pixel * g.channels + at.channel);
+                    const Index pixel = (line / height * source_height + h) * source_width + w;
+                    const Pack<T, width> value = load<width>(source + pixel * g.channels + at.channel);
                     for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]);
                 }
             }
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] * share));
-            store<width>(result, y + row * sweep.channels + at.channel);
+            store<width>(result, target + row * sweep.channels + at.channel);
         }
+    }
+
+private:
+    [[nodiscard]] SD_HOST_DEVICE PoolGeometry::Range sources(Index position, Index extent) const {
+        return forward ? g.covered(position, extent) : g.windows(position, extent);
     }
 };
 
 template <class T, int width>
-struct AvgPoolByInput {
-    using A = accumulate_t<T>;
-    Sweep sweep;  ///< over input pixels
-    PoolGeometry g;
-    const T* dy;
-    T* dx;
-
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
-        if (!at.active) return;
-        const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index line = row / g.in_width;
-            const PoolGeometry::Range rows = g.windows(line % g.in_height, g.out_height);
-            const PoolGeometry::Range columns = g.windows(row % g.in_width, g.out_width);
-            A sum[width];
-            for (int i = 0; i < width; ++i) sum[i] = A(0);
-            for (Index oh = rows.first; oh < rows.last; ++oh) {
-                for (Index ow = columns.first; ow < columns.last; ++ow) {
-                    const Index pixel = (line / g.in_height * g.out_height + oh) * g.out_width + ow;
-                    const Pack<T, width> upstream = load<width>(dy + pixel * g.channels + at.channel);
-                    for (int i = 0; i < width; ++i) sum[i] += share * A(upstream.value[i]);
-                }
-            }
-            Pack<T, width> result;
-            for (int i = 0; i < width; ++i) result.value[i] = T(sum[i]);
-            store<width>(result, dx + row * sweep.channels + at.channel);
-        }
-    }
-};
+using AvgPoolForward = AvgPool<T, width, true>;
+template <class T, int width>
+using AvgPoolByInput = AvgPool<T, width, false>;
 
 /// y(n, c) = the mean of x(n, :, c); the rows of the sweep are samples.
 template <class T, int width>
