@@ -1,6 +1,7 @@
 // Training on several ranks against training in one process: a plain loop, which knows nothing of ranks.
 #include <doctest/doctest.h>
 
+#include "model_state.hpp"
 #include "random.hpp"
 #include "ranks.hpp"
 
@@ -14,6 +15,7 @@
 namespace {
 
 using sd::Index;
+using sd_test::state_of;
 using Model = sd::BasicResNet<double>;
 using Loader = sd::DataLoader<sd::InMemoryDataset, double>;
 
@@ -152,22 +154,6 @@ Run train_alone(Model& model, const Setting& setting) {
         optimizer.step();
     }
     return run;
-}
-
-/// All parameters and buffers in one list.
-std::vector<double> state_of(Model& model) {
-    std::vector<double> state;
-    const auto append = [&](const auto& tensor) { state.insert(state.end(), tensor.begin(), tensor.end()); };
-    sd::for_each_state(
-        model, [&](const std::string&, const auto& parameter) { append(parameter->value); },
-        [&]<class Buffer>(const std::string&, const Buffer& buffer) {
-            if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                state.push_back(static_cast<double>(buffer));
-            } else {
-                append(buffer);
-            }
-        });
-    return state;
 }
 
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {

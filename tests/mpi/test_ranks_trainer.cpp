@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "messages.hpp"
+#include "model_state.hpp"
 #include "random.hpp"
 #include "ranks.hpp"
 #include "small_network.hpp"
@@ -21,6 +22,7 @@
 namespace {
 
 using sd::Index;
+using sd_test::state_of;
 using Model = sd::BasicResNet<double>;
 using Loader = sd::PrefetchLoader<sd::InMemoryDataset, double>;
 using Trainer = sd::Trainer<Model, Loader>;
@@ -79,21 +81,6 @@ struct Outcome {
     sd::Score epoch_score, eval_score;
     sd::FitEnd end = sd::FitEnd::finished;
 };
-
-std::vector<double> state_of(Model& model) {
-    std::vector<double> state;
-    const auto append = [&](const auto& tensor) { state.insert(state.end(), tensor.begin(), tensor.end()); };
-    sd::for_each_state(
-        model, [&](const std::string&, const auto& parameter) { append(parameter->value); },
-        [&]<class Buffer>(const std::string&, const Buffer& buffer) {
-            if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                state.push_back(static_cast<double>(buffer));
-            } else {
-                append(buffer);
-            }
-        });
-    return state;
-}
 
 Loader make_loader(Index samples, Index first, sd::Communicator& ranks) {
     const auto images =
