@@ -45,12 +45,10 @@ public:
           cut_(Cut::of(side.lattice, side.y_shape[0], pixels_of_piece(side.depth + side.plan.out()), 1)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
-          vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
+          vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
           sums_of_panel_(taps_ * round_up(side.depth, lanes<T>) * width_),
-          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_),
-          run_(vectors_ == 1 ? find_run_outer<T, 1>(slab_column_step(side.lattice))
-                             : find_run_outer<T, 2>(slab_column_step(side.lattice))) {}
+          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_) {}
 
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<T>& dweight) {
@@ -59,8 +57,7 @@ public:
         const SlabShape dy_slab =
             dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
         Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
-        Tensor<T> dy_slabs =
-            Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0) + dy_slab.template plane<T>()});
+        Tensor<T> dy_slabs = Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
         parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
             const Index thread = thread_index();
@@ -99,33 +96,34 @@ private:
             const SlabShape dy_slab = dy_slab_of(piece, group, first_channel, channels);
             pack_slab<T>(x_, x_slab, packed_x);
             pack_slab<T>(dy_, dy_slab, packed_dy);
-            if (dy_slab.template blocks<T>() % vectors_ != 0) {  // the second block of the last panel
-                std::fill_n(packed_dy + dy_slab.template size<T>(0), dy_slab.template plane<T>(), T(0));
-            }
             const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index panels = p + 1 < last_piece ? last_panel - first_panel : 0;
-            const Index calls = taps_ * quotient_up(side_.depth, lanes<T> / 2);
+            const Index calls = taps_ * quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
             SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), panels * calls);
             SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, first_channel, channels),
                                                         panels * calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
-                run_({.x = packed_x,
-                      .x_columns = x_slab.columns,
-                      .x_plane = x_slab.template plane<T>(),
-                      .x_channels = side_.depth,
-                      .row_step = slab_row_step(side_.lattice),
-                      .point_step = slab_column_step(side_.lattice),
-                      .dy = packed_dy + (panel - first_panel) * vectors_ * dy_slab.template plane<T>(),
-                      .dy_plane = dy_slab.template plane<T>(),
-                      .dy_tap = 0,
-                      .rows = piece.rows,
-                      .width = piece.width,
-                      .tap_offsets = offsets,
-                      .taps = taps_,
-                      .sums = task_sums + (panel - first_panel) * sums_of_panel_,
-                      .accumulate = p > span * tasks_.pieces_each},
-                     x_ahead, dy_ahead);
+                const Index block = (panel - first_panel) * vectors_;
+                const Index vectors = std::min(vectors_, dy_slab.template blocks<T>() - block);
+                const auto run = find_run_outer<T>(vectors, slab_column_step(side_.lattice));
+                run({.x = packed_x,
+                     .x_columns = x_slab.columns,
+                     .x_plane = x_slab.template plane<T>(),
+                     .x_channels = side_.depth,
+                     .row_step = slab_row_step(side_.lattice),
+                     .point_step = slab_column_step(side_.lattice),
+                     .dy = packed_dy + block * dy_slab.template plane<T>(),
+                     .dy_plane = dy_slab.template plane<T>(),
+                     .dy_tap = 0,
+                     .rows = piece.rows,
+                     .width = piece.width,
+                     .tap_offsets = offsets,
+                     .taps = taps_,
+                     .sums = task_sums + (panel - first_panel) * sums_of_panel_,
+                     .columns = width_,
+                     .accumulate = p > span * tasks_.pieces_each},
+                    x_ahead, dy_ahead);
             }
         }
     }
@@ -137,7 +135,6 @@ private:
     Cut cut_;
     Index pieces_, taps_, vectors_, width_, sums_of_panel_;
     OuterCut tasks_;
-    RunOuter<T> run_;
 };
 
 }  // namespace cpu

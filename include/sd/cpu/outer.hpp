@@ -10,10 +10,25 @@
 #include "sd/cpu/weights.hpp"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
+
+/// Vectors of o in a panel at most, and channels of x in a tile of so many vectors: as many sums as hide the latency of
+/// their multiply-adds and leave registers for what is multiplied. A tile takes channels of one block of x.
+inline constexpr Index most_outer_vectors = vector_registers == 32 ? 2 : 3;
+template <class T, Index vectors>
+inline constexpr Index outer_rows = vector_registers == 32 ? lanes<T> / vectors
+                                                           : std::min<Index>(lanes<T>, vectors == 1 ? 8 : 4);
+
+/// Vectors of a panel of o with so many columns.
+template <class T>
+[[nodiscard]] constexpr Index outer_vectors(Index columns) {
+    return std::min(most_outer_vectors, quotient_up(columns, lanes<T>));
+}
 
 /// The two slabs of a piece and the sums they add to.
 template <class T>
@@ -26,14 +41,16 @@ struct OuterTask {
     const Index* tap_offsets;
     Index taps;
     T* sums;          ///< (tap, channel of x rounded up to lanes, o of the panel)
+    Index columns;    ///< of a panel; the last one may have fewer vectors in use and keeps zeros in the others
     bool accumulate;  ///< else the sums are the product alone
 };
 
-/// The outer product of one panel of dy with all channels and taps of x. `step` as in multiply_tile.
+/// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x. `step` as in
+/// multiply_tile.
 template <class T, Index vectors, Index step>
 void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    constexpr Index rows = lanes<T> / vectors;
+    constexpr Index rows = outer_rows<T, vectors>;
     const auto pixel_stride = [&] {
         if constexpr (step != 0) {
             return constant<step * lanes<T>>;
@@ -43,7 +60,7 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
     }();
     for (Index tap = 0; tap < task.taps; ++tap) {
         for (Index channel = 0; channel < task.x_channels; channel += rows) {
-            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * vectors * lanes<T>;
+            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * task.columns;
             Vector<T> sum[rows][vectors] = {};
             const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
             for (Index i = 0; i < task.rows; ++i) {
@@ -52,11 +69,13 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
                     task.dy + tap * task.dy_tap + i * task.width * lanes<T>, constant<lanes<T>>, task.dy_plane);
             }
 #pragma GCC unroll 16
-            for (Index r = 0; r < rows; ++r) {
-#pragma GCC unroll 2
-                for (Index v = 0; v < vectors; ++v, target += lanes<T>) {
-                    store<T>(task.accumulate ? load(target) + sum[r][v] : sum[r][v], target);
+            for (Index r = 0; r < rows; ++r, target += task.columns) {
+#pragma GCC unroll 4
+                for (Index v = 0; v < vectors; ++v) {
+                    T* to = target + v * lanes<T>;
+                    store<T>(task.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
                 }
+                if (!task.accumulate) std::fill(target + vectors * lanes<T>, target + task.columns, T(0));
             }
             x_ahead.advance();
             dy_ahead.advance();
@@ -67,10 +86,15 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
 template <class T>
 using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>&, SlabPrefetch<T, GradientSource<T>>&);
 
-/// run_outer for a step.
-template <class T, Index vectors>
-[[nodiscard]] RunOuter<T> find_run_outer(Index step) {
-    return step == 1 ? &run_outer<T, vectors, 1> : step == 2 ? &run_outer<T, vectors, 2> : &run_outer<T, vectors, 0>;
+/// run_outer for the vectors in use, at most most_outer_vectors, and a step.
+template <class T>
+[[nodiscard]] RunOuter<T> find_run_outer(Index vectors, Index step) {
+    static constexpr auto table = []<Index... v>(std::integer_sequence<Index, v...>) {
+        return std::array<std::array<RunOuter<T>, 3>, sizeof...(v)>{
+            {{&run_outer<T, v + 1, 0>, &run_outer<T, v + 1, 1>, &run_outer<T, v + 1, 2>}...}};
+    }
+    (std::make_integer_sequence<Index, most_outer_vectors>{});
+    return table[static_cast<std::size_t>(vectors - 1)][static_cast<std::size_t>(step <= 2 ? step : 0)];
 }
 
 /// Adds all spans of sums (spans, panels, sums of a panel) to the first one, in order.

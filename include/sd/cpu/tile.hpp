@@ -32,15 +32,35 @@ template <Index rows, Index vectors, class T, class RowStride, class DepthStride
 [[gnu::always_inline]] inline void multiply_add(Vector<T> (&sum)[rows][vectors], Index depth, const T* a,
                                                 RowStride row_stride, DepthStride depth_stride, const T* b,
                                                 BDepthStride b_depth_stride, BVectorStride b_vector_stride) {
+    constexpr bool columns_first = rows >= vectors;  // what is used more often is held
     for (Index k = 0; k < depth; ++k) {
-        Vector<T> column[vectors];
+        if constexpr (columns_first) {
+            Vector<T> column[vectors];
 #pragma GCC unroll 4
-        for (Index v = 0; v < vectors; ++v) column[v] = load(b + v * b_vector_stride);
+            for (Index v = 0; v < vectors; ++v) {
+                column[v] = load(b + v * b_vector_stride);
+                hold(column[v]);
+            }
 #pragma GCC unroll 32
-        for (Index r = 0; r < rows; ++r) {
-            const T value = a[r * row_stride];
+            for (Index r = 0; r < rows; ++r) {
+                const T value = a[r * row_stride];
 #pragma GCC unroll 4
-            for (Index v = 0; v < vectors; ++v) sum[r][v] += value * column[v];
+                for (Index v = 0; v < vectors; ++v) sum[r][v] += value * column[v];
+            }
+        } else {
+            Vector<T> value[rows];
+#pragma GCC unroll 4
+            for (Index r = 0; r < rows; ++r) {
+                value[r] = a[r * row_stride] - Vector<T>{};
+                hold(value[r]);
+            }
+#pragma GCC unroll 4
+            for (Index v = 0; v < vectors; ++v) {
+                Vector<T> column = load(b + v * b_vector_stride);
+                hold(column);
+#pragma GCC unroll 4
+                for (Index r = 0; r < rows; ++r) sum[r][v] += value[r] * column;
+            }
         }
         a += depth_stride;
         b += b_depth_stride;

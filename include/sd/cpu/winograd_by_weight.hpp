@@ -28,16 +28,15 @@ public:
           cut_(WinogradCut::of(side.lattice, 1)),
           all_rows_(side.y_shape[0] * cut_.tile_rows),
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
-          vectors_(side.plan.out() <= lanes<T> ? 1 : 2),
+          vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
           sums_of_panel_(winograd_positions * round_up(side.depth, lanes<T>) * width_),
-          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)),
-          run_(vectors_ == 1 ? find_run_outer<T, 1>(1) : find_run_outer<T, 2>(1)) {}
+          tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<T>& dweight) {
         Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
-        const Index channels = std::min(tasks_.panels_each * width_, round_up(side_.plan.out(), width_));
+        const Index channels = std::min(tasks_.panels_each * width_, side_.plan.out());
         const Index tiles = rows_each_ * cut_.tile_columns;
         const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
         Tensor<T> slabs = Tensor<T>::empty(
@@ -109,28 +108,31 @@ private:
             const Index next_row = next % cut_.tile_rows;
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
             const Index calls = has_next ? (last_panel - first_panel) * winograd_positions *
-                                               quotient_up(side_.depth, lanes<T> / vectors_)
+                                               quotient_up(side_.depth, outer_rows<T, most_outer_vectors>)
                                          : 0;
             SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
             SlabPrefetch<T, GradientSource<T>> dy_ahead(
                 dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             for (Index panel = first_panel; panel < last_panel; ++panel) {
-                run_({.x = memory.x.data,
-                      .x_columns = 0,
-                      .x_plane = memory.x.plane,
-                      .x_channels = side_.depth,
-                      .row_step = 0,
-                      .point_step = 1,
-                      .dy = memory.dy.data + (panel - first_panel) * vectors_ * memory.dy.plane,
-                      .dy_plane = memory.dy.plane,
-                      .dy_tap = memory.dy.position,
-                      .rows = 1,
-                      .width = (last_row - row) * cut_.tile_columns,
-                      .tap_offsets = x_positions,
-                      .taps = winograd_positions,
-                      .sums = task_sums + (panel - first_panel) * sums_of_panel_,
-                      .accumulate = row > begin},
-                     x_ahead, dy_ahead);
+                const Index block = (panel - first_panel) * vectors_;
+                const Index vectors = std::min(vectors_, quotient_up(channels, lanes<T>) - block);
+                find_run_outer<T>(vectors, 1)({.x = memory.x.data,
+                                               .x_columns = 0,
+                                               .x_plane = memory.x.plane,
+                                               .x_channels = side_.depth,
+                                               .row_step = 0,
+                                               .point_step = 1,
+                                               .dy = memory.dy.data + block * memory.dy.plane,
+                                               .dy_plane = memory.dy.plane,
+                                               .dy_tap = memory.dy.position,
+                                               .rows = 1,
+                                               .width = (last_row - row) * cut_.tile_columns,
+                                               .tap_offsets = x_positions,
+                                               .taps = winograd_positions,
+                                               .sums = task_sums + (panel - first_panel) * sums_of_panel_,
+                                               .columns = width_,
+                                               .accumulate = row > begin},
+                                              x_ahead, dy_ahead);
             }
         }
     }
@@ -150,11 +152,6 @@ private:
             pack_slab<T>(dy_, dy, memory.slab);
             transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
-        }
-        if (quotient_up(channels, lanes<T>) % vectors_ == 0) return;
-        for (Index p = 0; p < winograd_positions; ++p) {  // the second block of the last panel
-            T* block = memory.dy.data + p * memory.dy.position + quotient_up(channels, lanes<T>) * memory.dy.plane;
-            std::fill_n(block, memory.dy.plane, T(0));
         }
     }
 
@@ -183,7 +180,6 @@ private:
     Index all_rows_, rows_each_;  ///< of tiles, over the batch and in a piece
     Index vectors_, width_, sums_of_panel_;
     OuterCut tasks_;
-    RunOuter<T> run_;
 };
 
 }  // namespace cpu
