@@ -143,12 +143,11 @@ template <cpu::Vectorized T>
         T* dweight = partial.data() + first / grain * 2 * channels;
         cpu::RowSums<T> sums(y, pass.mean, dweight, dweight + channels);
         for (Index row = first; row < last; ++row) {
-            for (Index c = 0; c < channels; c += cpu::lanes<T>) {
-                const Index count = std::min(cpu::lanes<T>, channels - c);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
                 const Index element = row * channels + c;
                 sums.add(cpu::load_some(dy.data() + element, count), cpu::load_some(y.raw.data() + element, count), c,
                          count);
-            }
+            });
         }
     });
     return cpu::merge_row_sums(partial, pass.inverse_std);

@@ -33,7 +33,7 @@ struct TileResult {
     /// Calls use(column, lanes in use) for every vector of columns.
     template <class Use>
     [[gnu::always_inline]] void for_each_vector(const Use& use) const {
-        for (Index c = 0; c < columns; c += lanes<T>) use(c, std::min(lanes<T>, columns - c));
+        cpu::for_each_vector<T>(columns, use);
     }
     [[nodiscard, gnu::always_inline]] Vector<T> sum(Index r, Index c) const { return load(sums + r * width + c); }
     [[nodiscard]] Index at(Index r, Index c) const { return element + r * pixel_stride + c; }
@@ -58,7 +58,7 @@ public:
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
         void add(const TileResult<T>& tile) {
-            tile.for_each_vector([&](Index c, Index count) {
+            tile.for_each_vector([&](Index c, auto count) {
                 for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
             });
         }
@@ -84,7 +84,7 @@ public:
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
         void add(const TileResult<T>& tile) {
-            tile.for_each_vector([&](Index c, Index count) {
+            tile.for_each_vector([&](Index c, auto count) {
                 const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> value = tile.sum(r, c) + shift;
@@ -148,7 +148,7 @@ public:
             const T share = T(1) / points;
             const T weight = points / (*count_ + points);
             const T both = *count_ * weight;
-            tile.for_each_vector([&](Index c, Index count) {
+            tile.for_each_vector([&](Index c, auto count) {
                 Vector<T> mean = {};
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> value = tile.sum(r, c);
@@ -226,7 +226,7 @@ public:
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
         void add(const TileResult<T>& tile) {
-            tile.for_each_vector([&](Index c, Index count) {
+            tile.for_each_vector([&](Index c, auto count) {
                 const Index column = tile.column + c;
                 const Vector<T> scale = load(epilogue_.scale_.data() + column);
                 const Vector<T> shift = load(epilogue_.shift_.data() + column);

@@ -38,8 +38,7 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
     const WindowRange rows(oh, options, image.height);
     for (Index ow = 0; ow < out_width; ++ow) {  // channels inside: the rows are then read from end to end, as they lie
         const WindowRange columns(ow, options, image.width);
-        for (Index c = 0; c < image.channels; c += lanes<T>) {
-            const Index count = std::min(lanes<T>, image.channels - c);
+        for_each_vector<T>(image.channels, [&](Index c, auto count) {
             x.with_channels(c, count, [&](const auto& value_at) {
                 Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
@@ -54,7 +53,7 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
                 }
                 each(ow, c, count, maximum, position);
             });
-        }
+        });
     }
 }
 
@@ -68,11 +67,10 @@ template <cpu::Vectorized T>
     Tensor<T> y = Tensor<T>::empty(shape);
     const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
-        cpu::for_each_maximum(
-            source, options, row / shape[1], row % shape[1], shape[2],
-            [&](Index ow, Index c, Index count, const cpu::Vector<T>& maximum, const cpu::Vector<T>&) {
-                cpu::store_some<T>(maximum, y.data() + (row * shape[2] + ow) * shape[3] + c, count);
-            });
+        cpu::for_each_maximum(source, options, row / shape[1], row % shape[1], shape[2],
+                              [&](Index ow, Index c, auto count, const cpu::Vector<T>& maximum, const cpu::Vector<T>&) {
+                                  cpu::store_some<T>(maximum, y.data() + (row * shape[2] + ow) * shape[3] + c, count);
+                              });
     });
     return y;
 }
@@ -98,7 +96,7 @@ template <cpu::Vectorized T>
             clear_rows(rows.last);
             cpu::for_each_maximum(
                 source, options, n, oh, shape[2],
-                [&](Index ow, Index c, Index count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
+                [&](Index ow, Index c, auto count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
                     const cpu::WindowRange columns(ow, options, x.shape()[2]);
                     const cpu::Vector<T> upstream =
                         cpu::load_some(dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3] + c, count);

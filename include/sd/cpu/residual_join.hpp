@@ -90,7 +90,6 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
                                               bool relu) {
-    using cpu::lanes;
     constexpr const char* where = "residual_join_forward";
     cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
     expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
@@ -106,29 +105,34 @@ template <cpu::Vectorized T>
             term.data()[c] = branch_scale * branch.shift.data()[c];
         }
     }
-    const bool inner_relu = branch.relu;  // a ReLU at the end of the branch does not commute with its scale
+    // A ReLU at the end of the branch does not commute with its scale.
     const cpu::Rows<T> s_values(shortcut);
     const cpu::Rows<T> f_values(branch);
 
     Tensor<T> y = Tensor<T>::empty(shortcut.shape());
     const cpu::Target<T> target(y);
-    slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = branch_sample_of(branch_sample, n);
+    const auto join = [&]<bool joins, bool branch_ends_in_relu, bool act>(
+                          Index n, Index sample, Index first, Index last,
+                          cpu::Constants<joins, branch_ends_in_relu, act>) {
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
             const Index branch_row = (sample * slabs.pixels + pixel) * channels;
-            for (Index c = 0; c < channels; c += lanes<T>) {
-                const Index count = std::min(lanes<T>, channels - c);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
                 cpu::Vector<T> value = s_values.at(row, c, count);
-                if (sample >= 0 && inner_relu) {
+                if constexpr (joins && branch_ends_in_relu) {
                     value += branch_scale * f_values.at(branch_row, c, count);
-                } else if (sample >= 0) {
+                } else if constexpr (joins) {
                     const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
                     value += cpu::load_some(factor.data() + c, count) * z + cpu::load_some(term.data() + c, count);
                 }
-                target.put(relu ? cpu::rectified<T>(value) : value, row + c, count);
-            }
+                target.put(act ? cpu::rectified<T>(value) : value, row + c, count);
+            });
         }
+    };
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0, branch.relu,
+                            relu);
     });
     return y;
 }
@@ -166,7 +170,6 @@ template <cpu::Vectorized T>
                                                              const accumulate_t<T>& branch_scale, bool relu,
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
-    using cpu::lanes;
     constexpr const char* where = "residual_join_backward";
     expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
@@ -184,31 +187,39 @@ template <cpu::Vectorized T>
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
     const cpu::Target<T> dshortcut(gradient.dshortcut);
     const cpu::Target<T> dbranch(gradient.dbranch);
-    slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = branch_sample_of(branch_sample, n);
-        if (sample < 0 && !relu) return;
-        const bool gathers = before != nullptr && sample >= 0;
-        T* part = partial.data() + (gathers ? slabs.piece(n, first) * 2 * channels : 0);
-        std::optional<cpu::RowSums<T>> row_sums;
-        if (gathers) row_sums.emplace(before->y, before->mean, part, part + channels);
+    const auto run = [&]<bool joins, bool one_tensor, bool act>(Index n, Index sample, Index first, Index last,
+                                                                cpu::RowSums<T>* row_sums,
+                                                                cpu::Constants<joins, one_tensor, act>) {
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
             const Index branch_row = (sample * slabs.pixels + pixel) * channels;
-            for (Index c = 0; c < channels; c += lanes<T>) {
-                const Index count = std::min(lanes<T>, channels - c);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
                 cpu::Vector<T> g = cpu::load_some(dy.data() + row + c, count);
-                if (relu) {
+                if constexpr (act) {
                     g = cpu::load_some(y.data() + row + c, count) > cpu::Vector<T>{} ? g : cpu::Vector<T>{};
                     dshortcut.put(g, row + c, count);
                 }
-                if (sample < 0) continue;
-                const cpu::Vector<T> scaled = branch_scale * g;
-                if (!same) dbranch.put(scaled, branch_row + c, count);
-                if (gathers) {
-                    row_sums->add(scaled, cpu::load_some(z + branch_row + c, count), c, count);
+                if constexpr (joins) {
+                    const cpu::Vector<T> scaled = branch_scale * g;
+                    if constexpr (!one_tensor) dbranch.put(scaled, branch_row + c, count);
+                    if (row_sums != nullptr) {
+                        row_sums->add(scaled, cpu::load_some(z + branch_row + c, count), c, count);
+                    }
                 }
-            }
+            });
         }
+    };
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = branch_sample_of(branch_sample, n);
+        const bool joins = sample >= 0;
+        std::optional<cpu::RowSums<T>> row_sums;
+        if (before != nullptr && joins) {
+            T* part = partial.data() + slabs.piece(n, first) * 2 * channels;
+            row_sums.emplace(before->y, before->mean, part, part + channels);
+        }
+        cpu::with_constants(
+            [&](auto constants) { run(n, sample, first, last, row_sums ? &*row_sums : nullptr, constants); }, joins,
+            same, relu);
     });
     if (sums != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
     return gradient;
@@ -245,12 +256,11 @@ template <cpu::Vectorized T>
         const Index from = n * slabs.size() + first * slabs.channels;
         const Index count = (last - first) * slabs.channels;
         const Index b_from = sample * slabs.size() + first * slabs.channels;
-        for (Index i = 0; i < count; i += cpu::lanes<T>) {
-            const Index some = std::min(cpu::lanes<T>, count - i);
+        cpu::for_each_vector<T>(count, [&](Index i, auto some) {
             cpu::Vector<T> value = cpu::load_some(a.data() + from + i, some);
             if (sample >= 0) value += cpu::load_some(b.data() + b_from + i, some);
             target.put(value, from + i, some);
-        }
+        });
     });
     return y;
 }

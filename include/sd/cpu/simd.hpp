@@ -146,6 +146,33 @@ template <class VectorType>
 #endif
 }
 
+/// Calls use(first, count) for every vector of `size` elements. The counts of whole vectors are known to the compiler,
+/// which then leaves out what only the last one needs.
+template <class T, class Use>
+[[gnu::always_inline]] inline void for_each_vector(Index size, const Use& use) {
+    Index first = 0;
+    for (; first + lanes<T> <= size; first += lanes<T>) use(first, std::integral_constant<Index, lanes<T>>());
+    if (first < size) use(first, size - first);
+}
+
+/// Conditions that the compiler knows.
+template <bool... values>
+struct Constants {};
+
+/// Calls use(Constants<...>()) with what the conditions are: a loop then has no branch on what holds all through it.
+template <bool... known, class Use>
+void with_constants(const Use& use) {
+    use(Constants<known...>());
+}
+template <bool... known, class Use, class... Conditions>
+void with_constants(const Use& use, bool condition, Conditions... conditions) {
+    if (condition) {
+        with_constants<known..., true>(use, conditions...);
+    } else {
+        with_constants<known..., false>(use, conditions...);
+    }
+}
+
 /// Asks for the cache line at an address, which may lie anywhere.
 [[gnu::always_inline]] inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 2); }
 

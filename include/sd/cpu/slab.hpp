@@ -78,11 +78,10 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
     const Index after =
         std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
     const Index step = source.element(0, 0, slab.column_step);
-    for (Index k = 0; k < slab.channels; k += lanes<T>, target += slab.plane<T>()) {
+    for_each_vector<T>(slab.channels, [&](Index k, auto count) {
         const Index channel = slab.first_channel + k;
-        const Index count = std::min(lanes<T>, slab.channels - k);
         source.with_channels(channel, count, [&](const auto& value_at) {
-            T* to = target;
+            T* to = target + k / lanes<T> * slab.plane<T>();
             const auto zeros = [&](Index pixels) {
                 for (Index i = 0; i < pixels; ++i, to += lanes<T>) store<T>(Vector<T>{}, to);
             };
@@ -101,7 +100,7 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
                 zeros(slab.columns - after);
             }
         });
-    }
+    });
 }
 
 }  // namespace cpu

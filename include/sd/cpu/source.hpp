@@ -48,9 +48,10 @@ public:
     void prefetch_line(Index element) const { prefetch(raw_ + element); }
 
     /// Calls use(value_at), where value_at(element) gives the values of channels [channel, channel + count), at most a
-    /// vector, of the pixel whose `channel` stands at the element. What the channels share is loaded here, once.
-    template <class Use>
-    void with_channels(Index channel, Index count, const Use& use) const {
+    /// vector, of the pixel whose `channel` stands at the element. What the channels share is loaded here, once. The
+    /// count is a constant where it is known.
+    template <class Count, class Use>
+    void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
         if (scale_ == nullptr && !relu_) {
             use([=](Index element) { return load_some(raw + element, count); });
@@ -99,8 +100,8 @@ public:
         if (z_ != nullptr) prefetch(z_ + element);
     }
 
-    template <class Use>
-    void with_channels(Index channel, Index count, const Use& use) const {
+    template <class Count, class Use>
+    void with_channels(Index channel, Count count, const Use& use) const {
         const T* dy = dy_;
         const T* z = z_;
         if (z == nullptr) {
