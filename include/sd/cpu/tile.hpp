@@ -14,6 +14,7 @@
 
 #include "sd/cpu/simd.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -75,23 +76,30 @@ struct TileShape {
 /// The tiles of convolutions. All sums, a row of weights and one broadcast fit the registers.
 inline constexpr std::array<TileShape, 6> tile_shapes =
     vector_registers == 32 ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
-                           : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {4, 2}, {8, 1}, {12, 1}, {7, 1}}};
+                           : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {5, 2}, {4, 3}, {4, 2}, {8, 1}}};
 
-/// The tile that computes rows of `width` points and `columns` columns in the fewest cycles, by estimate: a multiply-add
-/// each, and what the loads of broadcasts (nearest cache) and of weights (second-level cache) add to it.
+/// What a step of the depth takes, in the time of one multiply-add. With 32 registers a core has one 512-bit unit, and
+/// loads of broadcasts (nearest cache) and of weights (second-level cache) add a part; with 16 it has two units, which
+/// loads, as many at a time, can keep waiting.
+[[nodiscard]] constexpr double step_cost(const TileShape& tile) {
+    const auto points = static_cast<double>(tile.points);
+    const auto vectors = static_cast<double>(tile.vectors);
+    return vector_registers == 32 ? points * vectors + 0.1 * points + 0.5 * vectors + 1.5
+                                  : std::max(points * vectors, 1.1 * (points + vectors)) + 0.4;
+}
+
+/// The tile that computes rows of `width` points and `columns` columns in the least time, by estimate.
 template <class T>
 [[nodiscard]] std::size_t choose_tile(Index width, Index columns) {
     std::size_t best = 0;
     double least = 0;
     for (std::size_t i = 0; i < tile_shapes.size(); ++i) {
         const auto [points, vectors] = tile_shapes[i];
-        const double step = static_cast<double>(points * vectors) + 0.1 * static_cast<double>(points) +
-                            0.5 * static_cast<double>(vectors) + 1.5;
-        const double cycles =
-            step * static_cast<double>(quotient_up(width, points) * quotient_up(columns, vectors * lanes<T>));
-        if (i == 0 || cycles < least) {
+        const double cost = step_cost(tile_shapes[i]) *
+                            static_cast<double>(quotient_up(width, points) * quotient_up(columns, vectors * lanes<T>));
+        if (i == 0 || cost < least) {
             best = i;
-            least = cycles;
+            least = cost;
         }
     }
     return best;
@@ -149,7 +157,7 @@ void multiply_tile(const TileOperands<T>& operands, T* sums, bool accumulate) {
     const T* point = operands.point;
     for (Index first = 0; first < operands.channels; first += lanes<T>, point += operands.plane) {
         const Index depth = std::min(lanes<T>, operands.channels - first);
-        prefetch_points<points>(point + operands.plane);
+        if constexpr (vectors > 1) prefetch_points<points>(point + operands.plane);  // else loads are what binds
         for (Index tap = 0; tap < operands.taps; ++tap, weights += depth * width) {
             multiply_add<points, vectors>(sum, depth, point + operands.tap_offsets[tap], point_stride, constant<1>,
                                           weights, constant<width>, constant<lanes<T>>);
