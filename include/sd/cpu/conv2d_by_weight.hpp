@@ -59,9 +59,9 @@ public:
         Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
         Tensor<T> dy_slabs = Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
-        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
+        parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
-            run_task(group, t, sums, x_slabs.data() + thread * x_slabs.extent(1),
+            run_task(group, tasks_.task(t, side_.plan.out(), width_), sums, x_slabs.data() + thread * x_slabs.extent(1),
                      dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
         });
         add_spans(sums);
@@ -82,49 +82,40 @@ private:
         return piece.slab(plain_, group * side_.plan.out() + first_channel, channels);
     }
 
-    void run_task(Index group, Index t, Tensor<T>& sums, T* packed_x, T* packed_dy, Index* offsets) const {
-        const Index span = t / tasks_.panel_groups;
-        const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
-        const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
-        T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
-        const Index first_channel = first_panel * width_;
-        const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
-        const Index last_piece = std::min(pieces_, (span + 1) * tasks_.pieces_each);
-        for (Index p = span * tasks_.pieces_each; p < last_piece; ++p) {
+    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, T* packed_x, T* packed_dy,
+                  Index* offsets) const {
+        for (Index p = task.first_piece; p < task.last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
             const SlabShape x_slab = x_slab_of(piece, group);
-            const SlabShape dy_slab = dy_slab_of(piece, group, first_channel, channels);
+            const SlabShape dy_slab = dy_slab_of(piece, group, task.first_channel, task.channels);
             pack_slab<T>(x_, x_slab, packed_x);
             pack_slab<T>(dy_, dy_slab, packed_dy);
-            const Piece next = p + 1 < last_piece ? cut_.piece(side_.lattice, p + 1) : piece;
-            const Index panels = p + 1 < last_piece ? last_panel - first_panel : 0;
-            const Index calls = taps_ * quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), panels * calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, first_channel, channels),
-                                                        panels * calls);
+            const bool has_next = p + 1 < task.last_piece;
+            const Piece next = has_next ? cut_.piece(side_.lattice, p + 1) : piece;
+            const Index calls = !has_next ? 0
+                                          : quotient_up(task.channels, width_) * taps_ *
+                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
+            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
+            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
+                                                        calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
-            for (Index panel = first_panel; panel < last_panel; ++panel) {
-                const Index block = (panel - first_panel) * vectors_;
-                const Index vectors = std::min(vectors_, dy_slab.template blocks<T>() - block);
-                const auto run = find_run_outer<T>(vectors, slab_column_step(side_.lattice));
-                run({.x = packed_x,
-                     .x_columns = x_slab.columns,
-                     .x_plane = x_slab.template plane<T>(),
-                     .x_channels = side_.depth,
-                     .row_step = slab_row_step(side_.lattice),
-                     .point_step = slab_column_step(side_.lattice),
-                     .dy = packed_dy + block * dy_slab.template plane<T>(),
-                     .dy_plane = dy_slab.template plane<T>(),
-                     .dy_tap = 0,
-                     .rows = piece.rows,
-                     .width = piece.width,
-                     .tap_offsets = offsets,
-                     .taps = taps_,
-                     .sums = task_sums + (panel - first_panel) * sums_of_panel_,
-                     .columns = width_,
-                     .accumulate = p > span * tasks_.pieces_each},
-                    x_ahead, dy_ahead);
-            }
+            run_panels<T>({.x = packed_x,
+                           .x_columns = x_slab.columns,
+                           .x_plane = x_slab.template plane<T>(),
+                           .x_channels = side_.depth,
+                           .row_step = slab_row_step(side_.lattice),
+                           .point_step = slab_column_step(side_.lattice),
+                           .dy = packed_dy,
+                           .dy_plane = dy_slab.template plane<T>(),
+                           .dy_tap = 0,
+                           .rows = piece.rows,
+                           .width = piece.width,
+                           .tap_offsets = offsets,
+                           .taps = taps_,
+                           .sums = sums.data() + task.panel * sums_of_panel_,
+                           .columns = width_,
+                           .accumulate = p > task.first_piece},
+                          task.channels, sums_of_panel_, x_ahead, dy_ahead);
         }
     }
 

@@ -97,6 +97,19 @@ template <class T>
     return table[static_cast<std::size_t>(vectors - 1)][static_cast<std::size_t>(step <= 2 ? step : 0)];
 }
 
+/// The outer products of all panels that `channels` channels of dy make; `task` begins with the first one, and a panel has
+/// `panel_size` sums.
+template <class T>
+void run_panels(OuterTask<T> task, Index channels, Index panel_size, SlabPrefetch<T, PendingSource<T>>& x_ahead,
+                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
+    for (Index first = 0; first < channels; first += task.columns) {
+        const Index vectors = quotient_up(std::min(task.columns, channels - first), lanes<T>);
+        find_run_outer<T>(vectors, task.point_step)(task, x_ahead, dy_ahead);
+        task.dy += task.columns / lanes<T> * task.dy_plane;
+        task.sums += panel_size;
+    }
+}
+
 /// Adds all spans of sums (spans, panels, sums of a panel) to the first one, in order.
 template <class T>
 void add_spans(Tensor<T>& sums) {
@@ -110,20 +123,41 @@ void add_spans(Tensor<T>& sums) {
     });
 }
 
-/// How a by-weight product is cut: spans of pieces by groups of panels.
+/// How a by-weight product is cut into tasks: spans of pieces by groups of panels.
 struct OuterCut {
     Index panels, panel_groups, panels_each, spans, pieces_each;
 
-    OuterCut(Index all_panels, Index sums_of_panel, Index pieces) : panels(all_panels) {
+    /// What a task computes: pieces [first_piece, last_piece) of the batch by channels [first_channel, first_channel +
+    /// channels) of dy. Its sums begin with panel `panel`, counted over all spans.
+    struct Task {
+        Index first_piece, last_piece, first_channel, channels, panel;
+    };
+
+    OuterCut(Index all_panels, Index sums_of_panel, Index all_pieces) : panels(all_panels), pieces_(all_pieces) {
         constexpr Index most_sums = Index{1} << 21;  // elements of all spans together
         constexpr Index most_spans = 16;             // small weights: as many threads can take part
         constexpr Index groups = 8;                  // large ones: every group of panels packs all of x again
-        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(most_spans, pieces));
-        pieces_each = quotient_up(pieces, spans);
-        spans = quotient_up(pieces, pieces_each);
+        spans = std::clamp<Index>(most_sums / (panels * sums_of_panel), 1, std::min(most_spans, pieces_));
+        pieces_each = quotient_up(pieces_, spans);
+        spans = quotient_up(pieces_, pieces_each);
         panels_each = std::max<Index>(1, panels / quotient_up(groups, spans));
         panel_groups = quotient_up(panels, panels_each);
     }
+
+    [[nodiscard]] Index tasks() const { return spans * panel_groups; }
+    /// A task of a dy of so many channels, in panels of `width`.
+    [[nodiscard]] Task task(Index number, Index channels, Index width) const {
+        const Index span = number / panel_groups;
+        const Index panel = number % panel_groups * panels_each;
+        return {.first_piece = span * pieces_each,
+                .last_piece = std::min(pieces_, (span + 1) * pieces_each),
+                .first_channel = panel * width,
+                .channels = std::min(channels, (panel + panels_each) * width) - panel * width,
+                .panel = span * panels + panel};
+    }
+
+private:
+    Index pieces_;
 };
 
 }  // namespace cpu

@@ -44,9 +44,9 @@ public:
                                      dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<T>(0))});
         Tensor<T> x_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
         Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
-        parallel_for(tasks_.spans * tasks_.panel_groups, [&](Index t) {
+        parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
-            run_task(group, t, sums,
+            run_task(group, tasks_.task(t, side_.plan.out(), width_), sums,
                      {slabs.data() + thread * slabs.extent(1),
                       WinogradTiles<T>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
                       WinogradTiles<T>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
@@ -86,18 +86,14 @@ private:
                 .channels = channels};
     }
 
-    void run_task(Index group, Index t, Tensor<T>& sums, const Memory& memory) const {
-        const Index span = t / tasks_.panel_groups;
-        const Index first_panel = t % tasks_.panel_groups * tasks_.panels_each;
-        const Index last_panel = std::min(tasks_.panels, first_panel + tasks_.panels_each);
-        T* task_sums = sums.data() + (span * tasks_.panels + first_panel) * sums_of_panel_;
-        const Index first_channel = first_panel * width_;
-        const Index channels = std::min(side_.plan.out(), last_panel * width_) - first_channel;
-        const Index end = std::min(all_rows_, (span + 1) * tasks_.pieces_each * rows_each_);
+    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, const Memory& memory) const {
+        const Index first_channel = task.first_channel;
+        const Index channels = task.channels;
         Index x_positions[winograd_positions];
         for (Index p = 0; p < winograd_positions; ++p) x_positions[p] = p * memory.x.position;
 
-        const Index begin = span * tasks_.pieces_each * rows_each_;
+        const Index begin = task.first_piece * rows_each_;
+        const Index end = std::min(all_rows_, task.last_piece * rows_each_);
         for (Index row = begin; row < end; row += rows_each_) {
             const Index last_row = std::min(end, row + rows_each_);
             transform_rows(group, row, last_row, first_channel, channels, memory);
@@ -107,33 +103,29 @@ private:
             const Index next_sample = next / cut_.tile_rows;
             const Index next_row = next % cut_.tile_rows;
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
-            const Index calls = has_next ? (last_panel - first_panel) * winograd_positions *
-                                               quotient_up(side_.depth, outer_rows<T, most_outer_vectors>)
-                                         : 0;
+            const Index calls = !has_next ? 0
+                                          : quotient_up(channels, width_) * winograd_positions *
+                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
             SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
             SlabPrefetch<T, GradientSource<T>> dy_ahead(
                 dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
-            for (Index panel = first_panel; panel < last_panel; ++panel) {
-                const Index block = (panel - first_panel) * vectors_;
-                const Index vectors = std::min(vectors_, quotient_up(channels, lanes<T>) - block);
-                find_run_outer<T>(vectors, 1)({.x = memory.x.data,
-                                               .x_columns = 0,
-                                               .x_plane = memory.x.plane,
-                                               .x_channels = side_.depth,
-                                               .row_step = 0,
-                                               .point_step = 1,
-                                               .dy = memory.dy.data + block * memory.dy.plane,
-                                               .dy_plane = memory.dy.plane,
-                                               .dy_tap = memory.dy.position,
-                                               .rows = 1,
-                                               .width = (last_row - row) * cut_.tile_columns,
-                                               .tap_offsets = x_positions,
-                                               .taps = winograd_positions,
-                                               .sums = task_sums + (panel - first_panel) * sums_of_panel_,
-                                               .columns = width_,
-                                               .accumulate = row > begin},
-                                              x_ahead, dy_ahead);
-            }
+            run_panels<T>({.x = memory.x.data,
+                           .x_columns = 0,
+                           .x_plane = memory.x.plane,
+                           .x_channels = side_.depth,
+                           .row_step = 0,
+                           .point_step = 1,
+                           .dy = memory.dy.data,
+                           .dy_plane = memory.dy.plane,
+                           .dy_tap = memory.dy.position,
+                           .rows = 1,
+                           .width = (last_row - row) * cut_.tile_columns,
+                           .tap_offsets = x_positions,
+                           .taps = winograd_positions,
+                           .sums = sums.data() + task.panel * sums_of_panel_,
+                           .columns = width_,
+                           .accumulate = row > begin},
+                          channels, sums_of_panel_, x_ahead, dy_ahead);
         }
     }
 
