@@ -65,6 +65,17 @@ template <cpu::Vectorized T>
 
 namespace cpu {
 
+/// Adds to the sums of batch norm's backward what one vector of channels of a pixel has: the gradient dy by act(scale z +
+/// shift), and z. `dweight` still lacks the factor inverse_std.
+template <class T>
+[[gnu::always_inline]] inline void add_to_sums(const Vector<T>& dy, const Vector<T>& z, const Vector<T>& scale,
+                                               const Vector<T>& shift, const Vector<T>& center, bool relu,
+                                               Vector<T>& dweight, Vector<T>& dbias) {
+    const Vector<T> g = !relu ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
+    dbias += g;
+    dweight += g * (z - center);
+}
+
 /// The two sums of batch norm's backward over some rows of pixels, a vector of channels at a time. y is batch norm's
 /// output with z as raw values.
 template <class T>
@@ -84,10 +95,12 @@ public:
 
     /// Takes in the gradient by y and the value of z at `count` channels from c on.
     [[gnu::always_inline]] void add(const Vector<T>& dy, const Vector<T>& z, Index c, Index count) {
-        Vector<T> g = dy;
-        if (relu_) g = load_some(scale_ + c, count) * z + load_some(shift_ + c, count) > Vector<T>{} ? dy : Vector<T>{};
-        store_some<T>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
-        store_some<T>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
+        Vector<T> dweight = load_some(dweight_ + c, count);
+        Vector<T> dbias = load_some(dbias_ + c, count);
+        add_to_sums<T>(dy, z, load_some(scale_ + c, count), load_some(shift_ + c, count), load_some(center_ + c, count),
+                       relu_, dweight, dbias);
+        store_some<T>(dweight, dweight_ + c, count);
+        store_some<T>(dbias, dbias_ + c, count);
     }
 
 private:

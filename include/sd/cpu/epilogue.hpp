@@ -13,6 +13,7 @@
 #include "sd/core/moments.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/pending_gradient.hpp"
+#include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/target.hpp"
 
 #include <algorithm>
@@ -237,9 +238,7 @@ public:
                     const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
                     epilogue_.target_.put(dy, tile.at(r, c), count);
-                    const Vector<T> g = !epilogue_.relu_ ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
-                    dbias += g;
-                    dweight += g * (z - center);
+                    add_to_sums<T>(dy, z, scale, shift, center, epilogue_.relu_, dweight, dbias);
                 }
                 store<T>(dweight, dweight_ + column);
                 store<T>(dbias, dbias_ + column);
