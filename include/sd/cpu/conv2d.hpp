@@ -23,7 +23,7 @@ template <class T, class Source, class Epilogue>
 void run_product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
                  const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
                  Epilogue& epilogue) {
-    if (suits_winograd(lattice, map)) {
+    if (suits_winograd(lattice, map, least_winograd_channels)) {
         WinogradProduct<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
                                              epilogue)
             .run();

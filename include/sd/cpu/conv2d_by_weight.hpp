@@ -148,7 +148,7 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    if (cpu::suits_winograd(side.lattice, side.weights(0))) {
+    if (cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight)) {
         run(cpu::WinogradOuterProduct<T>(side, dy_of_lattice));
     } else {
         run(cpu::OuterProduct<T>(side, dy_of_lattice));

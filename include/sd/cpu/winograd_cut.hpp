@@ -40,9 +40,12 @@ struct WinogradCut {
     }
 };
 
+/// Channels on both sides from which on Winograd's tiles were seen to be quicker, writing pixels and writing weights.
+inline constexpr Index least_winograd_channels = 8;
+inline constexpr Index least_winograd_channels_by_weight = vector_registers == 32 ? 8 : 24;
+
 /// Whether the points of a lattice can be computed by Winograd's tiles, and are sooner so.
-[[nodiscard]] inline bool suits_winograd(const Lattice& lattice, const WeightMap& map) {
-    constexpr Index least_channels = 8;
+[[nodiscard]] inline bool suits_winograd(const Lattice& lattice, const WeightMap& map, Index least_channels) {
     return lattice.taps.size() == 9 && lattice.step == 1 && lattice.row_step == 1 && lattice.column_step == 1 &&
            lattice.last_row() - lattice.first_row() == 2 && lattice.last_column() - lattice.first_column() == 2 &&
            map.depth_count() >= least_channels && map.column_count() >= least_channels && lattice.height > 1 &&
