@@ -18,24 +18,38 @@ using reference::conv2d_forward;
 
 namespace cpu {
 
-/// Writes the points of a lattice by whichever product suits.
-template <class T, class Source, class Epilogue>
-void run_product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                 const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
-                 Epilogue& epilogue) {
-    if (suits_winograd(lattice, map, least_winograd_channels)) {
-        WinogradProduct<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
-                                             epilogue)
-            .run();
+/// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads channels
+/// [g depth, (g + 1) depth) of the source by weights_of(g) and writes as many columns as `columns` says.
+template <class T, class Source, class Epilogue, class WeightsOf>
+void run_groups(const Source& source, const Lattice& lattice, Index depth, Index columns, const Tensor<T>& weight,
+                const WeightsOf& weights_of, const T* factors, const Shape& target, PooledVector<Epilogue>& epilogues) {
+    const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
+        products.reserve(epilogues.size());
+        for (Epilogue& epilogue : epilogues) {
+            const Index group = static_cast<Index>(products.size());
+            products.emplace_back(source, lattice, group * depth, group * columns, weight, weights_of(group),
+                                  factors == nullptr ? nullptr : factors + group * columns, target, epilogue);
+        }
+        run_products(products);
+    };
+    if (suits_winograd(lattice, weights_of(0), least_winograd_channels)) {
+        run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
     } else {
-        Product<T, Source, Epilogue>(source, lattice, first_channel, first_column, weight, map, factors, target,
-                                     epilogue)
-            .run();
+        run(PooledVector<Product<T, Source, Epilogue>>());
     }
 }
 
-/// Runs the products of all merged groups of a forward pass. epilogue_of(target, first channel, channels) makes a
-/// group's epilogue, finish(epilogue, first channel) takes what it gathered.
+/// The epilogues of all groups, made by epilogue_of(first channel, channels), which may not move.
+template <class EpilogueOf>
+[[nodiscard]] auto epilogues_of(Index groups, Index channels, const EpilogueOf& epilogue_of) {
+    PooledVector<decltype(epilogue_of(Index{}, channels))> epilogues;
+    epilogues.reserve(static_cast<std::size_t>(groups));
+    for (Index group = 0; group < groups; ++group) epilogues.push_back(epilogue_of(group * channels, channels));
+    return epilogues;
+}
+
+/// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
+/// channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
 [[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<T>& weight, const Conv2dGeometry& geometry,
                                 const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
@@ -43,13 +57,13 @@ template <class T, class EpilogueOf, class Finish>
     if (y.size() == 0) return y;
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
-    const PendingSource<T> source(side.x, side.x_view);
-    for (Index group = 0; group < plan.count; ++group) {
-        const Index first = group * plan.out();
-        auto epilogue = epilogue_of(y, first, plan.out());
-        run_product<T>(source, side.lattice, group * plan.in(), first, weight, side.weights(group),
-                       factors == nullptr ? nullptr : factors + first, side.y_shape, epilogue);
-        finish(epilogue, first);
+    auto epilogues = epilogues_of(plan.count, plan.out(),
+                                  [&](Index first, Index channels) { return epilogue_of(y, first, channels); });
+    run_groups<T>(
+        PendingSource<T>(side.x, side.x_view), side.lattice, plan.in(), plan.out(), weight,
+        [&](Index group) { return side.weights(group); }, factors, side.y_shape, epilogues);
+    for (std::size_t group = 0; group < epilogues.size(); ++group) {
+        finish(epilogues[group], static_cast<Index>(group) * plan.out());
     }
     return y;
 }
@@ -66,7 +80,7 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     if (moments == nullptr) {
         return cpu::forward<T>(
-            x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index) { return cpu::Store<T>(y); },
+            x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
             [](const auto&, Index) {});
     }
     const Shape channels{geometry.out_channels};
@@ -131,20 +145,27 @@ template <cpu::Vectorized T>
     }
     const cpu::GradientSource<T> source(gradient);
     for (const cpu::Lattice& lattice : lattices) {
-        for (Index group = 0; group < plan.count; ++group) {
-            const Index first = group * plan.in();
-            const cpu::WeightMap map{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
-                                     plan.positions};
-            const auto run = [&](auto epilogue) {
-                cpu::run_product<T>(source, lattice, group * plan.out(), first, weight, map,
-                                    static_cast<const T*>(nullptr), target, epilogue);
-                if constexpr (requires { epilogue.merge(first, *sums); }) epilogue.merge(first, *sums);
-            };
-            if (before != nullptr) {
-                run(cpu::StoreWithSums<T>(dx, *before, first, plan.in()));
-            } else {
-                run(cpu::Store<T>(dx));
+        const auto weights_of = [&](Index group) {
+            return cpu::WeightMap{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
+                                  plan.positions};
+        };
+        const auto run = [&](auto epilogues) {
+            cpu::run_groups<T>(source, lattice, plan.out(), plan.in(), weight, weights_of,
+                               static_cast<const T*>(nullptr), target, epilogues);
+            return epilogues;
+        };
+        if (before != nullptr) {
+            auto epilogues = run(cpu::epilogues_of(plan.count, plan.in(), [&](Index first, Index channels) {
+                return cpu::StoreWithSums<T>(dx, *before, first, channels);
+            }));
+            Index first = 0;
+            for (auto& epilogue : epilogues) {
+                epilogue.merge(first, *sums);
+                first += plan.in();
             }
+        } else {
+            run(cpu::epilogues_of(plan.count, plan.in(),
+                                  [&](Index, Index channels) { return cpu::Store<T>(dx, channels); }));
         }
     }
     return dx;

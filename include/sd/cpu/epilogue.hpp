@@ -51,7 +51,8 @@ template <class T>
 template <class T>
 class Store {
 public:
-    explicit Store(Tensor<T>& target) : target_(target) {}
+    /// Of so many columns.
+    Store(Tensor<T>& target, Index columns) : target_(target, columns) {}
 
     void reserve(Index) {}
 
@@ -77,7 +78,7 @@ class StoreActivated {
 public:
     /// value = sum + shift, with a ReLU if asked for; shift (columns).
     StoreActivated(Tensor<T>& target, const T* shift, Index columns, bool relu)
-        : target_(target), shift_(padded(shift, columns)), relu_(relu) {}
+        : target_(target, columns), shift_(padded(shift, columns)), relu_(relu) {}
 
     void reserve(Index) {}
 
@@ -124,7 +125,7 @@ private:
 template <class T>
 class StoreWithMoments {
 public:
-    StoreWithMoments(Tensor<T>& target, Index columns) : target_(target), moments_(columns) {}
+    StoreWithMoments(Tensor<T>& target, Index columns) : target_(target, columns), moments_(columns) {}
 
     void reserve(Index tasks) {
         moments_.reserve(tasks);
@@ -210,7 +211,7 @@ public:
     /// The columns are the channels [first_channel, first_channel + columns) of `pass`.y, whose elements lie as the
     /// target's do.
     StoreWithSums(Tensor<T>& target, const BatchNormPass<T>& pass, Index first_channel, Index columns)
-        : target_(target),
+        : target_(target, columns),
           z_(pass.y.raw.data()),
           relu_(pass.y.relu),
           scale_(padded(pass.y.scale.data() + first_channel, columns)),

@@ -1,6 +1,6 @@
 // The product that forward and by-input share: it reads slabs of one image and writes pixels of another.
 //
-//     for each piece (a sample, some rows of the lattice):                         in parallel
+//     for each piece (a sample, some rows of the lattice), for each group:         in parallel over pieces
 //         for each chunk of the depth (channels to read):                          one chunk wherever that is enough
 //             pack the slab that the points read                                   second-level cache, once
 //             for each panel of columns (vectors of channels to write):
@@ -19,6 +19,9 @@
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 
+#include <algorithm>
+#include <limits>
+
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -32,7 +35,16 @@ template <class T>
     return std::max(lanes<T>, round_up(quotient_up(channels, chunks), lanes<T>));
 }
 
-/// Writes the points of a lattice.
+/// The most pixels of a piece at which `channels` of all channels of a source are read: groups take turns at a piece,
+/// whose pixels, read and written, then stay in the second-level cache. No limit without groups.
+template <class T>
+[[nodiscard]] Index shared_pixels(Index source_channels, Index channels, Index target_channels) {
+    if (channels == source_channels) return std::numeric_limits<Index>::max();
+    constexpr Index elements = Index{640} * 1024 / static_cast<Index>(sizeof(T));
+    return std::max<Index>(1, elements / (source_channels + target_channels));
+}
+
+/// Writes the points of a lattice, piece by piece.
 template <class T, class Source, class Epilogue>
 class Product {
 public:
@@ -56,30 +68,16 @@ public:
           multiply_(find_multiply_tile<T>(shape_, slab_column_step(lattice))),
           chunk_(chunk_channels<T>(channels_, std::max<Index>(taps_, 1), width_)),
           chunks_(std::max<Index>(1, quotient_up(channels_, chunk_))),
-          cut_(Cut::of(lattice, source.extents().samples, slab_pixels<T>(chunk_), points_)),
+          cut_(Cut::of(
+              lattice, source.extents().samples,
+              std::min(slab_pixels<T>(chunk_), shared_pixels<T>(source.extents().channels, channels_, target[3])),
+              points_)),
           weights_(pack_panels(weight, map, width_, factors)) {}
 
-    void run() {
-        const Index pieces = source_.extents().samples * cut_.pieces_of_sample();
-        epilogue_.reserve(pieces);
-        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        const Index tiles =
-            chunks_ == 1 ? 1 : cut_.rows_each * quotient_up(cut_.columns_each, points_) * quotient_up(columns_, width_);
-        Tensor<T> slabs = Tensor<T>::empty({num_threads(), slab_size(largest)});
-        Tensor<T> sums = Tensor<T>::empty({num_threads(), tiles * points_ * width_});
-        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
-        parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
-            const Index thread = thread_index();
-            const Memory memory{slabs.data() + thread * slabs.extent(1), sums.data() + thread * sums.extent(1),
-                                offsets.data() + thread * taps_};
-            for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
-            stream_fence();
-        });
-    }
-
-private:
-    /// Of consecutive pieces, each taken by one thread at a time.
-    static constexpr Index ranges = 64;
+    /// Of the batch.
+    [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample(); }
+    /// To be called before any piece.
+    void reserve() { epilogue_.reserve(pieces()); }
 
     /// A thread's own.
     struct Memory {
@@ -87,21 +85,34 @@ private:
         T* sums;
         Index* tap_offsets;
     };
+    /// The memory of all threads, for any product of the same extents.
+    class Workspace {
+    public:
+        explicit Workspace(const Product& product)
+            : slabs_(Tensor<T>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<T>::empty({num_threads(), product.sums_size()})),
+              offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
+        [[nodiscard]] Memory of(Index thread) {
+            return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1)};
+        }
 
-    [[nodiscard]] SlabShape slab_of(const Piece& piece, Index chunk) const {
-        const Index first = chunk * chunk_;
-        return piece.slab(lattice_, first_channel_ + first, std::min(chunk_, channels_ - first));
-    }
-    [[nodiscard]] Index slab_size(const Piece& piece) const {
-        return slab_of(piece, 0).template size<T>(points_ * slab_column_step(lattice_));
+    private:
+        Tensor<T> slabs_, sums_;
+        Tensor<Index> offsets_;
+    };
+
+    /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks, whose
+    /// slabs are not read at once.
+    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
+                chunks_ == 1 ? tiles_of(largest) * products : 0};
     }
 
-    void run_piece(Index number, bool has_next, const Memory& memory) {
+    /// Writes the points of a piece.
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
         const Piece piece = cut_.piece(lattice_, number);
-        const Index row_tiles = quotient_up(piece.width, points_);
-        const Index tiles = piece.rows * row_tiles * quotient_up(columns_, width_);
-        const Piece next = has_next ? cut_.piece(lattice_, number + 1) : piece;
-        SlabPrefetch<T, Source> ahead(source_, slab_of(next, 0), has_next && chunks_ == 1 ? tiles : 0);
         typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
             const SlabShape shape = slab_of(piece, chunk);
@@ -132,6 +143,24 @@ private:
         }
     }
 
+private:
+    [[nodiscard]] SlabShape slab_of(const Piece& piece, Index chunk) const {
+        const Index first = chunk * chunk_;
+        return piece.slab(lattice_, first_channel_ + first, std::min(chunk_, channels_ - first));
+    }
+    [[nodiscard]] Index slab_size() const {
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        return slab_of(largest, 0).template size<T>(points_ * slab_column_step(lattice_));
+    }
+    [[nodiscard]] Index tiles_of(const Piece& piece) const {
+        return piece.rows * quotient_up(piece.width, points_) * quotient_up(columns_, width_);
+    }
+    /// Of one tile, or of all that wait for the next chunk.
+    [[nodiscard]] Index sums_size() const {
+        const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
+        return (chunks_ == 1 ? 1 : tiles_of(largest)) * points_ * width_;
+    }
+
     [[nodiscard]] TileResult<T> result(const Piece& piece, Index i, Index j, Index c, const T* sums) const {
         const Index row = lattice_.row + (piece.first_row + i) * lattice_.step;
         const Index column = lattice_.column + (piece.first_column + j) * lattice_.step;
@@ -156,6 +185,24 @@ private:
     Cut cut_;
     Tensor<T> weights_;
 };
+
+/// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over pieces,
+/// a group after the other at each.
+template <class SomeProduct>
+void run_products(PooledVector<SomeProduct>& products) {
+    constexpr Index ranges = 64;  // of consecutive pieces, each taken by one thread at a time
+    for (SomeProduct& product : products) product.reserve();
+    const SomeProduct& any = products.front();
+    typename SomeProduct::Workspace workspace(any);
+    parallel_ranges(any.pieces(), quotient_up(any.pieces(), ranges), [&](Index first, Index last) {
+        const auto memory = workspace.of(thread_index());
+        for (Index p = first; p < last; ++p) {
+            auto ahead = any.ask_for(std::min(p + 1, last - 1), p + 1 < last ? static_cast<Index>(products.size()) : 0);
+            for (SomeProduct& product : products) product.run_piece(p, memory, ahead);
+        }
+        stream_fence();
+    });
+}
 
 }  // namespace cpu
 

@@ -15,10 +15,16 @@ inline constexpr Index streamed_bytes = Index{24} << 20;
 template <class T>
 class Target {
 public:
-    explicit Target(Tensor<T>& target)
+    /// All channels are written together.
+    explicit Target(Tensor<T>& target) : Target(target, target.extent(target.rank() - 1)) {}
+    /// `channels` of the last dimension are written together. Those of a group may be half a line of the cache, which
+    /// past the caches would cost more than a whole one.
+    Target(Tensor<T>& target, Index channels)
         : data_(target.data()),
-          streamed_(target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-                    target.extent(target.rank() - 1) % lanes<T> == 0) {}
+          streamed_(
+              target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+              target.extent(target.rank() - 1) % lanes<T> == 0 &&
+              (channels == target.extent(target.rank() - 1) || channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
 
     /// Stores the first `count` lanes at an element.
     [[gnu::always_inline]] void put(const Vector<T>& values, Index element, Index count) const {

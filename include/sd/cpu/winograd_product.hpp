@@ -1,6 +1,6 @@
 // The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
 //
-//     for each piece (a sample, some rows of 2x2 tiles):                           in parallel
+//     for each piece (a sample, some rows of 2x2 tiles), for each group:           in parallel over pieces
 //         pack the slab that the tiles read, transform it                          second-level cache, once
 //         for each panel of columns:
 //             for some tiles together:
@@ -10,6 +10,7 @@
 
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/lattice.hpp"
+#include "sd/cpu/product.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
@@ -64,7 +65,9 @@ public:
           columns_(map.column_count()),
           target_(target),
           epilogue_(epilogue),
-          cut_(WinogradCut::of(lattice, tiles_of_piece(channels_))),
+          cut_(WinogradCut::of(lattice,
+                               std::min(tiles_of_piece(channels_),
+                                        shared_pixels<T>(source.extents().channels, channels_, target[3]) / 4))),
           tiles_(cut_.rows_each * cut_.tile_columns),
           shape_(choose_tile<T>(tiles_, columns_)),
           points_(tile_shapes[shape_].points),
@@ -75,35 +78,10 @@ public:
                         : round_up(tiles_, points_)),
           weights_(pack_winograd_panels(weight, map, lattice, width_, factors)) {}
 
-    void run() {
-        const Index pieces = source_.extents().samples * cut_.pieces_of_sample;
-        epilogue_.reserve(pieces);
-        const SlabShape largest = cut_.slab(lattice_, 0, 0, cut_.rows_each, first_channel_, channels_);
-        const Index padded_tiles = round_up(tiles_, points_);
-        const Index transformed = WinogradTiles<T>::of(nullptr, padded_tiles, channels_).size();
-        Tensor<T> slabs = Tensor<T>::empty({num_threads(), largest.size<T>(0)});
-        Tensor<T> tiles = Tensor<T>::empty({num_threads(), transformed});
-        Tensor<T> sums = Tensor<T>::empty({num_threads(), winograd_positions * together_ * width_});
-        Tensor<T> rows = Tensor<T>::empty({num_threads(), 2 * 2 * together_ * width_});
-        parallel_ranges(pieces, quotient_up(pieces, ranges), [&](Index first, Index last) {
-            const Index thread = thread_index();
-            const Memory memory{slabs.data() + thread * slabs.extent(1),
-                                WinogradTiles<T>::of(tiles.data() + thread * tiles.extent(1), padded_tiles, channels_),
-                                sums.data() + thread * sums.extent(1), rows.data() + thread * rows.extent(1)};
-            for (Index p = first; p < last; ++p) run_piece(p, p + 1 < last, memory);
-            stream_fence();
-        });
-    }
-
-private:
-    static constexpr Index ranges = 64;                        // as Product
-    static constexpr Index resident_bytes = Index{384} << 10;  // of a panel that stays in the second-level cache
-
-    /// Transformed, they stay in the second-level cache beside a panel.
-    [[nodiscard]] static Index tiles_of_piece(Index channels) {
-        constexpr Index bytes = Index{400} << 10;
-        return bytes / (winograd_positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
-    }
+    /// Of the batch.
+    [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample; }
+    /// To be called before any piece.
+    void reserve() { epilogue_.reserve(pieces()); }
 
     /// A thread's own.
     struct Memory {
@@ -112,23 +90,43 @@ private:
         T* sums;  ///< (position, tile, column)
         T* rows;  ///< (row of 2, pixel, column)
     };
+    /// The memory of all threads, for any product of the same extents.
+    class Workspace {
+    public:
+        explicit Workspace(const WinogradProduct& product)
+            : padded_tiles_(round_up(product.tiles_, product.points_)),
+              channels_(product.channels_),
+              slabs_(Tensor<T>::empty(
+                  {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<T>(0)})),
+              tiles_(Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, padded_tiles_, channels_).size()})),
+              sums_(Tensor<T>::empty({num_threads(), winograd_positions * product.together_ * product.width_})),
+              rows_(Tensor<T>::empty({num_threads(), 2 * 2 * product.together_ * product.width_})) {}
+        [[nodiscard]] Memory of(Index thread) {
+            return {slabs_.data() + thread * slabs_.extent(1),
+                    WinogradTiles<T>::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
+                    sums_.data() + thread * sums_.extent(1), rows_.data() + thread * rows_.extent(1)};
+        }
 
-    [[nodiscard]] SlabShape slab_of(Index piece) const {
-        const Index first_row = piece % cut_.pieces_of_sample * cut_.rows_each;
-        return cut_.slab(lattice_, piece / cut_.pieces_of_sample, first_row, cut_.rows(first_row), first_channel_,
-                         channels_);
+    private:
+        Index padded_tiles_, channels_;
+        Tensor<T> slabs_, tiles_, sums_, rows_;
+    };
+
+    /// Asks for all that a piece reads while `products` products compute another.
+    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+        const Index calls = winograd_positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
+        return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
-    void run_piece(Index number, bool has_next, const Memory& memory) {
-        const SlabShape slab = slab_of(number);
+    /// Writes the points of a piece.
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
+        const SlabShape slab = slab_of(number, first_channel_, channels_);
         const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
         const Index tile_rows = cut_.rows(first_row);
         const Index tiles = tile_rows * cut_.tile_columns;
         pack_slab<T>(source_, slab, memory.slab);
         transform_tiles<4, 2>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0, WinogradInput());
 
-        const Index calls = winograd_positions * quotient_up(tiles, points_) * quotient_up(columns_, width_);
-        SlabPrefetch<T, Source> ahead(source_, slab_of(has_next ? number + 1 : number), has_next ? calls : 0);
         typename Epilogue::Task task(epilogue_, number);
         constexpr Index no_offset = 0;
         TileOperands<T> operands{.point = nullptr,
@@ -153,6 +151,21 @@ private:
                 finish(task, slab.sample, first_row, first, last, c, memory);
             }
         }
+    }
+
+private:
+    static constexpr Index resident_bytes = Index{384} << 10;  // of a panel that stays in the second-level cache
+
+    /// Transformed, they stay in the second-level cache beside a panel.
+    [[nodiscard]] static Index tiles_of_piece(Index channels) {
+        constexpr Index bytes = Index{400} << 10;
+        return bytes / (winograd_positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+    }
+
+    [[nodiscard]] SlabShape slab_of(Index piece, Index first_channel, Index channels) const {
+        const Index first_row = piece % cut_.pieces_of_sample * cut_.rows_each;
+        return cut_.slab(lattice_, piece / cut_.pieces_of_sample, first_row, cut_.rows(first_row), first_channel,
+                         channels);
     }
 
     // Transforms tiles [first, last) of a piece back, a run of tiles in one row after the other.
