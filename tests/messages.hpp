@@ -12,15 +12,21 @@ namespace sd_test {
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-/// The message with which the call refuses its arguments, or "accepted".
-template <class Call>
-std::string message_of(const Call& call) {
+/// The message of the error that the call throws, or "accepted".
+template <class Error, class Call>
+std::string error_of(const Call& call) {
     try {
         call();
-    } catch (const std::invalid_argument& error) {
+    } catch (const Error& error) {
         return error.what();
     }
     return "accepted";
+}
+
+/// The message with which the call refuses its arguments, or "accepted".
+template <class Call>
+std::string message_of(const Call& call) {
+    return error_of<std::invalid_argument>(call);
 }
 
 /// Keeps warnings, as long as it lives, instead of printing them.

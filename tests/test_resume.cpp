@@ -1,10 +1,10 @@
 // A run that is interrupted anywhere and resumed ends with the bytes of one that was not.
 #include "messages.hpp"
+#include "saved_run.hpp"
 #include "temporary_directory.hpp"
 
 #include "sd/sd.hpp"
 #include "sd/train/checkpoint_saver.hpp"
-#include "sd/train/stochastic_depth.hpp"
 
 #include <doctest/doctest.h>
 
@@ -12,51 +12,21 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <optional>
-#include <sstream>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 using sd::Event;
 using sd_test::contains;
+using sd_test::error_of;
+using sd_test::newest;
+using sd_test::Settings;
+using sd_test::StopAt;
 using sd_test::TemporaryDirectory;
+using sd_test::Told;
+using Run = sd_test::SavedRun;
 
 namespace {
-
-/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells again.
-class Told : public sd::LogDestination {
-public:
-    void start(const sd::RunLength&, const sd::LogRecord& record) override {
-        const auto is_later = [&](const Line& line) {
-            return std::pair(line.epoch, line.batch) > std::pair(record.timestamp.epoch, record.timestamp.batch);
-        };
-        lines.erase(std::find_if(lines.begin(), lines.end(), is_later), lines.end());
-    }
-    void write(const sd::LogRecord& record) override {
-        std::ostringstream values;
-        values << sd::to_string(record.event);
-        for (const sd::Metric& metric : record.metrics) {
-            if (metric.name == "images_per_second") continue;
-            values << ' ' << metric.name;
-            if (const auto* number = std::get_if<double>(&metric.value)) values << std::hexfloat << *number;
-            if (const auto* numbers = std::get_if<std::vector<double>>(&metric.value)) {
-                for (const double number : *numbers) values << ' ' << std::hexfloat << number;
-            }
-        }
-        lines.push_back({record.timestamp.epoch, record.timestamp.batch, values.str()});
-    }
-    void flush() override { ++flushes; }
-
-    struct Line {
-        std::uint64_t epoch, batch;
-        std::string values;
-        friend bool operator==(const Line&, const Line&) = default;
-    };
-    std::vector<Line> lines;
-    int flushes = 0;
-};
 
 /// What ends a run as a kill would.
 struct Killed {};
@@ -75,81 +45,6 @@ struct KillAt {
     }
 };
 
-/// Calls `stop` in the batch of that number.
-struct StopAt {
-    std::function<void()>* stop;
-    std::uint64_t batch;
-    bool match(Event event, const sd::State<float>& state) const {
-        return event == Event::after_forward && state.timestamp.batch == batch;
-    }
-    void apply(Event, sd::State<float>&, sd::Logger&) const { (*stop)(); }
-};
-
-struct Settings {
-    sd::StochasticMethod method = sd::StochasticMethod::sample;
-    sd::Compute compute = sd::Compute::all;
-    sd::Time duration = "3ep";
-    sd::Time interval = "2ba";
-    sd::Index batch_size = 4;
-    sd::Index microbatches = 1;
-    double learning_rate = 0.05;
-    std::uint64_t seed = 42;
-    sd::Index classes = 3;
-    sd::Index keep = 2;
-};
-
-/// A run of 3 batches an epoch, the last one not full, shuffled, augmented and warmed up.
-struct Run {
-    using Loader = sd::PrefetchLoader<sd::InMemoryDataset, float>;
-    using Trainer = sd::Trainer<sd::BasicResNet<float>, Loader>;
-
-    Run(const std::filesystem::path& directory, const Settings& settings, std::shared_ptr<Told> told = nullptr,
-        std::optional<sd::Algorithm<float>> algorithm = std::nullopt)
-        : model(sd::cifar_resnet<float>(8, {.num_classes = settings.classes, .seed = 1})),
-          optimizer(model.parameters(), {.learning_rate = settings.learning_rate, .momentum = 0.9}),
-          trainer(model, optimizer, loader(settings), loader(settings), options(settings, told, algorithm)),
-          saver(trainer, {.directory = directory,
-                          .interval = settings.interval,
-                          .keep = settings.keep,
-                          .settings = {{"model", "cifar_resnet8"}}}) {}
-
-    static Loader loader(const Settings& settings) {
-        const auto images =
-            std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(10, settings.classes, 8, 8, settings.seed));
-        return Loader(sd::DataLoader(images, {.batch_size = settings.batch_size,
-                                              .seed = settings.seed,
-                                              .augmentation = sd::Augmentation{.padding = 1}}));
-    }
-    static sd::TrainerOptions<float> options(const Settings& settings, const std::shared_ptr<Told>& told,
-                                             const std::optional<sd::Algorithm<float>>& algorithm) {
-        const sd::Time warmup = "5ba";
-        sd::TrainerOptions<float> result{.max_duration = settings.duration,
-                                         .algorithms = {sd::StochasticDepth({.target_layer_name = "ResNetBasicBlock",
-                                                                             .stochastic_method = settings.method,
-                                                                             .drop_rate = 0.5,
-                                                                             .compute = settings.compute},
-                                                                            warmup)},
-                                         .seed = settings.seed,
-                                         .learning_rate = "warmup:2ba,cosine",
-                                         .microbatches = settings.microbatches};
-        if (told) result.loggers = {told};
-        if (algorithm) result.algorithms.push_back(*algorithm);
-        return result;
-    }
-
-    sd::BasicResNet<float> model;
-    sd::Sgd<float> optimizer;
-    Trainer trainer;
-    sd::CheckpointSaver<Trainer> saver;
-};
-
-std::string newest(const std::filesystem::path& directory) {
-    const auto paths = sd::CheckpointDirectory(directory, 1).checkpoints();
-    REQUIRE_FALSE(paths.empty());
-    const auto bytes = sd::read_file(paths.back());
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 /// What a run leaves behind: the bytes of its last checkpoint and the lines it told.
 struct Result {
     std::string checkpoint;
@@ -165,17 +60,6 @@ Result uninterrupted(const Settings& settings) {
         CHECK(run.trainer.fit() == sd::FitEnd::finished);
     }
     return {newest(directory.path()), told->lines};
-}
-
-/// The message with which the call is refused.
-template <class Error, class Call>
-std::string error_of(const Call& call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "accepted";
 }
 
 }  // namespace
@@ -316,76 +200,4 @@ TEST_CASE("checkpoints come when their interval does, and the last few stay") {
     }
     CHECK(numbers_in(directory.path()) == Numbers{4, 5, 8, 9});
     CHECK(contains(sd_test::message_of([&] { Run(directory.path(), {.interval = "0ba"}); }), "interval: got 0ba"));
-}
-
-TEST_CASE("what does not go together is refused before anything changes, what was changed is told") {
-    sd_test::Warnings warnings;
-    const TemporaryDirectory directory;
-    {
-        Run run(directory.path(), {});
-        run.trainer.fit();
-    }
-    const auto resume = [&](const Settings& settings) {
-        Run run(directory.path(), settings);
-        run.trainer.fit();  // never reached where resume() throws
-    };
-    CHECK(contains(error_of<std::runtime_error>([&] { resume({}); }), "checkpoints: got 2 of another run"));
-
-    const auto resumed = [&](const Settings& settings) {
-        Run run(directory.path(), settings);
-        const auto unchanged = sd::state_dict(run.model);
-        const std::string refusal = sd_test::message_of([&] { run.saver.resume(); });
-        if (refusal != "accepted") {
-            CHECK(run.trainer.state().timestamp == sd::Timestamp{});
-            for (const std::string& name : unchanged.names()) {
-                CHECK(sd::state_dict(run.model).entry(name).bytes == unchanged.entry(name).bytes);
-            }
-        }
-        return refusal;
-    };
-    CHECK(contains(resumed({.seed = 43}), "setting seed: got 43, expected 42"));
-    CHECK(contains(resumed({.batch_size = 5}), "setting batch_size: got 5, expected 4"));
-    warnings.messages.clear();
-    CHECK(resumed({.duration = "4ep", .learning_rate = 0.1}) == "accepted");
-    CHECK(contains(warnings.messages.back(), "learning_rate: 0.1 instead of 0.05; max_duration: 4ep instead of 3ep"));
-    warnings.messages.clear();
-    CHECK(resumed({}) == "accepted");
-    CHECK(std::none_of(warnings.messages.begin(), warnings.messages.end(),
-                       [](const std::string& message) { return contains(message, "other settings"); }));
-    const std::string error = error_of<std::runtime_error>([&] { (void)resumed({.classes = 4}); });
-    CHECK(contains(error, "checkpoints: got 2, none to go on from"));
-    CHECK(contains(error, "\"fc.weight\": shape: got (3, 64), expected (4, 64)"));
-}
-
-TEST_CASE("a checkpoint whose position makes no sense is passed over") {
-    const sd_test::Warnings warnings;
-    const TemporaryDirectory directory;
-    std::filesystem::path newest_path;
-    {
-        Run run(directory.path(), {});
-        run.trainer.fit();
-        newest_path = directory.path() / sd::detail::checkpoint_name(9);
-    }
-    const sd::Checkpoint sound = sd::read_checkpoint(newest_path);
-    const auto skipped_with = [&](const std::string& key, const std::optional<std::string>& value) {
-        sd::Checkpoint changed = sound;
-        changed.run.erase(key);
-        if (value) changed.run[key] = *value;
-        sd::write_checkpoint(newest_path, changed);
-        Run run(directory.path(), {});
-        const auto found = run.saver.resume();
-        REQUIRE(found.has_value());
-        CHECK(run.trainer.state().timestamp.batch == 8);
-        return found->skipped.at(0).reason;
-    };
-    CHECK(contains(skipped_with("batch", std::nullopt), "run.batch: got none"));
-    CHECK(contains(skipped_with("batch", "-1"), "run.batch: got \"-1\""));
-    CHECK(contains(skipped_with("batch", "9 "), "run.batch"));
-    CHECK(contains(skipped_with("batch", "99999999999999999999"), "run.batch"));
-    CHECK(contains(skipped_with("batch", "8"), "run.batch: got 8, expected 9"));
-    CHECK(contains(skipped_with("sample", "8"), "run.sample: got 8, expected 30"));
-    CHECK(contains(skipped_with("batch_in_epoch", "4"), "run.batch_in_epoch: got 4, expected 0 to 3"));
-    CHECK(contains(skipped_with("sample_in_epoch", "4"), "run.sample_in_epoch: got 4, expected 0"));
-    CHECK(contains(skipped_with("epoch_score.loss_sum", "nan"), "epoch_score.loss_sum: got \"nan\""));
-    CHECK(contains(skipped_with("epoch_score.correct", "many"), "epoch_score.correct"));
 }

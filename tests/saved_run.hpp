@@ -1,0 +1,135 @@
+// A run of few and small batches that is saved as it goes on, with everything that is drawn at random.
+#pragma once
+
+#include "temporary_directory.hpp"
+
+#include "sd/sd.hpp"
+#include "sd/train/checkpoint_saver.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace sd_test {
+
+/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells again.
+class Told : public sd::LogDestination {
+public:
+    void start(const sd::RunLength&, const sd::LogRecord& record) override {
+        const auto is_later = [&](const Line& line) {
+            return std::pair(line.epoch, line.batch) > std::pair(record.timestamp.epoch, record.timestamp.batch);
+        };
+        lines.erase(std::find_if(lines.begin(), lines.end(), is_later), lines.end());
+    }
+    void write(const sd::LogRecord& record) override {
+        std::ostringstream values;
+        values << sd::to_string(record.event);
+        for (const sd::Metric& metric : record.metrics) {
+            if (metric.name == "images_per_second") continue;
+            values << ' ' << metric.name;
+            if (const auto* number = std::get_if<double>(&metric.value)) values << std::hexfloat << *number;
+            if (const auto* numbers = std::get_if<std::vector<double>>(&metric.value)) {
+                for (const double number : *numbers) values << ' ' << std::hexfloat << number;
+            }
+        }
+        lines.push_back({record.timestamp.epoch, record.timestamp.batch, values.str()});
+    }
+    void flush() override { ++flushes; }
+
+    struct Line {
+        std::uint64_t epoch, batch;
+        std::string values;
+        friend bool operator==(const Line&, const Line&) = default;
+    };
+    std::vector<Line> lines;
+    int flushes = 0;
+};
+
+/// Calls `stop` in the batch of that number.
+struct StopAt {
+    std::function<void()>* stop;
+    std::uint64_t batch;
+    bool match(sd::Event event, const sd::State<float>& state) const {
+        return event == sd::Event::after_forward && state.timestamp.batch == batch;
+    }
+    void apply(sd::Event, sd::State<float>&, sd::Logger&) const { (*stop)(); }
+};
+
+/// What a run can be given.
+struct Settings {
+    sd::StochasticMethod method = sd::StochasticMethod::sample;
+    sd::Compute compute = sd::Compute::all;
+    sd::Time duration = "3ep";
+    sd::Time interval = "2ba";
+    sd::Index batch_size = 4;
+    sd::Index microbatches = 1;
+    double learning_rate = 0.05;
+    std::uint64_t seed = 42;
+    sd::Index classes = 3;
+    sd::Index keep = 2;
+};
+
+/// A run of 3 batches an epoch, the last one not full: shuffled, augmented and warmed up.
+struct SavedRun {
+    using Loader = sd::PrefetchLoader<sd::InMemoryDataset, float>;
+    using Trainer = sd::Trainer<sd::BasicResNet<float>, Loader>;
+
+    SavedRun(const std::filesystem::path& directory, const Settings& settings, std::shared_ptr<Told> told = nullptr,
+             std::optional<sd::Algorithm<float>> algorithm = std::nullopt)
+        : model(sd::cifar_resnet<float>(8, {.num_classes = settings.classes, .seed = 1})),
+          optimizer(model.parameters(), {.learning_rate = settings.learning_rate, .momentum = 0.9}),
+          trainer(model, optimizer, loader(settings), loader(settings), options(settings, told, algorithm)),
+          saver(trainer, {.directory = directory,
+                          .interval = settings.interval,
+                          .keep = settings.keep,
+                          .settings = {{"model", "cifar_resnet8"}}}) {}
+
+    static Loader loader(const Settings& settings) {
+        const auto images =
+            std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(10, settings.classes, 8, 8, settings.seed));
+        return Loader(sd::DataLoader(images, {.batch_size = settings.batch_size,
+                                              .seed = settings.seed,
+                                              .augmentation = sd::Augmentation{.padding = 1}}));
+    }
+    static sd::TrainerOptions<float> options(const Settings& settings, const std::shared_ptr<Told>& told,
+                                             const std::optional<sd::Algorithm<float>>& algorithm) {
+        const sd::Time warmup = "5ba";
+        sd::TrainerOptions<float> result{.max_duration = settings.duration,
+                                         .algorithms = {sd::StochasticDepth({.target_layer_name = "ResNetBasicBlock",
+                                                                             .stochastic_method = settings.method,
+                                                                             .drop_rate = 0.5,
+                                                                             .compute = settings.compute},
+                                                                            warmup)},
+                                         .seed = settings.seed,
+                                         .learning_rate = "warmup:2ba,cosine",
+                                         .microbatches = settings.microbatches};
+        if (told) result.loggers = {told};
+        if (algorithm) result.algorithms.push_back(*algorithm);
+        return result;
+    }
+
+    sd::BasicResNet<float> model;
+    sd::Sgd<float> optimizer;
+    Trainer trainer;
+    sd::CheckpointSaver<Trainer> saver;
+};
+
+/// The bytes of a folder's newest checkpoint.
+inline std::string newest(const std::filesystem::path& directory) {
+    const auto paths = sd::CheckpointDirectory(directory, 1).checkpoints();
+    REQUIRE_FALSE(paths.empty());
+    const auto bytes = sd::read_file(paths.back());
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace sd_test
