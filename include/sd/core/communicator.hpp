@@ -10,6 +10,8 @@
 #include <span>
 #include <type_traits>
 #include <typeinfo>
+#include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -24,9 +26,18 @@ public:
     /// Moves the messages on, without waiting for any. Where nobody else does, the sum stands still between the calls.
     virtual void advance() {}
     /// Waits until the numbers are the sum. To be called before this goes, and by all ranks in the order in which they
-    /// started their sums: a rank that waits for one sum does not move the others on.
+    /// started their sums: a rank that waits for one sum does not move the others on. Where an exception comes between,
+    /// this and the numbers must stay, see keep_for_ever().
     virtual void finish() {}
 };
+
+/// Keeps something as long as the program runs: the memory of messages that are under way and that nobody waits for any
+/// more. They cannot be called back, and after an error the other ranks may never come to the call that would end them.
+template <class Kept>
+void keep_for_ever(Kept kept) {
+    static auto& all = *new std::vector<std::shared_ptr<Kept>>();  // never destroyed
+    all.push_back(std::make_shared<Kept>(std::move(kept)));
+}
 
 /// What a rank has sent to others so far, and how long it was held up by it.
 struct Traffic {

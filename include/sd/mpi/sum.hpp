@@ -16,8 +16,12 @@
 #include "sd/core/storage.hpp"
 #include "sd/mpi/error.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
+#include <span>
+#include <type_traits>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -59,10 +63,15 @@ public:
         check(MPI_Comm_size(communicator_, &ranks_), "MPI_Comm_size");
         const BatchPart own = part(rank_);
         received_.resize(static_cast<std::size_t>(own.count * ranks_));
-        for_each_other([&](int other) {
-            receive(received_.data() + other * own.count, own.count, other, tag_);
-            send(part(other), other, tag_);
-        });
+        try {
+            for_each_other([&](int other) {
+                receive(received_.data() + other * own.count, own.count, other, tag_);
+                send(part(other), other, tag_);
+            });
+        } catch (...) {
+            keep_for_ever(std::move(received_));
+            throw;
+        }
     }
 
     void advance() override {

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -32,8 +33,8 @@ struct GradientSumOptions {
 /// with overlap and without.
 ///
 /// Which parameters have a gradient must be the same on every rank; StochasticResidual sees to it. Parameters without
-/// one are neither sent nor changed. Buckets follow the parameters from the last to the first, as backward does, and are
-/// sent in that order. S. Li et al., "PyTorch distributed: experiences on accelerating data parallel training", VLDB
+/// one are neither sent nor changed. Buckets follow the parameters from the last to the first, as backward does, and
+/// are sent in that order. S. Li et al., "PyTorch distributed: experiences on accelerating data parallel training", VLDB
 /// 2020, section 3.2.
 template <class T, class Device = Cpu>
 class GradientSum {
@@ -70,8 +71,9 @@ public:
     }
 
     /// Calls backward(), the last backward pass of a step, and sums the gradients that there are then. Throws what
-    /// backward throws, and std::logic_error if a parameter's gradient changes after its bucket was sent, which happens
-    /// where one parameter serves two layers: such networks need overlap = false.
+    /// backward and the communicator throw, and std::logic_error if a parameter's gradient changes after its bucket was
+    /// sent, which happens where one parameter serves two layers: such networks need overlap = false. After an exception
+    /// the next call starts anew, if all ranks came as far.
     template <class Backward>
     void run(const Backward& backward) {
         if (communicator_.size() == 1) {
@@ -85,13 +87,13 @@ public:
         }
         try {
             backward();
-        } catch (...) {
             listening_ = false;
+            while (started_ < buckets_.size()) start(buckets_[started_++]);
+            for (Bucket& bucket : buckets_) finish(bucket);
+        } catch (...) {
+            give_up();
             throw;
         }
-        listening_ = false;
-        while (started_ < buckets_.size()) start(buckets_[started_++]);
-        for (Bucket& bucket : buckets_) finish(bucket);
         started_ = 0;
     }
 
@@ -147,6 +149,15 @@ private:
             copy_elements(bucket.numbers, place, parameter.grad.size(), parameter.grad, 0);
         });
         bucket.numbers = {};
+    }
+
+    /// Lets go of the sums under way. To wait for them could be for ever.
+    void give_up() {
+        listening_ = false;
+        started_ = 0;
+        for (Bucket& bucket : buckets_) {
+            if (bucket.numbers) keep_for_ever(std::pair(std::move(bucket.sum), std::exchange(bucket.numbers, {})));
+        }
     }
 
     Communicator& communicator_;
