@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -22,14 +23,16 @@
 
 namespace sd_test {
 
-/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells again.
+/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells again,
+/// and an end of the run that was none.
 class Told : public sd::LogDestination {
 public:
     void start(const sd::RunLength&, const sd::LogRecord& record) override {
-        const auto is_later = [&](const Line& line) {
-            return std::pair(line.epoch, line.batch) > std::pair(record.timestamp.epoch, record.timestamp.batch);
+        const auto is_told_again = [&](const Line& line) {
+            return line.values.starts_with("fit_end") ||
+                   std::pair(line.epoch, line.batch) > std::pair(record.timestamp.epoch, record.timestamp.batch);
         };
-        lines.erase(std::find_if(lines.begin(), lines.end(), is_later), lines.end());
+        lines.erase(std::find_if(lines.begin(), lines.end(), is_told_again), lines.end());
     }
     void write(const sd::LogRecord& record) override {
         std::ostringstream values;
@@ -75,8 +78,15 @@ struct Settings {
     sd::Index microbatches = 1;
     double learning_rate = 0.05;
     std::uint64_t seed = 42;
+    std::uint64_t loader_seed = 42;
+    bool shuffle = true;
+    std::optional<sd::Augmentation> augmentation = sd::Augmentation{.padding = 1};
+    double drop_rate = 0.5;
+    sd::TimeOrFraction drop_warmup = "5ba";
+    sd::Time eval_interval = "1ep";
     sd::Index classes = 3;
     sd::Index keep = 2;
+    std::map<std::string, std::string> texts = {{"model", "cifar_resnet8"}};
 };
 
 /// A run of 3 batches an epoch, the last one not full: shuffled, augmented and warmed up.
@@ -92,27 +102,28 @@ struct SavedRun {
           saver(trainer, {.directory = directory,
                           .interval = settings.interval,
                           .keep = settings.keep,
-                          .settings = {{"model", "cifar_resnet8"}}}) {}
+                          .settings = settings.texts}) {}
 
     static Loader loader(const Settings& settings) {
         const auto images =
             std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(10, settings.classes, 8, 8, settings.seed));
         return Loader(sd::DataLoader(images, {.batch_size = settings.batch_size,
-                                              .seed = settings.seed,
-                                              .augmentation = sd::Augmentation{.padding = 1}}));
+                                              .shuffle = settings.shuffle,
+                                              .seed = settings.loader_seed,
+                                              .augmentation = settings.augmentation}));
     }
     static sd::TrainerOptions<float> options(const Settings& settings, const std::shared_ptr<Told>& told,
                                              const std::optional<sd::Algorithm<float>>& algorithm) {
-        const sd::Time warmup = "5ba";
         sd::TrainerOptions<float> result{.max_duration = settings.duration,
                                          .algorithms = {sd::StochasticDepth({.target_layer_name = "ResNetBasicBlock",
                                                                              .stochastic_method = settings.method,
-                                                                             .drop_rate = 0.5,
+                                                                             .drop_rate = settings.drop_rate,
                                                                              .compute = settings.compute},
-                                                                            warmup)},
+                                                                            settings.drop_warmup)},
                                          .seed = settings.seed,
                                          .learning_rate = "warmup:2ba,cosine",
-                                         .microbatches = settings.microbatches};
+                                         .microbatches = settings.microbatches,
+                                         .eval_interval = settings.eval_interval};
         if (told) result.loggers = {told};
         if (algorithm) result.algorithms.push_back(*algorithm);
         return result;

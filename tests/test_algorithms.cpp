@@ -131,6 +131,23 @@ TEST_CASE("a run that goes on within the warmup, or after it, has the rates of o
     }
 }
 
+TEST_CASE("an evaluation has the rates of the last finished batch, wherever the run goes on") {
+    const sd_test::Warnings fewer_than_8_blocks;
+    const sd::StochasticDepth algorithm(depth(sd::StochasticMethod::sample, sd::DropDistribution::uniform, 0.8), "4ba");
+    for (const std::uint64_t batch : {0U, 1U, 2U, 4U, 5U, 7U}) {
+        SmallNetwork<double> model;
+        sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.01});
+        const auto loader = small_loader<double>(12);
+        sd::Trainer trainer(model, optimizer, loader, loader, {.max_duration = "3ep", .algorithms = {algorithm}});
+        trainer.state().timestamp = {batch / 3, batch, 4 * batch, batch % 3, 4 * (batch % 3)};
+        (void)trainer.evaluate();
+        const double finished = batch == 0 ? 0 : static_cast<double>(batch - 1);
+        for (const auto& block : model.blocks()) {
+            CHECK(block.policy().drop_rate() == 0.8 * std::min(1.0, finished / 4));
+        }
+    }
+}
+
 TEST_CASE("stochastic depth acts at the start, and at every batch while a warmup is set; what it logs") {
     const auto depth_options = depth(sd::StochasticMethod::block, sd::DropDistribution::linear, 0.5);
     const auto logged = [&](const sd::StochasticDepth& algorithm, std::vector<Event>& events) {

@@ -132,7 +132,24 @@ TEST_CASE("a run asked to stop finishes its batch, saves, and goes on") {
         CAPTURE(batch);
         const auto bytes = sd::read_file(directory.path() / sd::detail::checkpoint_name(9));
         CHECK(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == expected.checkpoint);
+        CHECK(told->lines == expected.lines);
     }
+}
+
+TEST_CASE("a resumed run that was finished evaluates as it did before") {
+    const sd_test::Warnings warnings;
+    // The drop rates are still growing when the run ends.
+    const Settings settings{.duration = "2ep", .drop_warmup = "30ba"};
+    const TemporaryDirectory directory;
+    sd::Score score;
+    {
+        Run run(directory.path(), settings);
+        CHECK(run.trainer.fit() == sd::FitEnd::finished);
+        score = run.trainer.evaluate();
+    }
+    Run run(directory.path(), settings);
+    REQUIRE(run.saver.resume().has_value());
+    CHECK(run.trainer.evaluate() == score);
 }
 
 TEST_CASE("a loss that is not finite ends the run and leaves the last good checkpoint") {

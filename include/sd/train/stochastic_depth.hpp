@@ -10,6 +10,8 @@
 #include "sd/train/timestamp.hpp"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -21,9 +23,10 @@ SD_NAMESPACE_BEGIN
 ///
 ///     p_i(t) = p_i min(1, t / w)
 ///
-/// with p_i of drop_rate_of_block: 0 at the first batch, exactly p_i from batch w on. Logs, whenever it acts,
-/// `stochastic_depth/num_stochastic_layers` (at the start alone) and `stochastic_depth/drop_rate`: the setting times the
-/// same factor, which is the applied rate.
+/// with p_i of drop_rate_of_block: 0 at the first batch, exactly p_i from batch w on. An evaluation has the rates of the
+/// last finished batch, before the first one those of batch 0, also where a run goes on from a checkpoint. Logs at the
+/// start `stochastic_depth/num_stochastic_layers`, and there and at every batch at which it acts
+/// `stochastic_depth/drop_rate`: the setting times the same factor, which is the applied rate.
 /// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
 class StochasticDepth {
 public:
@@ -37,13 +40,14 @@ public:
         validate(options_);
     }
 
-    /// At Event::init, and at Event::batch_start while a warmup is set.
+    /// At Event::init, and while a warmup is set at Event::batch_start and Event::eval_start.
     template <class State>
     [[nodiscard]] bool match(Event event, const State&) const {
-        return event == Event::init || (event == Event::batch_start && drop_warmup_.value() > 0);
+        if (event == Event::init) return true;
+        return (event == Event::batch_start || event == Event::eval_start) && drop_warmup_.value() > 0;
     }
 
-    /// Surgery at Event::init; the batch's rates.
+    /// Surgery at Event::init; the rates of the batch, or of the evaluation.
     template <class State>
     void apply(Event event, State& state, Logger& logger) const {
         if (event == Event::init) state.model.apply_stochastic_depth(options_, {state.optimizer});
@@ -51,7 +55,9 @@ public:
         for (const BlockView& block : state.model.blocks()) {
             if (block.layer_name == options_.target_layer_name) blocks.push_back(&block);
         }
-        const double full = warmup_factor(state.timestamp, state.run);
+        const std::uint64_t finished = state.timestamp.batch;
+        const std::uint64_t batch = event == Event::eval_start ? std::max<std::uint64_t>(finished, 1) - 1 : finished;
+        const double full = warmup_factor(batch, state.run);
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             const double rate = drop_rate_of_block(options_.drop_distribution, options_.drop_rate,
                                                    static_cast<Index>(i), static_cast<Index>(blocks.size()));
@@ -59,14 +65,14 @@ public:
                 blocks[i]->set_policy(make_policy(options_, full * rate));
         }
         if (event == Event::init) logger.log("stochastic_depth/num_stochastic_layers", blocks.size());
-        logger.log("stochastic_depth/drop_rate", full * options_.drop_rate);
+        if (event != Event::eval_start) logger.log("stochastic_depth/drop_rate", full * options_.drop_rate);
     }
 
 private:
-    /// min(1, t / w)
-    [[nodiscard]] double warmup_factor(const Timestamp& timestamp, const RunLength& run) const {
+    /// min(1, t / w) at batch t
+    [[nodiscard]] double warmup_factor(std::uint64_t batch, const RunLength& run) const {
         const double warmup = batches_of(drop_warmup_, run);
-        return warmup > 0 ? std::min(1.0, static_cast<double>(timestamp.batch) / warmup) : 1.0;
+        return warmup > 0 ? std::min(1.0, static_cast<double>(batch) / warmup) : 1.0;
     }
 
     StochasticDepthOptions options_;
