@@ -67,10 +67,11 @@ public:
     Trainer(const Trainer&) = delete;
     Trainer& operator=(const Trainer&) = delete;
 
-    /// Trains from state().timestamp to the end of the run, or until a stop is requested. Throws std::runtime_error,
-    /// before the optimizer steps, if a loss is not finite, and what loaders, algorithms and loggers throw.
+    /// Trains from state().timestamp to the end of the run, or until a stop is requested. Of a run that is finished the
+    /// end alone is left, Event::fit_end and its record, which the process that trained it may not have lived to see.
+    /// Throws std::runtime_error, before the optimizer steps, if a loss is not finite, and what loaders, algorithms and
+    /// loggers throw.
     FitEnd fit() {
-        if (state_.is_finished()) return FitEnd::finished;
         state_.stopping = false;
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
