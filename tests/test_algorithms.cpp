@@ -194,6 +194,31 @@ TEST_CASE("stochastic depth leaves masks alone that were given, once its rates s
     CHECK(is_given == std::vector<bool>{false, false, true, true});
 }
 
+TEST_CASE("algorithms tell the settings that decide the numbers, of ranks where those do") {
+    using sd::StochasticMethod;
+    const auto told = [](const sd::Algorithm<double>& algorithm, const char* key, Index ranks) {
+        return algorithm.settings(ranks).at(key);
+    };
+    const sd::StochasticDepth alike(depth(StochasticMethod::block, sd::DropDistribution::linear, 0.5), "2ep");
+    CHECK(told(alike, "drop_rate", 1) == "0.5");
+    CHECK(told(alike, "drop_warmup", 1) == "2ep");
+    CHECK(told(alike, "skipped_gradient", 1) == "none");
+    CHECK(alike.settings(4) == alike.settings(1));
+    auto options = depth(StochasticMethod::block, sd::DropDistribution::linear, 0.5);
+    options.use_same_gpu_seed = false;
+    const sd::StochasticDepth own(options);
+    CHECK(own.settings(1).at("use_same_gpu_seed") == "true");  // one rank has nobody to differ from
+    CHECK(own.settings(2) != own.settings(4));
+    CHECK(sd::LabelSmoothing(0.25).settings(4) == sd::SettingTexts{{"smoothing", "0.25"}});
+    CHECK(sd::Mixup(0.5).settings(4) == sd::SettingTexts{{"alpha", "0.5"}, {"parts", "4"}});
+    CHECK(sd::Algorithm<double>(HalfGradients()).settings(4).empty());
+
+    const sd::Engine<double> engine({sd::LabelSmoothing(0.25), HalfGradients(), sd::Mixup(0.5), sd::Mixup(1)});
+    CHECK(engine.settings(2) == sd::SettingTexts{{"LabelSmoothing.smoothing", "0.25"},
+                                                 {"Mixup.alpha", "0.5, 1"},
+                                                 {"Mixup.parts", "2, 2"}});
+}
+
 TEST_CASE("settings of algorithms outside their ranges are refused") {
     CHECK(contains(message_of([] { sd::StochasticDepth({.drop_rate = 1.5}); }), "drop_rate: got 1.5"));
     CHECK(contains(message_of([] { sd::StochasticDepth({}, 1.5); }), "1.5"));

@@ -13,7 +13,6 @@
 
 #include <iostream>
 #include <limits>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -228,20 +227,10 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
 }
 
 /// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
-std::map<std::string, std::string> checkpoint_settings(const Settings& settings) {
+sd::SettingTexts checkpoint_settings(const Settings& settings) {
     return {{"model", settings.model},
             {"data", settings.data.substr(0, settings.data.find(':'))},
-            {"image_size", sd::text(settings.image_size)},
-            {"stochastic_method", settings.stochastic_method},
-            {"compute", settings.compute},
-            {"scaling", settings.scaling},
-            {"drop_rate", sd::detail::number_text(settings.drop_rate)},
-            {"drop_distribution", settings.drop_distribution},
-            {"drop_warmup", settings.drop_warmup},
-            {"use_same_gpu_seed", settings.use_same_gpu_seed ? "true" : "false"},
-            {"sync_batch_norm", settings.sync_batch_norm ? "true" : "false"},
-            {"label_smoothing", sd::detail::number_text(settings.label_smoothing)},
-            {"mixup", sd::detail::number_text(settings.mixup)}};
+            {"image_size", sd::text(settings.image_size)}};
 }
 
 /// Goes on from the newest checkpoint and says so.

@@ -1,6 +1,7 @@
 // Batches on a device.
 #pragma once
 
+#include "sd/core/settings.hpp"
 #include "sd/cuda/elementwise.hpp"
 #include "sd/train/trainer_options.hpp"
 
@@ -29,6 +30,8 @@ public:
     /// The batches of this loader.
     explicit DeviceLoader(Loader loader) : loader_(std::move(loader)) {}
 
+    /// Those of the other loader that decide the batches, if it tells them.
+    [[nodiscard]] SettingTexts settings() const { return settings_of(loader_); }
     /// Of an epoch.
     [[nodiscard]] Index batches() const { return loader_.batches(); }
     /// In an epoch's batches.

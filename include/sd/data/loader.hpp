@@ -3,6 +3,7 @@
 
 #include "sd/core/batch_part.hpp"
 #include "sd/core/parallel.hpp"
+#include "sd/core/settings.hpp"
 #include "sd/core/tensor.hpp"
 #include "sd/data/augmentation.hpp"
 #include "sd/data/dataset.hpp"
@@ -128,6 +129,18 @@ public:
     [[nodiscard]] const D& dataset() const { return *dataset_; }
     /// The settings.
     [[nodiscard]] const LoaderOptions& options() const { return options_; }
+
+    /// What decides, beside batch_size(), which samples a batch has and how they look, on any number of ranks.
+    [[nodiscard]] SettingTexts settings() const {
+        const Augmentation augmentation = options_.augmentation.value_or(Augmentation{0, false});
+        const auto yes_or_no = [](bool value) { return value ? "true" : "false"; };
+        return {{"dataset_size", text(dataset_->size())},
+                {"shuffle", yes_or_no(options_.shuffle)},
+                {"drop_last", yes_or_no(options_.drop_last)},
+                {"seed", text(options_.seed)},
+                {"padding", text(augmentation.padding)},
+                {"horizontal_flip", yes_or_no(augmentation.horizontal_flip)}};
+    }
 
     /// The number of samples in every batch but perhaps an epoch's last.
     [[nodiscard]] Index batch_size() const { return options_.batch_size; }

@@ -153,6 +153,8 @@ public:
 
     /// Where the batches come from.
     [[nodiscard]] const DataLoader<D, T>& loader() const { return loader_; }
+    /// Those of that loader's settings that decide the batches.
+    [[nodiscard]] SettingTexts settings() const { return loader_.settings(); }
 
     /// The number of batches in an epoch.
     [[nodiscard]] Index batches() const { return loader_.batches(); }

@@ -11,6 +11,8 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -57,16 +59,26 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
 
 }  // namespace detail
 
+/// All settings as pairs of key and value. Throws std::invalid_argument for a value outside its enumeration.
+[[nodiscard]] inline std::vector<std::pair<std::string, std::string>> option_texts(
+    const StochasticDepthOptions& options) {
+    return {{"target_layer_name", options.target_layer_name},
+            {"stochastic_method", to_string(options.stochastic_method)},
+            {"drop_rate", detail::number_text(options.drop_rate)},
+            {"drop_distribution", to_string(options.drop_distribution)},
+            {"use_same_gpu_seed", options.use_same_gpu_seed ? "true" : "false"},
+            {"compute", to_string(options.compute)},
+            {"scaling", to_string(options.scaling)},
+            {"skipped_gradient", to_string(options.skipped_gradient)}};
+}
+
 /// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit.
 /// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
     expect_name("to_string", "target_layer_name", options.target_layer_name);
-    return text(
-        "target_layer_name=", options.target_layer_name, " stochastic_method=", to_string(options.stochastic_method),
-        " drop_rate=", detail::number_text(options.drop_rate),
-        " drop_distribution=", to_string(options.drop_distribution),
-        " use_same_gpu_seed=", options.use_same_gpu_seed ? "true" : "false", " compute=", to_string(options.compute),
-        " scaling=", to_string(options.scaling), " skipped_gradient=", to_string(options.skipped_gradient));
+    std::string all;
+    for (const auto& [key, value] : option_texts(options)) all += text(all.empty() ? "" : " ", key, '=', value);
+    return all;
 }
 
 /// The settings in a text of key=value, separated by spaces, in any order; what is not named has its default.

@@ -1,6 +1,8 @@
 // What acts on a run: the library's algorithms and users' own, by value.
 #pragma once
 
+#include "sd/core/settings.hpp"
+#include "sd/core/shape.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/logger.hpp"
 #include "sd/train/state.hpp"
@@ -23,7 +25,10 @@ SD_NAMESPACE_BEGIN
 ///     void apply(Event event, State<T, Device>& state, Logger& logger)
 ///
 /// Either may be a template, so that it serves every T. A static member `name` is the name in traces; without it that
-/// is the type's.
+/// is the type's. It may tell those of its settings that decide the numbers of a run on so many ranks, which checkpoints
+/// keep, so that a change of them is noticed when the run goes on:
+///
+///     SettingTexts settings(Index ranks) const
 template <class A, class T, class Device = Cpu>
 concept TrainingAlgorithm = std::copy_constructible<A> &&
     requires(A& algorithm, const A& constant, Event event, State<T, Device>& state, const State<T, Device>& seen,
@@ -73,6 +78,8 @@ public:
     [[nodiscard]] bool match(Event event, const State<T, Device>& state) const { return held_->match(event, state); }
     /// Acts.
     void apply(Event event, State<T, Device>& state, Logger& logger) { held_->apply(event, state, logger); }
+    /// The settings that it tells of itself on so many ranks.
+    [[nodiscard]] SettingTexts settings(Index ranks) const { return held_->settings(ranks); }
     /// Its name in traces; valid as long as this or what this was moved to lives.
     [[nodiscard]] std::string_view name() const { return held_->name; }
 
@@ -85,6 +92,7 @@ private:
         [[nodiscard]] virtual std::unique_ptr<Held> clone() const = 0;
         [[nodiscard]] virtual bool match(Event event, const State<T, Device>& state) const = 0;
         virtual void apply(Event event, State<T, Device>& state, Logger& logger) = 0;
+        [[nodiscard]] virtual SettingTexts settings(Index ranks) const = 0;
 
         std::string name;
     };
@@ -99,6 +107,7 @@ private:
         void apply(Event event, State<T, Device>& state, Logger& logger) override {
             algorithm.apply(event, state, logger);
         }
+        [[nodiscard]] SettingTexts settings(Index ranks) const override { return settings_of(algorithm, ranks); }
 
         A algorithm;
     };

@@ -1,6 +1,9 @@
 // Runs algorithms at events, and remembers what they did.
 #pragma once
 
+#include "sd/core/error.hpp"
+#include "sd/core/settings.hpp"
+#include "sd/core/shape.hpp"
 #include "sd/train/algorithm.hpp"
 
 #include <cstddef>
@@ -33,6 +36,19 @@ public:
 
     /// Puts an algorithm after the others.
     void add(Algorithm<T, Device> algorithm) { algorithms_.push_back(std::move(algorithm)); }
+
+    /// What the algorithms tell of their settings on so many ranks, as "ALGORITHM.SETTING"; those of several algorithms of
+    /// one name stand side by side, in their order.
+    [[nodiscard]] SettingTexts settings(Index ranks) const {
+        SettingTexts all;
+        for (const auto& algorithm : algorithms_) {
+            for (const auto& [key, value] : algorithm.settings(ranks)) {
+                const auto [place, is_new] = all.emplace(text(algorithm.name(), '.', key), value);
+                if (!is_new) place->second += ", " + value;
+            }
+        }
+        return all;
+    }
 
     /// Asks every algorithm and lets those act that match. What an algorithm throws goes through.
     void run_event(Event event, State<T, Device>& state, Logger& logger) {

@@ -2,6 +2,9 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/number_text.hpp"
+#include "sd/core/settings.hpp"
+#include "sd/core/shape.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/logger.hpp"
 
@@ -35,6 +38,11 @@ public:
     template <class State>
     void apply(Event, State& state, Logger&) const {
         state.loss_options.label_smoothing = smoothing_;
+    }
+
+    /// What decides the numbers of a run.
+    [[nodiscard]] SettingTexts settings(Index /*ranks*/) const {
+        return {{"smoothing", detail::number_text(smoothing_)}};
     }
 
 private:

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "sd/core/beta.hpp"
+#include "sd/core/number_text.hpp"
 #include "sd/core/parallel.hpp"
+#include "sd/core/settings.hpp"
 #include "sd/data/shuffle.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/logger.hpp"
@@ -44,13 +46,14 @@ template <class T>
 
 }  // namespace detail
 
-/// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for each
-/// sample n,
+/// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for
+/// each sample n,
 ///
 ///     x_n = lambda x_n + (1 - lambda) x_pi(n)
 ///     t_n = lambda t_n + (1 - lambda) t_pi(n),    t_n = 1 at the label at first
 ///
-/// lambda and pi are a function of seed and batch. On several ranks, partners are of the same rank. Accuracy is counted by the samples' own labels. Logs `mixup/lambda`.
+/// lambda and pi are a function of seed and batch. On several ranks, partners are of the same rank. Accuracy is counted
+/// by the samples' own labels. Logs `mixup/lambda`.
 /// H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
 class Mixup {
 public:
@@ -79,6 +82,11 @@ public:
         batch.images = detail::mix_samples(batch.images, partner, share);
         batch.targets = detail::mix_samples(targets, partner, share);
         logger.log("mixup/lambda", share);
+    }
+
+    /// What decides the numbers of a run: alpha, and in how many parts of a batch partners are drawn.
+    [[nodiscard]] SettingTexts settings(Index ranks) const {
+        return {{"alpha", detail::number_text(alpha_)}, {"parts", text(ranks)}};
     }
 
 private:

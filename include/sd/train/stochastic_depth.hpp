@@ -1,7 +1,9 @@
 // Stochastic depth as an algorithm of a training run: surgery at the start, and a warmup of the drop rates.
 #pragma once
 
+#include "sd/core/settings.hpp"
 #include "sd/stochastic_depth/options.hpp"
+#include "sd/stochastic_depth/options_text.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
 #include "sd/train/event.hpp"
@@ -66,6 +68,15 @@ public:
         }
         if (event == Event::init) logger.log("stochastic_depth/num_stochastic_layers", blocks.size());
         if (event != Event::eval_start) logger.log("stochastic_depth/drop_rate", full * options_.drop_rate);
+    }
+
+    /// What decides the numbers of a run. That ranks draw block-wise masks of their own tells on several ranks alone.
+    [[nodiscard]] SettingTexts settings(Index ranks) const {
+        SettingTexts all{{"drop_warmup", to_string(drop_warmup_)}};
+        for (const auto& [key, value] : option_texts(options_)) all.emplace(key, value);
+        const bool draws_alike = options_.use_same_gpu_seed || options_.stochastic_method == StochasticMethod::sample;
+        all["use_same_gpu_seed"] = draws_alike || ranks == 1 ? "true" : text("false, ", ranks, " ranks");
+        return all;
     }
 
 private:
