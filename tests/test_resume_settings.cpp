@@ -102,3 +102,22 @@ TEST_CASE("a checkpoint whose position makes no sense is passed over") {
     CHECK(contains(skipped_with("epoch_score.loss_sum", "nan"), "epoch_score.loss_sum: got \"nan\""));
     CHECK(contains(skipped_with("epoch_score.correct", "many"), "epoch_score.correct"));
 }
+
+TEST_CASE("settings of a checkpoint that is passed over are not told") {
+    sd_test::Warnings warnings;
+    const TemporaryDirectory directory;
+    {
+        Run run(directory.path(), {});
+        run.trainer.fit();
+    }
+    const std::filesystem::path newest_path = directory.path() / sd::detail::checkpoint_name(9);
+    sd::Checkpoint changed = sd::read_checkpoint(newest_path);
+    changed.settings["momentum"] = "0.5";
+    changed.run["sample"] = "8";
+    sd::write_checkpoint(newest_path, changed);
+    warnings.messages.clear();
+    Run run(directory.path(), {});
+    CHECK(run.saver.resume().value().path.filename() == sd::detail::checkpoint_name(8));
+    CHECK(std::none_of(warnings.messages.begin(), warnings.messages.end(),
+                       [](const std::string& message) { return contains(message, "momentum"); }));
+}

@@ -59,11 +59,13 @@ public:
     /// the checkpoint in seed, batch size, number of samples or the loader's settings. The trainer is then as it was.
     std::optional<FoundCheckpoint> resume() {
         std::optional<FoundCheckpoint> found;
+        std::string changed;
         if (directory_) {
-            found = directory_->load_newest([&](const Checkpoint& checkpoint) { load(checkpoint); });
+            found = directory_->load_newest([&](const Checkpoint& checkpoint) { changed = load(checkpoint); });
         }
         is_own_ = true;
         share(found);
+        if (!changed.empty()) warn(text(found->path.string(), ": the run goes on with other settings: ", changed));
         return found;
     }
 
@@ -134,18 +136,19 @@ private:
         is_own_ = true;
     }
 
-    void load(const Checkpoint& checkpoint) {
+    /// Takes the checkpoint's state, and returns which settings have changed.
+    [[nodiscard]] std::string load(const Checkpoint& checkpoint) {
         auto& state = trainer_.state();
         const std::string& source = checkpoint.model.source();
         const Timestamp timestamp = detail::timestamp_of(checkpoint);
         const Score epoch_score = detail::epoch_score_of(checkpoint);
         check_state_dict(trainer_.model(), checkpoint.model);
-        const std::string changed = detail::changed_settings(source, checkpoint.settings, settings());
-        if (!changed.empty()) warn(text(source, ": the run goes on with other settings: ", changed));
+        std::string changed = detail::changed_settings(source, checkpoint.settings, settings());
         detail::check_timestamp(source, timestamp, state.run);
         restore(checkpoint, trainer_.model(), state.optimizer);
         state.timestamp = timestamp;
         state.epoch_score = epoch_score;
+        return changed;
     }
 
     [[nodiscard]] SettingTexts settings() const {
