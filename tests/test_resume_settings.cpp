@@ -121,3 +121,12 @@ TEST_CASE("settings of a checkpoint that is passed over are not told") {
     CHECK(std::none_of(warnings.messages.begin(), warnings.messages.end(),
                        [](const std::string& message) { return contains(message, "momentum"); }));
 }
+
+TEST_CASE("settings that hide one of the trainer's own are refused") {
+    const sd_test::Warnings warnings;
+    const TemporaryDirectory directory;
+    for (const char* key : {"seed", "learning_rate", "loader.seed", "StochasticDepth.drop_rate"}) {
+        const std::string message = sd_test::message_of([&] { Run(directory.path(), {.texts = {{key, "1"}}}); });
+        CHECK(contains(message, sd::text("CheckpointSaver: settings: got \"", key, "\", expected")));
+    }
+}

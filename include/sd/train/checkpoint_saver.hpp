@@ -23,7 +23,7 @@ struct CheckpointOptions {
     Time interval = "1ep";            ///< between two checkpoints; above 0
     Index keep = 3;                   ///< how many stay; 1 or more
     /// What the run was started with and the trainer does not know, such as the model's name: neither a clock time nor
-    /// a number of threads nor a path, which would make equal runs differ.
+    /// a number of threads nor a path, which would make equal runs differ; none by a name that the trainer itself uses.
     SettingTexts settings = {};
 };
 
@@ -103,6 +103,10 @@ private:
 
     void check_options() const {
         if (options_.interval.value() == 0) refuse("CheckpointSaver", "interval", options_.interval, "more than 0");
+        const SettingTexts known = detail::settings_of_run(trainer_);
+        for (const auto& [key, value] : options_.settings) {
+            if (known.contains(key)) refuse("CheckpointSaver", "settings", text('"', key, '"'), "names of other ones");
+        }
     }
 
     template <class T, class Device>
@@ -152,8 +156,8 @@ private:
     }
 
     [[nodiscard]] SettingTexts settings() const {
-        SettingTexts all = options_.settings;
-        all.merge(detail::settings_of_run(trainer_));
+        SettingTexts all = detail::settings_of_run(trainer_);
+        all.insert(options_.settings.begin(), options_.settings.end());
         return all;
     }
 
