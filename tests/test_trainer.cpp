@@ -1,4 +1,5 @@
 // The training loop: order of events, where a run ends, what it logs, going on in mid-epoch, microbatches, errors.
+#include "largest_difference.hpp"
 #include "messages.hpp"
 #include "small_network.hpp"
 
@@ -260,12 +261,16 @@ TEST_CASE("microbatches give the update of the whole batch, masks, mixup and smo
         };
         const auto whole = train(1);
         for (const sd::Index microbatches : {2, 3, 7}) {
-            const auto parts = train(microbatches);
-            double error = 0;
-            for (std::size_t i = 0; i < whole.size(); ++i) error = std::max(error, std::abs(parts[i] - whole[i]));
-            CHECK(error < 1e-14);
+            CHECK(sd_test::largest_difference(train(microbatches), whole) < 1e-14);
         }
     }
+}
+
+TEST_CASE("a comparison of numbers sees one that is none") {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    CHECK(sd_test::largest_difference({1, 2, 3}, {1, 4, 2.5}) == 2);
+    CHECK(std::isinf(sd_test::largest_difference({1, nan, 3}, {1, 2, 3})));
+    CHECK(std::isinf(sd_test::largest_difference({1, 2, nan}, {2, 2, nan})));
 }
 
 TEST_CASE("a loss that is not finite stops the run before the optimizer steps") {

@@ -1,6 +1,7 @@
 // Training on several ranks against training in one process: a plain loop, which knows nothing of ranks.
 #include <doctest/doctest.h>
 
+#include "largest_difference.hpp"
 #include "model_state.hpp"
 #include "random.hpp"
 #include "ranks.hpp"
@@ -15,6 +16,7 @@
 namespace {
 
 using sd::Index;
+using sd_test::largest_difference;
 using sd_test::state_of;
 using Model = sd::BasicResNet<double>;
 using Loader = sd::DataLoader<sd::InMemoryDataset, double>;
@@ -154,16 +156,6 @@ Run train_alone(Model& model, const Setting& setting) {
         optimizer.step();
     }
     return run;
-}
-
-double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
-    REQUIRE(a.size() == b.size());
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        largest = std::max(largest, std::abs(a[i] - b[i]));
-        if (std::isnan(a[i] - b[i])) return std::numeric_limits<double>::infinity();
-    }
-    return largest;
 }
 
 /// Whether all ranks have the same bits.

@@ -2,6 +2,7 @@
 // with another number of ranks.
 #include <doctest/doctest.h>
 
+#include "largest_difference.hpp"
 #include "messages.hpp"
 #include "model_state.hpp"
 #include "random.hpp"
@@ -22,6 +23,7 @@
 namespace {
 
 using sd::Index;
+using sd_test::largest_difference;
 using sd_test::state_of;
 using Model = sd::BasicResNet<double>;
 using Loader = sd::PrefetchLoader<sd::InMemoryDataset, double>;
@@ -119,13 +121,6 @@ Outcome run(sd::Communicator& ranks, const sd::StochasticDepthOptions& depth, co
     return outcome;
 }
 
-double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
-    REQUIRE(a.size() == b.size());
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
-    return largest;
-}
-
 void check_same_run(const Outcome& outcome, const Outcome& alone, std::size_t first_batch = 0) {
     REQUIRE(alone.records.size() == 8);
     CHECK(std::equal(outcome.records.begin(), outcome.records.end(),
@@ -166,6 +161,7 @@ TEST_CASE("a run of two ranks goes on with one and with four") {
     if (ranks.size() != 4) return;
     sd::Communicator alone;
     const auto wait_for_all = [&] { joined({}, ranks); };
+    sd_test::Warnings warnings;
     for (const auto& depth : {survivors, blocks}) {
         const Outcome expected = run(alone, depth);
         std::optional<sd_test::TemporaryDirectory> folder;
@@ -189,9 +185,33 @@ TEST_CASE("a run of two ranks goes on with one and with four") {
         wait_for_all();
         if (ranks.rank() == 0) check_same_run(run(alone, depth, path + "_one", {}, true), expected, 5);
         check_same_run(run(ranks, depth, path, {}, true), expected, 5);
+        CHECK(std::none_of(warnings.messages.begin(), warnings.messages.end(),
+                           [](const std::string& message) { return sd_test::contains(message, "other settings"); }));
         wait_for_all();
         if (ranks.rank() == 0) std::filesystem::remove_all(path + "_one");
     }
+}
+
+TEST_CASE("a run goes on with another number of ranks and other numbers: told where batch norm is not synchronised") {
+    sd::Communicator& ranks = sd_test::ranks();
+    if (ranks.size() != 4) return;
+    sd_test::Warnings warnings;
+    std::optional<sd_test::TemporaryDirectory> folder;
+    std::string path;
+    if (ranks.rank() == 0) path = folder.emplace().path().string();
+    path.resize(1000);
+    ranks.broadcast(std::span(path));
+    path = path.c_str();
+    CHECK(run(ranks, survivors, path, 4, false, false).end == sd::FitEnd::stopped);
+    if (ranks.rank() == 0) {
+        warnings.messages.clear();
+        sd::Communicator alone;
+        CHECK(run(alone, survivors, path, {}, true, false).end == sd::FitEnd::finished);
+        CHECK(std::any_of(warnings.messages.begin(), warnings.messages.end(), [](const std::string& message) {
+            return sd_test::contains(message, "other settings: batch_norm_ranks: 1 instead of 4");
+        }));
+    }
+    joined({}, ranks);
 }
 
 /// Parameters after two epochs of 21 samples in batches of 5, 5, 5, 5 and 1, without batch norm.
