@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs the training tool on four processes and kills one of them at a random moment, each in turn; checks that the job
-ends each time with an error and leaves no process behind. Then stops a run, and lets it go on with two processes.
+ends each time with an error and leaves no process behind. Every other run on average writes a checkpoint after each
+batch; it is let go on, from a whole one. Then stops a run, and lets it go on with two processes.
 
     tools/check_ranks.py --train build/release/tools/sd_train [--kills 10]
 
-Moments are counted in lines of the run's log. It prints its seed.
+A moment is a number of epochs and a random part of the time that one takes. It prints its seed.
 """
 import argparse
 import json
@@ -29,10 +30,12 @@ class Job:
     """The training tool on some ranks; an epoch has 3 batches of 10, 10 and 5 images."""
 
     def __init__(self, arguments, folder, ranks, options, data="data"):
-        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1")
-        command = [arguments.mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), arguments.train, "--ranks",
-                   str(ranks), "--data", f"cifar10:{folder}/{data}", "--batch-size", "10", "--sync-batch-norm",
-                   "--stochastic-method", "sample", "--compute", "survivors", "--drop-rate", "0.8", *options]
+        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                           OMP_NUM_THREADS="1")
+        command = [arguments.mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), arguments.train,
+                   "--ranks", str(ranks), "--data", f"cifar10:{folder}/{data}", "--batch-size", "10",
+                   "--sync-batch-norm", "--stochastic-method", "sample", "--compute", "survivors", "--drop-rate", "0.8",
+                   *options]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True)
         self.lines = []
@@ -63,28 +66,49 @@ def ends(process, seconds=60):
     return bool(select.select([process], [], [], seconds)[0])
 
 
+def check_resumed(arguments, folder, checkpoints, rng):
+    """A run that was killed goes on from its newest checkpoint, for two batches."""
+    finished = max(int(path.name.split("-")[1].split(".")[0]) for path in checkpoints.glob("checkpoint-*"))
+    ranks = rng.randrange(1, 5)
+    job = Job(arguments, folder, ranks, ["--duration", f"{finished + 2}ba", "--checkpoint-dir", str(checkpoints),
+                                         "--resume"])
+    status = job.finish()
+    assert status == 0, (status, job.lines)
+    assert any(f" {finished} batches done" in line for line in job.lines), job.lines
+    assert not any("skipped" in line for line in job.lines), job.lines
+    names = [path.name for path in checkpoints.iterdir()]
+    assert all(name.startswith("checkpoint-") for name in names), names
+    return f"went on from batch {finished} on {ranks}"
+
+
 def check_kills(arguments, folder, rng):
     slowest = 0
     for kill in range(4 * arguments.kills):
-        job = Job(arguments, folder, 4, ["--duration", "100000ep"])
+        checkpoints = folder / f"killed_{kill}" if rng.random() < 0.5 else None
+        saving = ["--checkpoint-dir", str(checkpoints), "--checkpoint-interval", "1ba"] if checkpoints else []
+        job = Job(arguments, folder, 4, ["--duration", "100000ep", *saving])
         epochs = rng.randrange(1, 8)
         job.read_lines(epochs)
+        start = time.monotonic()
+        job.read_lines(1)
+        moment = rng.random() * (time.monotonic() - start)
         processes = [job.process_of_rank(rank) for rank in range(4)]
         descriptors = [os.pidfd_open(process) for process in processes]
-        # a few microseconds more, so that the moment is not always the one after a line
-        for _ in range(rng.randrange(20000)):
-            pass
+        assert not ends(descriptors[kill % 4], moment), job.lines
         start = time.monotonic()
         os.kill(processes[kill % 4], signal.SIGKILL)
         status = job.finish()
         seconds = time.monotonic() - start
         slowest = max(slowest, seconds)
-        print(f"rank {kill % 4} killed after {epochs} epochs: status {status} after {seconds:.2f} s", flush=True)
+        print(f"rank {kill % 4} killed {1000 * moment:.1f} ms after {epochs + 1} epochs: status {status} after "
+              f"{seconds:.2f} s", flush=True)
         assert status != 0, job.lines
         assert any("signal 9" in line for line in job.lines), job.lines
         assert all(ends(descriptor) for descriptor in descriptors), "a process is left"
         for descriptor in descriptors:
             os.close(descriptor)
+        if checkpoints:
+            print(check_resumed(arguments, folder, checkpoints, rng), flush=True)
     print(f"{4 * arguments.kills} kills, slowest end {slowest:.2f} s")
 
 
