@@ -4,6 +4,7 @@
 #include "sd/core/storage.hpp"
 #include "sd/core/tensor.hpp"
 
+#include <cstddef>
 #include <span>
 
 SD_NAMESPACE_BEGIN

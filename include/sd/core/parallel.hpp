@@ -3,6 +3,7 @@
 
 #include "sd/core/shape.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <limits>
 #include <utility>

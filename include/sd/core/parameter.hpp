@@ -4,9 +4,11 @@
 #include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 SD_NAMESPACE_BEGIN

@@ -3,6 +3,8 @@
 
 #include "sd/core/pending.hpp"
 
+#include <utility>
+
 SD_NAMESPACE_BEGIN
 
 /// What the forward pass of a batch norm leaves for its backward pass.

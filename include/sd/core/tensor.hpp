@@ -15,7 +15,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <initializer_list>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 SD_NAMESPACE_BEGIN

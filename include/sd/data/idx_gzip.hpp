@@ -6,6 +6,7 @@
 #include "sd/io/gzip.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>

@@ -4,7 +4,6 @@
 #include "sd/core/shape.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

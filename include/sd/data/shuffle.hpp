@@ -4,6 +4,7 @@
 #include "sd/core/philox.hpp"
 #include "sd/core/shape.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>

@@ -14,6 +14,7 @@
 
 #include "sd/io/state_dict.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -24,7 +25,6 @@
 #include <sstream>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 #include <zlib.h>
 

@@ -8,7 +8,6 @@
 #include "sd/core/shape.hpp"
 #include "sd/io/deflate.hpp"
 
-#include <algorithm>
 #include <array>
 #include <csetjmp>
 #include <cstddef>

@@ -3,6 +3,10 @@
 
 #include "sd/mpi/sum.hpp"
 
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <span>
 #include <utility>
 
 SD_NAMESPACE_BEGIN

@@ -5,6 +5,7 @@
 
 #include <exception>
 #include <iostream>
+#include <stdexcept>
 
 SD_NAMESPACE_BEGIN
 

@@ -13,10 +13,12 @@
 #include "sd/train/gradient_sum.hpp"
 #include "sd/train/sgd.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <utility>
+#include <type_traits>
 
 SD_NAMESPACE_BEGIN
 

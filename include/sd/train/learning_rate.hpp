@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
-#include <cstdint>
+#include <cstddef>
 #include <optional>
 #include <ostream>
 #include <string>

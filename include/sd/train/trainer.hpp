@@ -8,15 +8,17 @@
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
