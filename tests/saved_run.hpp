@@ -23,8 +23,8 @@
 
 namespace sd_test {
 
-/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells again,
-/// and an end of the run that was none.
+/// Lines of what was told, but for the speed. As a file of metrics does, it forgets what a run that goes on tells
+/// again, and an end of the run that was none.
 class Told : public sd::LogDestination {
 public:
     void start(const sd::RunLength&, const sd::LogRecord& record) override {

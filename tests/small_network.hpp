@@ -1,12 +1,16 @@
 // A network that trains in milliseconds and has no batch norm, with data for it.
 #pragma once
 
+#include "messages.hpp"
+
 #include "sd/sd.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace sd_test {
@@ -98,6 +102,34 @@ inline std::shared_ptr<const sd::InMemoryDataset> small_images(sd::Index count) 
 template <class T>
 sd::DataLoader<sd::InMemoryDataset, T> small_loader(sd::Index count, sd::Index batch_size = 4) {
     return sd::DataLoader<sd::InMemoryDataset, T>(small_images(count), {.batch_size = batch_size, .seed = 9});
+}
+
+/// Calls a function at one event; a user's algorithm for models of doubles.
+struct At {
+    sd::Event event;
+    std::function<void(sd::State<double>&)> use;
+
+    bool match(sd::Event now, const sd::State<double>&) const { return now == event; }
+    void apply(sd::Event, sd::State<double>& state, sd::Logger&) { use(state); }
+};
+
+/// Runs the small network on three batches an epoch with these options, from that timestamp on.
+inline void run_small_network(sd::TrainerOptions<double> options, const sd::Timestamp& from = {}) {
+    const Warnings fewer_than_8_blocks;
+    SmallNetwork<double> model;
+    sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.01});
+    sd::Trainer trainer(model, optimizer, small_loader<double>(12), std::move(options));
+    trainer.state().timestamp = from;
+    trainer.fit();
+}
+
+/// Stochastic depth of its blocks.
+inline sd::StochasticDepthOptions small_depth(sd::StochasticMethod method, sd::DropDistribution distribution,
+                                              double drop_rate) {
+    return {.target_layer_name = "ConvBranch",
+            .stochastic_method = method,
+            .drop_rate = drop_rate,
+            .drop_distribution = distribution};
 }
 
 /// What is logged, as text: the event, then a name a metric.

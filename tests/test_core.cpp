@@ -1,9 +1,5 @@
-// The floor that everything stands on: shapes, tensors, Philox, parallel loops, parameters.
-
-// The checks of element access are tested here, in release builds too.
-#undef SD_CHECK_BOUNDS
-#define SD_CHECK_BOUNDS 1
-
+// The floor that everything stands on, beside tensors: Philox, parallel loops, parameters, parts of a batch, warnings.
+#include "messages.hpp"
 #include "random.hpp"
 
 #include "sd/core/batch_part.hpp"
@@ -11,7 +7,6 @@
 #include "sd/core/join.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
-#include "sd/core/pending.hpp"
 #include "sd/core/philox.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/core/window.hpp"
@@ -29,38 +24,10 @@
 using sd::Index;
 using sd::Shape;
 using sd::Tensor;
+using sd_test::contains;
+using sd_test::message_of;
 
 namespace {
-
-// The message of the std::invalid_argument that the call throws, or nothing.
-template <class Call>
-std::string refusal(const Call& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return {};
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-// A number type of a user's own that counts its living instances.
-struct Counted {
-    static inline std::int64_t alive = 0;
-    double value = 0;
-
-    Counted() { ++alive; }
-    explicit Counted(double number) : value(number) { ++alive; }
-    Counted(const Counted& other) : value(other.value) { ++alive; }
-    Counted& operator=(const Counted&) = default;
-    ~Counted() { --alive; }
-
-    friend Counted operator+(const Counted& a, const Counted& b) { return Counted(a.value + b.value); }
-    friend Counted operator*(const Counted& a, const Counted& b) { return Counted(a.value * b.value); }
-    friend bool operator<(const Counted& a, const Counted& b) { return a.value < b.value; }
-    friend bool operator==(const Counted& a, const Counted& b) { return a.value == b.value; }
-};
 
 // Sets the number of threads back at the end of a test.
 struct ThreadsRestored {
@@ -69,193 +36,6 @@ struct ThreadsRestored {
 };
 
 }  // namespace
-
-TEST_CASE("shape: extents, size, comparison, text") {
-    const Shape images{2, 3, 4, 5};
-    CHECK(images.rank() == 4);
-    CHECK(images.size() == 120);
-    CHECK(images[0] == 2);
-    CHECK(images[3] == 5);
-    CHECK(Shape{}.rank() == 0);
-    CHECK(Shape{}.size() == 1);
-    CHECK(Shape{7, 0, 3}.size() == 0);
-    CHECK(Shape{2, 3} == Shape{2, 3});
-    CHECK_FALSE(Shape{2, 3} == Shape{3, 2});
-    CHECK_FALSE(Shape{2, 3} == Shape{2, 3, 1});
-    CHECK(sd::text(images) == "(2, 3, 4, 5)");
-    CHECK(sd::text(Shape{}) == "()");
-    CHECK(sd::with_samples(images, 9) == Shape{9, 3, 4, 5});
-    const std::vector<int> extents = {4, 6};
-    CHECK(Shape(extents.begin(), extents.end()) == Shape{4, 6});
-}
-
-TEST_CASE("shape: refused") {
-    CHECK(contains(refusal([] { (void)Shape{2, -1}; }), "got -1, expected 0 or more"));
-    CHECK(contains(refusal([] { (void)Shape{1, 1, 1, 1, 1}; }), "rank"));
-    const Index huge = std::numeric_limits<Index>::max() / 2;
-    CHECK(contains(refusal([&] { (void)Shape{huge, 1}; }), "number of elements"));
-    CHECK(contains(refusal([&] { (void)Shape{1 << 30, 1 << 30, 1 << 30}; }), "number of elements"));
-    CHECK_MESSAGE(!refusal([&] { (void)Shape{0, 1 << 30, 1 << 30, 1 << 30}; }).empty(), "a zero hides no overflow");
-    CHECK(contains(refusal([] { (void)Shape{2, 3}[2]; }), "dimension: got 2"));
-    CHECK(contains(refusal([] { (void)Shape{2, 3}[-1]; }), "dimension: got -1"));
-    CHECK(contains(refusal([] { (void)sd::with_samples(Shape{}, 1); }), "with_samples"));
-    CHECK(refusal([] {
-              sd::expect_shape("here", "x", {1, 2}, {1, 3});
-          }) == "here: shape of x: got (1, 2), expected (1, 3)");
-    CHECK(refusal([] {
-              sd::expect_rank("here", "x", {1, 2}, 4);
-          }) == "here: shape of x: got (1, 2), expected 4 dimensions");
-    CHECK_THROWS_AS(sd::refuse_file("a.bin", "length", 3, 4), std::runtime_error);
-}
-
-TEST_CASE("tensor: a handle on shared elements") {
-    Tensor<float> a(Shape{2, 3}, {1, 2, 3, 4, 5, 6});
-    CHECK(a);
-    CHECK(a.size() == 6);
-    CHECK(a(1, 0) == 4);
-    Tensor<float> handle = a;
-    CHECK(handle.shares_storage_with(a));
-    handle(1, 0) = 40;
-    CHECK(a(1, 0) == 40);
-
-    Tensor<float> copy = a.clone();
-    CHECK_FALSE(copy.shares_storage_with(a));
-    copy(0, 0) = -1;
-    CHECK(a(0, 0) == 1);
-
-    const Tensor<float> view = a.reshape({3, 2});
-    CHECK(view.shares_storage_with(a));
-    CHECK(view(2, 0) == 5);
-    CHECK(contains(refusal([&] { (void)a.reshape({4, 2}); }), "expected 6 elements"));
-
-    const Tensor<float> moved = std::move(handle);
-    CHECK(moved.shares_storage_with(a));
-    a = Tensor<float>();
-    CHECK_FALSE(a);
-    CHECK(moved(1, 0) == 40);
-}
-
-TEST_CASE("tensor: undefined, empty, scalar, filled") {
-    const Tensor<double> undefined;
-    CHECK_FALSE(undefined);
-    CHECK(undefined.size() == 0);
-    CHECK_FALSE(undefined.clone());
-    const Tensor<double> none(Shape{0, 3});
-    CHECK(none);
-    CHECK(none.size() == 0);
-    CHECK(none.begin() == none.end());
-    CHECK(none.clone().shape() == Shape{0, 3});
-    Tensor<double> scalar{Shape{}};
-    CHECK(scalar.size() == 1);
-    scalar() = 3;
-    CHECK(scalar() == 3);
-    CHECK(Tensor<int>::full({2, 2}, 7)(1, 1) == 7);
-    CHECK(Tensor<int>(Shape{2, 2})(1, 1) == 0);
-    CHECK(contains(refusal([] { (void)Tensor<int>(Shape{2, 2}, {1, 2, 3}); }), "number of values: got 3"));
-}
-
-TEST_CASE("tensor: element access is checked") {
-    Tensor<float> a(Shape{2, 3});
-    const Tensor<float> undefined;
-    CHECK_NOTHROW((void)a(1, 2));
-    CHECK_THROWS_AS((void)a(2, 0), std::out_of_range);
-    CHECK_THROWS_AS((void)a(0, 3), std::out_of_range);
-    CHECK_THROWS_AS((void)a(-1, 0), std::out_of_range);
-    CHECK_THROWS_AS((void)a(1), std::out_of_range);
-    CHECK_THROWS_AS((void)a(0, 0, 0), std::out_of_range);
-    CHECK_THROWS_AS((void)undefined(0), std::out_of_range);
-    CHECK_THROWS_WITH((void)a(0, 3), "Tensor: index: got (0, 3), expected inside (2, 3)");
-}
-
-TEST_CASE("tensor: NHWC memory, 64-byte aligned") {
-    Tensor<float> images(Shape{2, 3, 4, 5});
-    for (Index i = 0; i < images.size(); ++i) images.data()[i] = static_cast<float>(i);
-    CHECK(images(1, 2, 3, 4) == 119);
-    CHECK(images(1, 0, 2, 3) == static_cast<float>(((1 * 3 + 0) * 4 + 2) * 5 + 3));
-    for (const Index size : {1, 3, 17, 1000, 123457}) {
-        const auto address = reinterpret_cast<std::uintptr_t>(Tensor<float>(Shape{size}).data());
-        CHECK(address % 64 == 0);
-    }
-}
-
-TEST_CASE("tensor: buffers are reused") {
-    const Shape shape{97, 41};
-    { const auto first = Tensor<float>::empty(shape); }
-    const std::int64_t before = sd::pool_allocations();
-    for (int step = 0; step < 10; ++step) {
-        const auto a = Tensor<float>::empty(shape);
-        CHECK(a.size() == 97 * 41);
-    }
-    CHECK(sd::pool_allocations() == before);
-    {
-        const auto a = Tensor<float>::empty(shape);
-        const auto b = Tensor<float>::empty(shape);
-        CHECK_FALSE(a.shares_storage_with(b));
-        CHECK(sd::pool_allocations() <= before + 1);
-    }
-    sd::trim_pool();
-    const std::int64_t trimmed = sd::pool_allocations();
-    { const auto a = Tensor<float>::empty(shape); }
-    CHECK(sd::pool_allocations() == trimmed + 1);
-}
-
-TEST_CASE("tensor: Eigen views") {
-    Tensor<double> a(Shape{2, 3}, {1, 2, 3, 4, 5, 6});
-    const Tensor<double> b(Shape{3, 2}, {1, 0, 0, 1, 1, 1});
-    Tensor<double> product(Shape{2, 2});
-    product.matrix().noalias() = std::as_const(a).matrix() * b.matrix();
-    CHECK(product(0, 0) == 4);
-    CHECK(product(0, 1) == 5);
-    CHECK(product(1, 0) == 10);
-    CHECK(product(1, 1) == 11);
-    a.matrix()(1, 2) = 60;
-    CHECK(a(1, 2) == 60);
-
-    Tensor<double> images(Shape{2, 2, 2, 3});
-    images.eigen_tensor<4>()(1, 0, 1, 2) = 9;
-    CHECK(images(1, 0, 1, 2) == 9);
-    CHECK(images.matrix().rows() == 8);
-    CHECK(images.matrix().cols() == 3);
-    CHECK(std::as_const(images).eigen_tensor<4>().dimension(3) == 3);
-    CHECK(contains(refusal([&] { (void)images.eigen_tensor<3>(); }), "3 dimensions"));
-    CHECK(Tensor<double>(Shape{0, 3}).matrix().rows() == 0);
-}
-
-TEST_CASE("tensor: a number type of a user's own is constructed and destroyed") {
-    CHECK(Counted::alive == 0);
-    {
-        Tensor<Counted> a(Shape{2, 2});
-        CHECK(Counted::alive == 4);
-        a(0, 1) = Counted(2.5);
-        const Tensor<Counted> copy = a.clone();
-        CHECK(Counted::alive == 8);
-        CHECK(copy(0, 1) == Counted(2.5));
-        const Tensor<Counted> handle = copy;
-        CHECK(Counted::alive == 8);
-
-        const sd::Pending<Counted> pending(a, Tensor<Counted>::full({2}, Counted(-2)),
-                                           Tensor<Counted>::full({2}, Counted(1)), true);
-        CHECK(pending.apply(Counted(2.5), 1) == Counted(0));
-        CHECK(pending.apply(Counted(-2.5), 0) == Counted(6));
-    }
-    CHECK(Counted::alive == 0);
-}
-
-TEST_CASE("pending: plain, scaled, rectified, NaN") {
-    const Tensor<float> raw(Shape{1, 2}, {-1, 3});
-    const sd::Pending<float> plain(raw);
-    CHECK(plain.is_plain());
-    CHECK(plain.apply(-1.0F, 0) == -1.0F);
-    const sd::Pending<float> scaled(raw, Tensor<float>(Shape{2}, {2, -1}), Tensor<float>(Shape{2}, {5, 1}), true);
-    CHECK_FALSE(scaled.is_plain());
-    CHECK(scaled.channels() == 2);
-    CHECK(scaled.apply(-1.0F, 0) == 3.0F);
-    CHECK(scaled.apply(3.0F, 1) == 0.0F);
-    CHECK(std::isnan(scaled.apply(std::numeric_limits<float>::quiet_NaN(), 1)));
-    CHECK(contains(
-        refusal([&] { (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}), false); }),
-        "shape of scale: got (3), expected (2)"));
-}
 
 TEST_CASE("philox: known answers") {
     CHECK(sd::philox4x32_10({0, 0, 0, 0}, {0, 0}) ==
@@ -307,7 +87,7 @@ TEST_CASE("parallel_for: every index once, for any number of threads") {
             for (const auto& number : calls) CHECK(number == 1);
         }
     }
-    CHECK(contains(refusal([] { sd::set_num_threads(0); }), "got 0, expected 1 or more"));
+    CHECK(contains(message_of([] { sd::set_num_threads(0); }), "got 0, expected 1 or more"));
 }
 
 TEST_CASE("parallel_for: the exception of the lowest index") {
@@ -367,7 +147,7 @@ TEST_CASE("parameter: a gradient that was not received differs from zeros") {
     CHECK_FALSE(parameter.has_grad);
     parameter.add_grad(gradient);
     CHECK(parameter.grad(1) == 4);
-    CHECK(refusal([&] { parameter.add_grad(Tensor<float>(Shape{3})); }) ==
+    CHECK(message_of([&] { parameter.add_grad(Tensor<float>(Shape{3})); }) ==
           "layer.weight: shape of gradient: got (3), expected (2)");
 }
 
@@ -375,23 +155,23 @@ TEST_CASE("windows: counts and refused settings") {
     CHECK(sd::window_count("here", 224, 7, 2, 3, 1) == 112);
     CHECK(sd::window_count("here", 5, 3, 1, 2, 2) == 5);
     CHECK(sd::window_count("here", 3, 3, 5, 0, 1) == 1);
-    CHECK(contains(refusal([] { (void)sd::window_count("here", 2, 3, 1, 0, 1); }), "got 2, expected at least"));
+    CHECK(contains(message_of([] { (void)sd::window_count("here", 2, 3, 1, 0, 1); }), "got 2, expected at least"));
     CHECK(sd::pool2d_shape("pool", {2, 112, 112, 64}, {3, 2, 1}) == Shape{2, 56, 56, 64});
-    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 2, 2}); }), "padding: got 2"));
-    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 0, 0}); }), "stride: got 0"));
-    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {0, 1, 0}); }), "kernel: got 0"));
-    CHECK(contains(refusal([] { (void)sd::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
+    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 2, 2}); }), "padding: got 2"));
+    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 0, 0}); }), "stride: got 0"));
+    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {0, 1, 0}); }), "kernel: got 0"));
+    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
 }
 
 TEST_CASE("branch samples: refused") {
     const std::vector<Index> good = {1, -1, 0};
     CHECK_NOTHROW(sd::expect_branch_samples("join", good, 3, 2));
     CHECK_NOTHROW(sd::expect_branch_samples("join", {}, 3, 3));
-    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", {}, 3, 2); }), "got 2, expected 3"));
-    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", good, 4, 2); }), "got 3, expected 4"));
-    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", good, 3, 1); }), "got 1, expected -1 to 0"));
+    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", {}, 3, 2); }), "got 2, expected 3"));
+    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", good, 4, 2); }), "got 3, expected 4"));
+    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", good, 3, 1); }), "got 1, expected -1 to 0"));
     const std::vector<Index> bad = {-2};
-    CHECK(contains(refusal([&] { sd::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
+    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
     CHECK(sd::branch_sample_of({}, 5) == 5);
     CHECK(sd::branch_sample_of(good, 1) == -1);
 }

@@ -1,5 +1,6 @@
 // The logger and its destinations: what is told when, what files hold, how a resumed run cuts them back.
 #include "../tools/logs.hpp"
+#include "logged_run.hpp"
 #include "messages.hpp"
 #include "temporary_directory.hpp"
 
@@ -19,62 +20,26 @@
 
 using sd::LogEvent;
 using sd::Logger;
-using sd::RunLength;
 using sd::Timestamp;
 using sd_test::contains;
+using sd_test::error_of;
+using sd_test::log_run;
+using sd_test::logged_run;
 using sd_test::message_of;
 using sd_test::TemporaryDirectory;
 
 namespace {
-
-const RunLength run{3, 12, 4, 6};  // 2 epochs of 3 batches of 4
-
-/// The message of a failure at run time, or "fine".
-template <class Call>
-std::string failure_of(const Call& call) {
-    try {
-        call();
-    } catch (const std::runtime_error& error) {
-        return error.what();
-    }
-    return "fine";
-}
 
 std::string content_of(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Logs a run of two epochs from the batch after `first` to batch `last`, an evaluation after each epoch, with values that
-/// are a function of the batch; ends it in good order or not at all.
-void train(Logger& logger, Timestamp now, std::uint64_t last, bool ends) {
-    logger.log("stochastic_depth/num_stochastic_layers", 9);
-    logger.start(run, now);
-    while (now.batch < last) {
-        now.to_next_batch(4);
-        const auto t = static_cast<double>(now.batch);
-        logger.log("loss/train", 1 / t);
-        logger.log("learning_rate", 0.1);
-        logger.log("stochastic_depth/kept_fraction", std::vector<double>{1, t / 8});
-        logger.write(LogEvent::batch, now);
-        if (now.batch_in_epoch == 3) {
-            now.to_next_epoch();
-            logger.log("loss/train_epoch", 2 / t);
-            logger.write(LogEvent::epoch, now);
-            logger.log("accuracy/eval", t / 10);
-            logger.write(LogEvent::evaluation, now);
-        }
-    }
-    if (!ends) return;
-    logger.log("note", std::string("done"));
-    logger.write(LogEvent::fit_end, now);
-}
-
 /// A destination that keeps what it is told, in words.
 struct Memory final : sd::LogDestination {
     std::vector<std::string> told;
 
-    void start(const RunLength& length, const sd::LogRecord& record) override {
+    void start(const sd::RunLength& length, const sd::LogRecord& record) override {
         told.push_back(sd::text(length.total_batches, " batches"));
         write(record);
     }
@@ -84,20 +49,6 @@ struct Memory final : sd::LogDestination {
         told.push_back(words);
     }
     void flush() override { told.push_back("flush"); }
-};
-
-/// A console whose clock and width the test sets.
-struct Console {
-    std::ostringstream out;
-    double seconds = 1000;
-    std::size_t columns = 200;
-    Logger logger;
-
-    explicit Console(bool live)
-        : logger({std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{.out = &out,
-                                                                         .live = live,
-                                                                         .seconds = [this] { return seconds; },
-                                                                         .columns = [this] { return columns; }})}) {}
 };
 
 }  // namespace
@@ -112,7 +63,7 @@ TEST_CASE("the logger keeps values until the event that they belong to, the late
     REQUIRE(logger.pending().size() == 2);
     CHECK(std::get<std::int64_t>(logger.pending()[0].value) == 3);
     CHECK(std::get<double>(logger.pending()[1].value) == 0.5);
-    logger.start(run, {});
+    logger.start(logged_run, {});
     CHECK(logger.pending().empty());
     logger.log("x", "words");
     logger.write(LogEvent::batch, {.batch = 1});
@@ -141,7 +92,7 @@ TEST_CASE("JSON lines hold every record and every bit") {
     const auto path = directory.write("metrics.jsonl", "of an older run\n");
     Logger logger({std::make_shared<sd::JsonLinesLogger>(path)});
     CHECK(content_of(path) == "of an older run\n");  // until a run starts
-    logger.start(run, {});
+    logger.start(logged_run, {});
     CHECK(content_of(path).empty());
     logger.log("loss/train", 0.1 + 0.2);
     logger.log("count", -7);
@@ -166,7 +117,7 @@ TEST_CASE("CSV: a column keeps its place, a late metric gets one on the right") 
     const TemporaryDirectory directory;
     const auto path = directory.path() / "metrics.csv";
     Logger logger({std::make_shared<sd::CsvLogger>(path)});
-    logger.start(run, {});
+    logger.start(logged_run, {});
     logger.log("loss/train", 0.1 + 0.2);
     logger.log("kept", std::vector<double>{1, 0.25});
     logger.write(LogEvent::batch, {.batch = 1, .sample = 4});
@@ -189,7 +140,7 @@ TEST_CASE("a resumed run's file is the uninterrupted one's, wherever the first o
         const TemporaryDirectory directory;
         const auto path = directory.path() / "part";
         Logger uninterrupted({open(directory.path() / "whole")});
-        train(uninterrupted, {}, 6, true);
+        log_run(uninterrupted, {}, 6, true);
         const std::string expected = content_of(directory.path() / "whole");
 
         // Stopped in good order at a checkpoint, and resumed there.
@@ -198,9 +149,9 @@ TEST_CASE("a resumed run's file is the uninterrupted one's, wherever the first o
             checkpoint.to_next_batch(4);
             if (batch % 3 == 0) checkpoint.to_next_epoch();
             Logger stopped({open(path)});
-            train(stopped, {}, batch, true);
+            log_run(stopped, {}, batch, true);
             Logger resumed({open(path)});
-            train(resumed, checkpoint, 6, true);
+            log_run(resumed, checkpoint, 6, true);
             CHECK(content_of(path) == expected);
         }
         // Killed anywhere after the checkpoint of the fourth batch, in the middle of a line too.
@@ -209,19 +160,21 @@ TEST_CASE("a resumed run's file is the uninterrupted one's, wherever the first o
         for (std::size_t size = needed; size <= expected.size(); ++size) {
             directory.write("part", expected.substr(0, size));
             Logger resumed({open(path)});
-            train(resumed, {.epoch = 1, .batch = 4, .sample = 16, .batch_in_epoch = 1, .sample_in_epoch = 4}, 6, true);
+            log_run(resumed, {.epoch = 1, .batch = 4, .sample = 16, .batch_in_epoch = 1, .sample_in_epoch = 4}, 6,
+                    true);
             REQUIRE(content_of(path) == expected);
         }
         // The checkpoint after the last batch of an epoch, before the epoch is finished: its record comes again.
         directory.write("part", expected);
         Logger before_epoch({open(path)});
-        before_epoch.start(run, {.epoch = 0, .batch = 3, .sample = 12, .batch_in_epoch = 3, .sample_in_epoch = 12});
+        before_epoch.start(logged_run,
+                           {.epoch = 0, .batch = 3, .sample = 12, .batch_in_epoch = 3, .sample_in_epoch = 12});
         CHECK(contains(content_of(path), "batch"));
         CHECK_FALSE(contains(content_of(path), "\nepoch"));
         CHECK_FALSE(contains(content_of(path), R"("epoch":1)"));
         // A file that is not there is begun anew.
         Logger anew({open(directory.path() / "anew")});
-        train(anew, {.epoch = 1, .batch = 3, .sample = 12}, 4, false);
+        log_run(anew, {.epoch = 1, .batch = 3, .sample = 12}, 4, false);
         CHECK(contains(content_of(directory.path() / "anew"), "num_stochastic_layers"));
     };
     SUBCASE("JSON lines") {
@@ -238,7 +191,7 @@ TEST_CASE("a file that is no log of metrics is refused and left alone") {
     const auto refused = [&](auto open, const std::string& content, const std::string& expected) {
         const auto path = directory.write("file", content);
         Logger logger({open(path)});
-        const std::string message = failure_of([&] { logger.start(run, {.batch = 4}); });
+        const std::string message = error_of<std::runtime_error>([&] { logger.start(logged_run, {.batch = 4}); });
         CAPTURE(message);
         CHECK(contains(message, path.string()));
         CHECK(contains(message, expected));
@@ -273,111 +226,19 @@ TEST_CASE("a file that is no log of metrics is refused and left alone") {
 }
 
 TEST_CASE("a file that cannot be written is an error, at once") {
-    CHECK(
-        contains(failure_of([] { sd::JsonLinesLogger("/nowhere/metrics.jsonl"); }), "/nowhere/metrics.jsonl: opening"));
-    CHECK(contains(failure_of([] { sd::CsvLogger("/nowhere/metrics.csv"); }), "/nowhere/metrics.csv: opening"));
+    CHECK(contains(error_of<std::runtime_error>([] { sd::JsonLinesLogger("/nowhere/metrics.jsonl"); }),
+                   "/nowhere/metrics.jsonl: opening"));
+    CHECK(contains(error_of<std::runtime_error>([] { sd::CsvLogger("/nowhere/metrics.csv"); }),
+                   "/nowhere/metrics.csv: opening"));
     // A device that is always full.
     const auto full = [](std::shared_ptr<sd::LogDestination> destination) {
         Logger logger({std::move(destination)});
-        logger.start(run, {});
+        logger.start(logged_run, {});
         logger.log("a", 1);
-        return failure_of([&] { logger.write(LogEvent::batch, {.batch = 1}); });
+        return error_of<std::runtime_error>([&] { logger.write(LogEvent::batch, {.batch = 1}); });
     };
     CHECK(contains(full(std::make_shared<sd::JsonLinesLogger>("/dev/full")), "/dev/full: writing: got No space left"));
     CHECK(contains(full(std::make_shared<sd::CsvLogger>("/dev/full")), "/dev/full: writing: got No space left"));
-}
-
-TEST_CASE("the console writes a line an epoch, with its evaluation") {
-    Console console(false);
-    train(console.logger, {}, 4, false);
-    console.seconds += 3725;
-    console.logger.write(LogEvent::fit_end, {.epoch = 1, .batch = 4});
-    CHECK(console.out.str() ==
-          "trains 2 epochs of 3 batches  num stochastic layers 9\n"
-          "epoch 1/2  loss 0.6667  learning rate 0.1  eval:  accuracy 30.00 %\n"
-          "stopped at batch 4 of 6 after 1:02:05\n");
-}
-
-TEST_CASE("the console tells evaluations between epochs, epochs without one, and where a resumed run starts") {
-    Console console(false);
-    Timestamp now{.epoch = 1, .batch = 3};
-    console.logger.start(run, now);
-    now.to_next_batch(4);
-    console.logger.log("loss/train", 0.25);
-    console.logger.log("images_per_second", 1234.5);
-    console.logger.write(LogEvent::batch, now);
-    console.logger.log("loss/eval", 0.5);
-    console.logger.write(LogEvent::evaluation, now);
-    now.to_next_batch(4);
-    now.to_next_batch(4);
-    now.to_next_epoch();
-    console.logger.write(LogEvent::epoch, now);
-    console.logger.write(LogEvent::fit_end, now);
-    CHECK(console.out.str() ==
-          "trains 2 epochs of 3 batches, from batch 3 on\n"
-          "batch 4/6  eval:  loss 0.5000\n"
-          "epoch 2/2  loss 0.2500  1234 images/s\n"
-          "finished after 0:00\n");
-}
-
-TEST_CASE("an epoch's line waits for an evaluation until the next batch, not longer") {
-    Console console(false);
-    console.logger.start(run, {});
-    console.logger.log("loss/train", 0.5);
-    console.logger.write(LogEvent::epoch, {.epoch = 1, .batch = 3});
-    CHECK_FALSE(contains(console.out.str(), "epoch 1/2"));
-    console.seconds += 60;
-    console.logger.write(LogEvent::batch, {.epoch = 1, .batch = 4, .batch_in_epoch = 1});
-    // And no live line, which is for terminals.
-    CHECK(console.out.str() == "trains 2 epochs of 3 batches\nepoch 1/2  loss 0.5000\n");
-}
-
-TEST_CASE("on a terminal a line moves along and tells the time left") {
-    Console console(true);
-    Timestamp now{.batch = 1, .batch_in_epoch = 1};
-    console.logger.start(run, now);
-    const auto shown = [&](double seconds) {
-        console.out.str("");
-        console.seconds += seconds;
-        now.to_next_batch(4);
-        console.logger.log("loss/train", 0.25);
-        console.logger.write(LogEvent::batch, now);
-        return console.out.str();
-    };
-    // 30 s for the first of the five batches that are left: 120 s for the other four.
-    CHECK(shown(30) == "\repoch 1/2  batch 2/3  33 %, 2:00 left  loss 0.2500\033[K");
-    CHECK(shown(0.05).empty());  // too soon to be read
-    console.columns = 12;
-    now.to_next_epoch();
-    CHECK(shown(30) == "\repoch 2/2  \033[K");
-    // What comes next takes the line's place.
-    console.out.str("");
-    console.logger.write(LogEvent::fit_end, now);
-    CHECK(console.out.str() == "\r\033[Kstopped at batch 4 of 6 after 1:00\n");
-}
-
-TEST_CASE("a line that is not finished ends with the console") {
-    std::ostringstream out;
-    {
-        double seconds = 0;
-        Logger logger(
-            {std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{.out = &out,
-                                                                    .live = true,
-                                                                    .seconds = [&] { return seconds; },
-                                                                    .columns = [] { return std::size_t{80}; }})});
-        logger.start(run, {});
-        seconds = 1;
-        logger.write(LogEvent::batch, {.batch = 1, .batch_in_epoch = 1});
-        REQUIRE(out.str().back() == 'K');
-    }
-    CHECK(out.str().back() == '\n');
-}
-
-TEST_CASE("a console that cannot be written is an error") {
-    Console console(false);
-    console.out.setstate(std::ios::badbit);
-    CHECK(contains(failure_of([&] { console.logger.start(run, {}); }), "console: writing"));
-    CHECK(contains(message_of([] { sd::ConsoleLogger(sd::ConsoleOptions{.out = nullptr}); }), "a stream"));
 }
 
 TEST_CASE("destinations by name") {

@@ -15,7 +15,9 @@ using SettingTexts = std::map<std::string, std::string>;
 /// The settings that a loader or an algorithm tells of itself by settings(context...); none if it has no such function.
 template <class Part, class... Context>
 [[nodiscard]] SettingTexts settings_of(const Part& part, const Context&... context) {
-    if constexpr (requires { { part.settings(context...) } -> std::convertible_to<SettingTexts>; }) {
+    if constexpr (requires {
+                      { part.settings(context...) } -> std::convertible_to<SettingTexts>;
+                  }) {
         return part.settings(context...);
     } else {
         return {};

@@ -8,6 +8,7 @@
 #include "sd/train/run_settings.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -43,8 +44,7 @@ class CheckpointSaver {
 public:
     /// Saves from now on. To be made after all algorithms were added; must live as long as the trainer trains.
     /// Throws std::invalid_argument for settings outside their ranges, std::runtime_error if the folder cannot be used.
-    CheckpointSaver(Trainer& trainer, CheckpointOptions options)
-        : trainer_(trainer), options_(std::move(options)) {
+    CheckpointSaver(Trainer& trainer, CheckpointOptions options) : trainer_(trainer), options_(std::move(options)) {
         check_options();
         if (trainer_.communicator().rank() == 0) directory_.emplace(options_.directory, options_.keep);
         trainer_.add(Hook{this});
