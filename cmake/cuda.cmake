@@ -18,7 +18,8 @@ if(CUDAToolkit_FOUND AND SD_CUDNN_INCLUDE_DIR AND SD_CUDNN_LIBRARY AND SD_CUDNN_
     target_include_directories(sd::cuda SYSTEM INTERFACE ${SD_CUDNN_INCLUDE_DIR} ${CUDAToolkit_INCLUDE_DIRS})
     # Eigen's own kernels are not used on the device.
     target_compile_definitions(sd::cuda INTERFACE EIGEN_NO_CUDA)
-    # C++20 by flag, since CMake 3.25 does not know that CUDA 13 has it. Functions of std::array on the device; the processor's kernels have pragmas of GCC's, which nvcc does not know.
+    # C++20 by flag, since CMake 3.25 does not know that CUDA 13 has it. Functions of std::array on the device; the
+    # processor's kernels have pragmas of GCC's, which nvcc does not know.
     target_compile_options(
       sd::cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>
                          $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>

@@ -1,4 +1,5 @@
-# What `cmake --install` and cpack write. Nothing of it depends on the machine, so all of it lies in include/ and share/.
+# What `cmake --install` and cpack write. Nothing of it depends on the machine, so all of it lies in include/ and
+# share/.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
@@ -12,7 +13,8 @@ install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # Before 1.0 a minor version may change the interface.
 write_basic_package_version_file(sdConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/sdConfig.cmake cmake/cuda.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake DESTINATION ${sd_cmake_dir})
+install(FILES cmake/sdConfig.cmake cmake/cuda.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake
+        DESTINATION ${sd_cmake_dir})
 
 # Relative to the file itself, so that an installed tree can be moved.
 file(RELATIVE_PATH sd_include_dir ${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig ${CMAKE_INSTALL_FULL_INCLUDEDIR})
@@ -38,6 +40,7 @@ set(CPACK_DEBIAN_PACKAGE_DEPENDS "libeigen3-dev (>= 3.4)")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "g++ | clang")
 set(CPACK_DEBIAN_PACKAGE_MAINTAINER "The sd developers")
 # Debian looks for the licence under the package's name.
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/sd-dev RENAME copyright COMPONENT debian EXCLUDE_FROM_ALL)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/sd-dev RENAME copyright COMPONENT debian
+        EXCLUDE_FROM_ALL)
 set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};sd;ALL;/;${CMAKE_BINARY_DIR};sd;debian;/")
 include(CPack)

@@ -10,7 +10,8 @@ function(expect kind folder status expected)
             --model cifar_resnet20 --learning-rate 0.001
     RESULT_VARIABLE got OUTPUT_VARIABLE output ERROR_VARIABLE error)
   if(NOT got EQUAL status OR NOT "${output}${error}" MATCHES "${expected}")
-    message(SEND_ERROR "${kind}:${folder}: status ${got}, expected ${status}; '${output}${error}', expected ${expected}")
+    message(SEND_ERROR "${kind}:${folder}: status ${got}, expected ${status}; "
+                       "'${output}${error}', expected ${expected}")
   endif()
 endfunction()
 

@@ -37,9 +37,9 @@ namespace {
 
 using sd::Index;
 
-// Allocations of each of four steps. Before them, a step in which every block keeps all samples and three with masks, in
-// which the pool finds blocks for tensors of other lifetimes. With survivors, whose tensors have as many samples as a
-// block keeps, every block keeps three of four in each step after the first, each time others.
+// Allocations of each of four steps. Before them, a step in which every block keeps all samples and three with masks,
+// in which the pool finds blocks for tensors of other lifetimes. With survivors, whose tensors have as many samples as
+// a block keeps, every block keeps three of four in each step after the first, each time others.
 std::vector<long> allocations_of_steps(const sd::StochasticDepthOptions& options) {
     auto model = sd::resnet50<float>({.num_classes = 10, .seed = 3});
     sd::apply_stochastic_depth(model, options);

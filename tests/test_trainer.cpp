@@ -172,7 +172,8 @@ TEST_CASE("what is logged, and when") {
     CHECK(destination->values<double>("top5_accuracy/train") == std::vector<double>(4, 1.0));  // of four classes
     CHECK(destination->values<double>("loss/eval").back() == run.trainer.evaluate().loss());
 
-    // Of four samples a block keeps 0, 1/4, ... or 1; the first batch has no drop rate yet, nor has the first block ever.
+    // Of four samples a block keeps 0, 1/4, ... or 1; the first batch has no drop rate yet, nor has the first block
+    // ever.
     const auto rates = destination->values<std::vector<double>>("stochastic_depth/drop_rates");
     const auto kept = destination->values<std::vector<double>>("stochastic_depth/kept_fraction");
     CHECK(rates[0] == std::vector<double>{0, 0, 0});

@@ -6,8 +6,8 @@
 
 namespace tools {
 
-/// While it lives, Ctrl-C asks the trainer to stop after the batch under way; a second Ctrl-C ends the program. SIGUSR1,
-/// which mpirun hands on to all processes, asks too. One at a time.
+/// While it lives, Ctrl-C asks the trainer to stop after the batch under way; a second Ctrl-C ends the program.
+/// SIGUSR1, which mpirun hands on to all processes, asks too. One at a time.
 template <class Trainer>
 class StopOnInterrupt {
 public:

@@ -23,8 +23,8 @@ struct LogName {
     friend bool operator==(const LogName&, const LogName&) = default;
 };
 
-/// The destinations in a list with commas between them. Throws std::invalid_argument for an unknown one, one without its
-/// file, or one twice; opens nothing.
+/// The destinations in a list with commas between them. Throws std::invalid_argument for an unknown one, one without
+/// its file, or one twice; opens nothing.
 inline std::vector<LogName> parse_logs(std::string_view list) {
     const auto fail = [&](std::string_view item) {
         sd::refuse("--log", "destination", sd::text('"', item, '"'),
@@ -50,8 +50,8 @@ inline std::vector<LogName> parse_logs(std::string_view list) {
 /// Destinations of a log.
 using Logs = std::vector<std::shared_ptr<sd::LogDestination>>;
 
-/// Opens the destinations of a list; `on_terminal`: standard output may be one, whatever it says of itself. Throws std::invalid_argument as parse_logs does, std::runtime_error for a file that
-/// cannot be written.
+/// Opens the destinations of a list; `on_terminal`: standard output may be one, whatever it says of itself. Throws
+/// std::invalid_argument as parse_logs does, std::runtime_error for a file that cannot be written.
 inline Logs open_logs(std::string_view list, bool on_terminal = true) {
     sd::ConsoleOptions console;
     console.live = console.live && on_terminal;

@@ -21,8 +21,8 @@ inline bool asks_for_ranks(int argc, char** argv) {
     });
 }
 
-/// Calls body(communicator), on the ranks of the job if --ranks is among the arguments, and returns the exit status that
-/// it returns. Rank 0 alone prints and warns.
+/// Calls body(communicator), on the ranks of the job if --ranks is among the arguments, and returns the exit status
+/// that it returns. Rank 0 alone prints and warns.
 template <class Body>
 int on_ranks([[maybe_unused]] int argc, [[maybe_unused]] char** argv, const Body& body) {
 #if SD_TOOLS_MPI

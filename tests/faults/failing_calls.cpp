@@ -1,5 +1,5 @@
-// A library to preload, under which a system call of the program fails or is its last: what a full disk, a failing one or
-// a kill do, at a place that can be chosen. Calls that touch files under one folder are counted, from 1:
+// A library to preload, under which a system call of the program fails or is its last: what a full disk, a failing one
+// or a kill do, at a place that can be chosen. Calls that touch files under one folder are counted, from 1:
 //
 //     SD_FAULT_DIRECTORY    the folder, as an absolute path
 //     SD_FAULT_CALL         the number of the call that fails; none: all are only counted

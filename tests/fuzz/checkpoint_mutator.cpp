@@ -1,4 +1,5 @@
-// Mutations of checkpoints. They end in a checksum, which a mutation would nearly always break; so it is set right again.
+// Mutations of checkpoints. They end in a checksum, which a mutation would nearly always break; so it is set right
+// again.
 #include <cstddef>
 #include <cstdint>
 #include <zlib.h>

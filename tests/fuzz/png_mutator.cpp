@@ -1,5 +1,5 @@
-// Mutations of PNG files. Their chunks end in checksums, which a mutation would nearly always break; so they are set right
-// again.
+// Mutations of PNG files. Their chunks end in checksums, which a mutation would nearly always break; so they are set
+// right again.
 #include <cstddef>
 #include <cstdint>
 #include <zlib.h>

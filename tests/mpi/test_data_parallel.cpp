@@ -123,8 +123,8 @@ Run train_by_microbatches(Model& model, const Setting& setting) {
     return run;
 }
 
-/// Training in this process alone. If ranks draw block-wise masks of their own, a batch has several: they are given, and
-/// block-wise dropping of a part of the batch is sample-wise dropping with equal masks, computed for survivors.
+/// Training in this process alone. If ranks draw block-wise masks of their own, a batch has several: they are given,
+/// and block-wise dropping of a part of the batch is sample-wise dropping with equal masks, computed for survivors.
 Run train_alone(Model& model, const Setting& setting) {
     auto optimizer = make_optimizer(model);
     const Loader loader = make_loader(setting);

@@ -57,7 +57,8 @@ public:
 
     /// The batch; it may be moved from.
     [[nodiscard]] Batch<T>& operator*() const { return *epoch_->current_; }
-    /// The next batch. Throws what loading it threw; of a PrefetchedEpoch, the next call goes on with the batch after it.
+    /// The next batch. Throws what loading it threw; of a PrefetchedEpoch, the next call goes on with the batch after
+    /// it.
     EpochIterator& operator++() {
         epoch_->advance();
         return *this;

@@ -165,9 +165,10 @@ public:
     /// Labels are 0 to num_classes() - 1.
     [[nodiscard]] Index num_classes() const { return loader_.num_classes(); }
 
-    /// Starts to load an epoch from batch `first` on, which may be batches(). The loader may go before the result; several
-    /// epochs may be under way. Throws std::invalid_argument for a negative epoch or a first batch that is not there,
-    /// std::system_error if no thread can be started. What loading a batch throws comes out where the batch would.
+    /// Starts to load an epoch from batch `first` on, which may be batches(). The loader may go before the result;
+    /// several epochs may be under way. Throws std::invalid_argument for a negative epoch or a first batch that is not
+    /// there, std::system_error if no thread can be started. What loading a batch throws comes out where the batch
+    /// would.
     [[nodiscard]] PrefetchedEpoch<D, T> epoch(Index epoch, Index first = 0) const {
         loader_.check_epoch("PrefetchLoader::epoch", epoch, first);
         return PrefetchedEpoch<D, T>(loader_, options_, epoch, first);

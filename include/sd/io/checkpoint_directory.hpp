@@ -81,7 +81,8 @@ inline int open_locked(const std::filesystem::path& directory) {
 class CheckpointDirectory {
 public:
     /// Creates the folder if there is none. `keep`: how many checkpoints stay, 1 or more.
-    /// Throws std::invalid_argument for another number or an empty path, std::runtime_error if the folder cannot be used.
+    /// Throws std::invalid_argument for another number or an empty path, std::runtime_error if the folder cannot be
+    /// used.
     explicit CheckpointDirectory(const std::filesystem::path& path, Index keep)
         : path_(absolute(path)), keep_(keep), lock_(lock(path_, keep)) {
         for (const auto& file : std::filesystem::directory_iterator(path_)) {

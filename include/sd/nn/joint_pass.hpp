@@ -8,7 +8,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Who makes a training pass together. From the parts any rank can tell the masks of every other one, without a message.
+/// Who makes a training pass together. From the parts any rank can tell the masks of every other one, without a
+/// message.
 struct JointPass {
     std::vector<BatchPart> parts;  ///< of the global batch, one a rank
     Index rank = 0;                ///< of this process
@@ -19,8 +20,8 @@ struct JointPass {
     [[nodiscard]] const BatchPart& own_part() const { return parts.at(static_cast<std::size_t>(rank)); }
 };
 
-/// The pass of all ranks of a communicator on a batch of `samples`, which part_of_rank cuts; each rank's part goes through
-/// the model in `microbatches` pieces as equal as can be, of which this pass takes number `microbatch`.
+/// The pass of all ranks of a communicator on a batch of `samples`, which part_of_rank cuts; each rank's part goes
+/// through the model in `microbatches` pieces as equal as can be, of which this pass takes number `microbatch`.
 [[nodiscard]] inline JointPass joint_pass(Index samples, Communicator& communicator, bool synchronised_batch_norm,
                                           Index microbatch = 0, Index microbatches = 1) {
     JointPass pass{{}, communicator.rank(), synchronised_batch_norm ? &communicator : nullptr};

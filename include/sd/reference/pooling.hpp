@@ -26,8 +26,9 @@ void for_each_window_pixel(const Shape& x, const Shape& y, const Pool2dOptions& 
     }
 }
 
-/// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order, or the last NaN
-/// if there are some. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or x has no pixels.
+/// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order, or the
+/// last NaN if there are some. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or x has
+/// no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);

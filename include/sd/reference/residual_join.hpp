@@ -42,8 +42,9 @@ template <class T>
 ///
 /// and zeros for a sample of the branch that joined none.
 ///
-/// If the branch ends in a batch norm, `before` is that one's forward pass and `sums` receives the sums of its backward.
-/// No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not fit.
+/// If the branch ends in a batch norm, `before` is that one's forward pass and `sums` receives the sums of its
+/// backward. No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not
+/// fit.
 template <class T>
 [[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
                                                              BranchSamples branch_sample, Index branch_samples,

@@ -22,8 +22,8 @@ struct BlockDescription {
 /// What describe() tells of a model. With p_i the drop rate of block i of L:
 ///
 ///     expected depth  sum over i of 1 - p_i: the mean number of branches that a sample passes in training
-///     expected cost   of all branches against plain, in training: (sum over i of 1 - p_i) / L if what is dropped is not
-///                     computed (method `block`; `sample` with compute `survivors`), 1 if it is (compute `all`).
+///     expected cost   of all branches against plain, in training: (sum over i of 1 - p_i) / L if what is dropped is
+///                     not computed (method `block`; `sample` with compute `survivors`), 1 if it is (compute `all`).
 ///                     Branches count alike; in a ResNet they nearly are, since a halved image has twice the channels
 struct Description {
     std::vector<BlockDescription> blocks;  ///< in forward order

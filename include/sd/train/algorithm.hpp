@@ -24,8 +24,8 @@ SD_NAMESPACE_BEGIN
 ///     void apply(Event event, State<T, Device>& state, Logger& logger)
 ///
 /// Either may be a template, so that it serves every T. A static member `name` is the name in traces; without it that
-/// is the type's. It may tell those of its settings that decide the numbers of a run on so many ranks, which checkpoints
-/// keep, so that a change of them is noticed when the run goes on:
+/// is the type's. It may tell those of its settings that decide the numbers of a run on so many ranks, which
+/// checkpoints keep, so that a change of them is noticed when the run goes on:
 ///
 ///     SettingTexts settings(Index ranks) const
 template <class A, class T, class Device = Cpu>

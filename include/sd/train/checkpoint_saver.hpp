@@ -52,9 +52,9 @@ public:
     CheckpointSaver(const CheckpointSaver&) = delete;
     CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
-    /// Loads the newest checkpoint of the folder that is whole and of this model, and says which one and what was passed
-    /// over; nothing if the folder has none. Ranks other than rank 0 get empty paths. Settings that have changed since
-    /// are warned of.
+    /// Loads the newest checkpoint of the folder that is whole and of this model, and says which one and what was
+    /// passed over; nothing if the folder has none. Ranks other than rank 0 get empty paths. Settings that have changed
+    /// since are warned of.
     /// Throws std::runtime_error if every checkpoint is refused, std::invalid_argument if the run differs from that of
     /// the checkpoint in seed, batch size, number of samples or the loader's settings. The trainer is then as it was.
     std::optional<FoundCheckpoint> resume() {

@@ -1,7 +1,7 @@
 // Metrics for people who watch. POSIX.
 //
 //     trains 90 epochs of 391 batches
-//     epoch  1/90  loss 1.5432  accuracy 43.12 %  learning rate 0.1  1210 images/s  eval:  loss 1.2011  accuracy 56.40 %
+//     epoch  1/90  loss 1.5432  accuracy 43.12 %  learning rate 0.1  1210 images/s  eval:  loss 1.2011
 #pragma once
 
 #include "sd/train/logger.hpp"
@@ -91,9 +91,9 @@ struct ConsoleOptions {
     std::function<std::size_t()> columns = detail::terminal_columns;  ///< of the terminal
 };
 
-/// Writes a line for the start, for every epoch with its evaluation, for any other evaluation and for the end. On a terminal
-/// one more line moves along with the batches and shows how much of the run is done and how long the rest will take, by the
-/// speed since the start of this process.
+/// Writes a line for the start, for every epoch with its evaluation, for any other evaluation and for the end. On a
+/// terminal one more line moves along with the batches and shows how much of the run is done and how long the rest will
+/// take, by the speed since the start of this process.
 ///
 /// A line shows the metrics of one number: those of its epoch, then of its last batch what the epoch's do not tell.
 /// Accuracies are percent.

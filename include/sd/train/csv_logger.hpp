@@ -23,19 +23,21 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Writes one row for every record that has metrics: `event`, the finished `epoch`s, `batch`es and `sample`s, then a column
-/// a metric, and for a metric of several numbers a column a number, `name[0]` and so on. A metric that a record lacks is an
-/// empty cell. A column, once there, keeps its place; a metric that comes up later gets a new one on the right, for
-/// which the file is written again, whole or not at all. Numbers read back to the same bits; nan and inf are written so.
+/// Writes one row for every record that has metrics: `event`, the finished `epoch`s, `batch`es and `sample`s, then a
+/// column a metric, and for a metric of several numbers a column a number, `name[0]` and so on. A metric that a record
+/// lacks is an empty cell. A column, once there, keeps its place; a metric that comes up later gets a new one on the
+/// right, for which the file is written again, whole or not at all. Numbers read back to the same bits; nan and inf are
+/// written so.
 ///
-/// A run that starts anew empties the file. A resumed one removes what was written after its checkpoint, half a line at the
-/// end included, and goes on: but for values measured by the clock the file is then the uninterrupted run's.
+/// A run that starts anew empties the file. A resumed one removes what was written after its checkpoint, half a line at
+/// the end included, and goes on: but for values measured by the clock the file is then the uninterrupted run's.
 class CsvLogger final : public LogDestination {
 public:
     /// Throws std::runtime_error if the file can neither be opened nor made.
     explicit CsvLogger(std::filesystem::path path) : file_(std::move(path)) {}
 
-    /// Throws std::runtime_error, if the run is a resumed one, for a file that is not such a table; it is then left alone.
+    /// Throws std::runtime_error, if the run is a resumed one, for a file that is not such a table; it is then left
+    /// alone.
     void start(const RunLength& /*run*/, const LogRecord& record) override {
         columns_.clear();
         if (record.timestamp != Timestamp{}) cut_back(record.timestamp);
@@ -107,7 +109,8 @@ private:
         for (const std::string& column : columns) line += ',' + column;
         return line;
     }
-    /// The content with these columns in place of its `known` ones: more on the right, or fewer, if the others are empty.
+    /// The content with these columns in place of its `known` ones: more on the right, or fewer, if the others are
+    /// empty.
     [[nodiscard]] static std::string table(std::string_view content, std::size_t known,
                                            const std::vector<std::string>& columns) {
         const std::size_t more = std::max(columns.size(), known) - known;

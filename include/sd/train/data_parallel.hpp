@@ -106,9 +106,9 @@ public:
         broadcast_buffers(model, communicator);
     }
 
-    /// The context of the next forward pass, on this rank's part of a batch of `samples` over all ranks, or on one of the
-    /// microbatches into which every rank cuts its part. Sets rank and sample_offset of the pass. To be used before the
-    /// next call.
+    /// The context of the next forward pass, on this rank's part of a batch of `samples` over all ranks, or on one of
+    /// the microbatches into which every rank cuts its part. Sets rank and sample_offset of the pass. To be used before
+    /// the next call.
     [[nodiscard]] Context context(TrainPass pass, Index samples, Index microbatch = 0, Index microbatches = 1) {
         joint_ = joint_pass(samples, communicator_, options_.synchronised_batch_norm, microbatch, microbatches);
         share_ = samples == 0 ? 0 : static_cast<double>(joint_.own_part().count) / static_cast<double>(samples);
@@ -119,8 +119,8 @@ public:
     /// Which samples of the batch the pass of the last context holds here.
     [[nodiscard]] const BatchPart& part() const { return joint_.own_part(); }
 
-    /// Makes the gradient by the logits of the mean loss over the samples of the pass that of their share in the mean over
-    /// the whole batch.
+    /// Makes the gradient by the logits of the mean loss over the samples of the pass that of their share in the mean
+    /// over the whole batch.
     [[nodiscard]] Tensor<T, Device> share(const Tensor<T, Device>& dlogits) const {
         const auto factor = static_cast<accumulate_t<T>>(share_);
         if (factor == accumulate_t<T>(1)) return dlogits;

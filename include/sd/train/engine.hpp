@@ -37,8 +37,8 @@ public:
     /// Puts an algorithm after the others.
     void add(Algorithm<T, Device> algorithm) { algorithms_.push_back(std::move(algorithm)); }
 
-    /// What the algorithms tell of their settings on so many ranks, as "ALGORITHM.SETTING"; those of several algorithms of
-    /// one name stand side by side, in their order.
+    /// What the algorithms tell of their settings on so many ranks, as "ALGORITHM.SETTING"; those of several algorithms
+    /// of one name stand side by side, in their order.
     [[nodiscard]] SettingTexts settings(Index ranks) const {
         SettingTexts all;
         for (const auto& algorithm : algorithms_) {

@@ -34,8 +34,8 @@ struct GradientSumOptions {
 ///
 /// Which parameters have a gradient must be the same on every rank; StochasticResidual sees to it. Parameters without
 /// one are neither sent nor changed. Buckets follow the parameters from the last to the first, as backward does, and
-/// are sent in that order. S. Li et al., "PyTorch distributed: experiences on accelerating data parallel training", VLDB
-/// 2020, section 3.2.
+/// are sent in that order. S. Li et al., "PyTorch distributed: experiences on accelerating data parallel training",
+/// VLDB 2020, section 3.2.
 template <class T, class Device = Cpu>
 class GradientSum {
 public:
@@ -72,8 +72,8 @@ public:
 
     /// Calls backward(), the last backward pass of a step, and sums the gradients that there are then. Throws what
     /// backward and the communicator throw, and std::logic_error if a parameter's gradient changes after its bucket was
-    /// sent, which happens where one parameter serves two layers: such networks need overlap = false. After an exception
-    /// the next call starts anew, if all ranks came as far.
+    /// sent, which happens where one parameter serves two layers: such networks need overlap = false. After an
+    /// exception the next call starts anew, if all ranks came as far.
     template <class Backward>
     void run(const Backward& backward) {
         if (communicator_.size() == 1) {

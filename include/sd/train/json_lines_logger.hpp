@@ -19,18 +19,18 @@
 SD_NAMESPACE_BEGIN
 
 /// Writes one JSON object a line for every record that has metrics: `event`, the finished `epoch`s, `batch`es and
-/// `sample`s, and the metrics under their names. Numbers read back to the same bits; JSON has no NaN and no infinity, which
-/// become null. Each line is handed to the system whole before training goes on.
+/// `sample`s, and the metrics under their names. Numbers read back to the same bits; JSON has no NaN and no infinity,
+/// which become null. Each line is handed to the system whole before training goes on.
 ///
-/// A run that starts anew empties the file. A resumed one removes what was written after its checkpoint, half a line at the
-/// end included, and goes on: but for values measured by the clock the file is then the uninterrupted run's.
+/// A run that starts anew empties the file. A resumed one removes what was written after its checkpoint, half a line at
+/// the end included, and goes on: but for values measured by the clock the file is then the uninterrupted run's.
 class JsonLinesLogger final : public LogDestination {
 public:
     /// Throws std::runtime_error if the file can neither be opened nor made.
     explicit JsonLinesLogger(std::filesystem::path path) : file_(std::move(path)) {}
 
-    /// Throws std::runtime_error, if the run is a resumed one, for a file whose lines are not such objects; it is then left
-    /// alone.
+    /// Throws std::runtime_error, if the run is a resumed one, for a file whose lines are not such objects; it is then
+    /// left alone.
     void start(const RunLength& /*run*/, const LogRecord& record) override {
         const std::size_t kept = record.timestamp == Timestamp{} ? 0 : size_until(record.timestamp);
         file_.cut(kept);

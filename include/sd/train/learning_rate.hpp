@@ -31,8 +31,8 @@ struct MultiStepLearningRate {
 /// I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, without restarts.
 struct CosineLearningRate {};
 
-/// What the optimizer's learning rate is multiplied by for batch t, counted from 0, as a function of t alone. With T the
-/// batches of the run and w those of the warmup (0 without one):
+/// What the optimizer's learning rate is multiplied by for batch t, counted from 0, as a function of t alone. With T
+/// the batches of the run and w those of the warmup (0 without one):
 ///
 ///     warmup(t)   = min(1, (t + 1) / w)                            linear, from the first batch's 1 / w
 ///     constant      warmup(t)

@@ -70,13 +70,14 @@ public:
     /// Any other event. Returns when the record has left the process, so that a kill does not lose it. Throws if it
     /// cannot be told.
     virtual void write(const LogRecord& record) = 0;
-    /// Returns when all records will survive a loss of power. Called before a checkpoint is written. Throws if it fails.
+    /// Returns when all records will survive a loss of power. Called before a checkpoint is written. Throws if it
+    /// fails.
     virtual void flush() {}
 };
 
-/// Where algorithms and the trainer log. Values wait until the event that ends what they belong to: log() whenever, then
-/// one of start() and write() by the trainer. Everything that belongs to a timestamp must be written before a checkpoint
-/// of that timestamp is, or a resumed run would tell it twice or never.
+/// Where algorithms and the trainer log. Values wait until the event that ends what they belong to: log() whenever,
+/// then one of start() and write() by the trainer. Everything that belongs to a timestamp must be written before a
+/// checkpoint of that timestamp is, or a resumed run would tell it twice or never.
 class Logger {
 public:
     /// Tells nobody.
@@ -89,8 +90,9 @@ public:
         }
     }
 
-    /// Sets the value that the next record will have under that name. Throws std::invalid_argument for a name with other
-    /// characters than letters, digits, `_`, `-`, `.` and `/`, without any, or that records have for fields of their own.
+    /// Sets the value that the next record will have under that name. Throws std::invalid_argument for a name with
+    /// other characters than letters, digits, `_`, `-`, `.` and `/`, without any, or that records have for fields of
+    /// their own.
     void log(std::string_view name, MetricValue value) {
         expect_metric_name(name);
         const auto known =

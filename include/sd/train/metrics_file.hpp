@@ -76,8 +76,8 @@ struct LinePosition {
     std::uint64_t batch;
 };
 
-/// How many bytes of the content, from `begin` on, are lines that a run resumed at `last` does not write again: those up
-/// to that timestamp, but for an end of the run that was none. A last line without its end does not count.
+/// How many bytes of the content, from `begin` on, are lines that a run resumed at `last` does not write again: those
+/// up to that timestamp, but for an end of the run that was none. A last line without its end does not count.
 /// `position_of(line, number)` reads a line; the first has the number given.
 template <class PositionOf>
 std::size_t size_until(const Timestamp& last, std::string_view content, std::size_t begin, std::size_t number,

@@ -20,14 +20,15 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Makes the model's blocks stochastic when the trainer is made, as apply_stochastic_depth does, and lets the drop rates
-/// grow from 0 to the full ones over the warmup w. Before batch t, counted from 0 over the whole run, block i has the rate
+/// Makes the model's blocks stochastic when the trainer is made, as apply_stochastic_depth does, and lets the drop
+/// rates grow from 0 to the full ones over the warmup w. Before batch t, counted from 0 over the whole run, block i has
+/// the rate
 ///
 ///     p_i(t) = p_i min(1, t / w)
 ///
-/// with p_i of drop_rate_of_block: 0 at the first batch, exactly p_i from batch w on. An evaluation has the rates of the
-/// last finished batch, before the first one those of batch 0, also where a run goes on from a checkpoint. Logs at the
-/// start `stochastic_depth/num_stochastic_layers`, and there and at every batch at which it acts
+/// with p_i of drop_rate_of_block: 0 at the first batch, exactly p_i from batch w on. An evaluation has the rates of
+/// the last finished batch, before the first one those of batch 0, also where a run goes on from a checkpoint. Logs at
+/// the start `stochastic_depth/num_stochastic_layers`, and there and at every batch at which it acts
 /// `stochastic_depth/drop_rate`: the setting times the same factor, which is the applied rate.
 /// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
 class StochasticDepth {

@@ -34,14 +34,15 @@ SD_NAMESPACE_BEGIN
 ///
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
-/// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks. After
-/// every epoch: the first three as `.../train_epoch`, over all its batches, and `images_per_second`, over those since
-/// fit() began. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are fractions.
+/// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks.
+/// After every epoch: the first three as `.../train_epoch`, over all its batches, and `images_per_second`, over those
+/// since fit() began. After every evaluation: `loss/eval`, `accuracy/eval`, `top5_accuracy/eval`. Accuracies are
+/// fractions.
 ///
 /// With a communicator of several ranks each trains on its part of every batch and evaluates its part of every batch.
 /// State and algorithms are those of each rank: its part of the batch, but timestamp, scores, parameters and, from
-/// Event::after_backward of the last microbatch on, gradients of all ranks. Numbers that are logged are of all ranks, and
-/// rank 0 logs, after every batch also what it has sent for it and how long that held it up:
+/// Event::after_backward of the last microbatch on, gradients of all ranks. Numbers that are logged are of all ranks,
+/// and rank 0 logs, after every batch also what it has sent for it and how long that held it up:
 /// `communication/bytes_sent`, `communication/seconds`. Running statistics that ranks do not share are rank 0's before
 /// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
@@ -234,8 +235,8 @@ private:
         return part_of_rank(samples, 0, communicator_.size()).count;
     }
 
-    /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of their
-    /// gradients, over ranks and microbatches, is that of the whole batch.
+    /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of
+    /// their gradients, over ranks and microbatches, is that of the whole batch.
     void train_microbatch(Index samples) {
         const Context context = parallel_.context({.step = state_.timestamp.batch, .seed = state_.seed}, samples,
                                                   state_.microbatch, state_.microbatches);

@@ -13,8 +13,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Gathers and logs the metrics of a run, named as in Trainer, over all ranks. Speeds and the time that communication held
-/// up come from the clock; nothing else does.
+/// Gathers and logs the metrics of a run, named as in Trainer, over all ranks. Speeds and the time that communication
+/// held up come from the clock; nothing else does.
 class TrainingMetrics {
 public:
     /// Of these ranks, which must outlive it.
