@@ -10,6 +10,7 @@
 #include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
 #include "sd/core/philox.hpp"
+#include "sd/core/settings.hpp"
 #include "sd/core/tensor.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/cpu/batch_norm.hpp"

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "sd/cpu/cross_entropy.hpp"
-#include "sd/cpu/residual_join.hpp"
 #include "sd/nn/resnet.hpp"
 #include "sd/train/engine.hpp"
+#include "sd/train/rank_part.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
 
@@ -109,7 +109,7 @@ public:
             state_.eval_score.add(state_.logits, labels, state_.loss);
             run_event(Event::eval_batch_end);
         }
-        state_.eval_score = over_ranks(state_.eval_score);
+        state_.eval_score = detail::over_ranks(state_.eval_score, communicator_);
         run_event(Event::eval_end);
         return state_.eval_score;
     }
@@ -196,8 +196,8 @@ private:
                                            options_.learning_rate.factor(state_.timestamp, state_.run));
         run_event(Event::batch_start);
         state_.optimizer.zero_grad();
-        const Index samples = batch_samples();
-        const Index largest_part = expect_part(samples);
+        const Index samples = detail::samples_of_batch(state_.timestamp, state_.run);
+        const Index largest_part = detail::expect_part_of_rank(state_, samples, communicator_);
         state_.microbatches = std::min(options_.microbatches, largest_part);
         metrics_.begin_batch(state_);
         Score score;
@@ -206,7 +206,7 @@ private:
             score.add(state_.logits, state_.part.labels, state_.loss);
         }
         state_.optimizer.step();
-        score = over_ranks(score);
+        score = detail::over_ranks(score, communicator_);
         state_.epoch_score.add(score);
 
         const Timestamp before = state_.timestamp;
@@ -218,29 +218,14 @@ private:
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
     }
 
-    /// How many samples the batch under way has, over all ranks.
-    [[nodiscard]] Index batch_samples() const {
-        const RunLength& run = state_.run;
-        return static_cast<Index>(
-            std::min(run.batch_size, run.samples_per_epoch - state_.timestamp.batch_in_epoch * run.batch_size));
-    }
-
-    /// Refuses a batch that is not this rank's part of one of so many samples; returns the size of the largest part.
-    Index expect_part(Index samples) const {
-        const Index expected = part_of_rank(samples, communicator_.rank(), communicator_.size()).count;
-        if (static_cast<Index>(state_.batch.labels.size()) != expected) {
-            refuse("Trainer", text("samples of batch ", state_.timestamp.batch_in_epoch), state_.batch.labels.size(),
-                   text(expected, ", rank ", communicator_.rank(), "'s part of ", samples));
-        }
-        return part_of_rank(samples, 0, communicator_.size()).count;
-    }
-
     /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of
     /// their gradients, over ranks and microbatches, is that of the whole batch.
     void train_microbatch(Index samples) {
         const Context context = parallel_.context({.step = state_.timestamp.batch, .seed = state_.seed}, samples,
                                                   state_.microbatch, state_.microbatches);
-        state_.part = state_.microbatches == 1 ? state_.batch : part_of_batch(parallel_.part(), samples);
+        state_.part = state_.microbatches == 1
+                          ? state_.batch
+                          : detail::gather_part(state_.batch, parallel_.part(), samples, communicator_);
         run_event(Event::before_forward);
         state_.logits = model_.forward(state_.part.images, context);
         metrics_.add_part(state_);
@@ -273,27 +258,6 @@ private:
         } else {
             model_.backward(dlogits);
         }
-    }
-
-    /// The samples that `part` of a batch of `samples` names, out of this rank's.
-    [[nodiscard]] LabelledImages<T, Device> part_of_batch(const BatchPart& part, Index samples) const {
-        const Index first = part.first - part_of_rank(samples, communicator_.rank(), communicator_.size()).first;
-        PooledVector<Index> own;
-        for (Index n = first; n < first + part.count; ++n) own.push_back(n);
-        const auto& batch = state_.batch;
-        return {gather_samples(batch.images, own),
-                {batch.labels.begin() + first, batch.labels.begin() + first + part.count},
-                batch.targets ? gather_samples(batch.targets, own) : Tensor<T, Device>()};
-    }
-
-    /// The score of all ranks.
-    [[nodiscard]] Score over_ranks(const Score& own) {
-        if (communicator_.size() == 1) return own;
-        std::array sums{own.loss_sum, static_cast<double>(own.correct), static_cast<double>(own.correct_in_top5),
-                        static_cast<double>(own.samples)};
-        sum_over_ranks(sums, communicator_);
-        return {sums[0], static_cast<std::uint64_t>(sums[1]), static_cast<std::uint64_t>(sums[2]),
-                static_cast<std::uint64_t>(sums[3])};
     }
 
     /// Whether any rank was asked to stop: all ranks end with the same batch.
