@@ -124,11 +124,13 @@ TEST_CASE("settings of a checkpoint that is passed over are not told") {
                        [](const std::string& message) { return contains(message, "momentum"); }));
 }
 
-TEST_CASE("settings that hide one of the trainer's own are refused") {
+TEST_CASE("settings that hide one of the trainer's own, or that no file could hold, are refused") {
     const sd_test::Warnings warnings;
     const TemporaryDirectory directory;
     for (const char* key : {"seed", "learning_rate", "loader.seed", "StochasticDepth.drop_rate"}) {
         const std::string message = sd_test::message_of([&] { Run(directory.path(), {.texts = {{key, "1"}}}); });
         CHECK(contains(message, sd::text("CheckpointSaver: settings: got \"", key, "\", expected")));
     }
+    // Told at once, not at the first checkpoint.
+    CHECK(contains(sd_test::message_of([&] { Run(directory.path(), {.texts = {{"model", "\xff"}}}); }), "UTF-8"));
 }

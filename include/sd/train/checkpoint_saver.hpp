@@ -106,6 +106,7 @@ private:
         const SettingTexts known = detail::settings_of_run(trainer_);
         for (const auto& [key, value] : options_.settings) {
             if (known.contains(key)) refuse("CheckpointSaver", "settings", text('"', key, '"'), "names of other ones");
+            for (const std::string& words : {key, value}) (void)detail::json_text(words);  // refuses what is not UTF-8
         }
     }
 
