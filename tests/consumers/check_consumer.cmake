@@ -41,6 +41,11 @@ else()
       -DCONSUMER_VERSION=${VERSION} -DCMAKE_PREFIX_PATH=${BINARY}/installed
       -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=${disable_openmp} --no-warn-unused-cli)
   run(${CMAKE_COMMAND} --build ${build})
+  # Nobody looks for CUDA unasked.
+  file(STRINGS ${build}/CMakeCache.txt looked REGEX "[Nn][Vv][Cc][Cc]")
+  if(looked)
+    message(FATAL_ERROR "the consumer's cache: got ${looked}, expected nothing of nvcc")
+  endif()
   # A subproject brings nothing into the installation of its user.
   run(${CMAKE_COMMAND} --install ${build} --prefix ${build}/installed)
   if(EXISTS ${build}/installed)
