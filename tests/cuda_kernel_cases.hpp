@@ -360,4 +360,21 @@ TEST_CASE("device: no samples, no pixels in the way: every kernel accepts an emp
     CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});
     CHECK(sd::residual_join_forward<float>(Pending<float>(x), Pending<float>(x), {}, 1.0F, true).shape() == empty);
     CHECK(sd::batch_moments(x).count == 0);
+
+    const Tensor<float> rows(Shape{0, 3});
+    const Tensor<float> logits(Shape{0, 5});
+    const auto matrix = random_tensor<float>({5, 3}, 2);
+    CHECK(sd::linear_forward(rows, matrix, random_tensor<float>({5}, 3)).shape() == logits.shape());
+    CHECK(sd::linear_by_input(logits, matrix).shape() == rows.shape());
+    for (const float value : sd::to_host(sd::linear_by_weight(logits, rows))) CHECK(value == 0);
+    for (const float value : sd::to_host(sd::linear_by_bias(logits))) CHECK(value == 0);
+    const std::span<const Index> labels;
+    CHECK(sd::cross_entropy_by_input(logits, labels, 0.1).shape() == logits.shape());
+    CHECK(sd::cross_entropy_by_input(logits, logits, 0.1).shape() == logits.shape());
+    // There is no mean of nothing.
+    CHECK_THROWS_WITH_AS((void)sd::cross_entropy_forward(logits, labels, 0.1),
+                         "cross_entropy_forward: shape of logits: got (0, 5), expected at least one sample",
+                         std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::cross_entropy_on_device(logits, labels, 0.1), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::cross_entropy_by_input(Tensor<float>(Shape{0, 0}), labels, 0.1), std::invalid_argument);
 }

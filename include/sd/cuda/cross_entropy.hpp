@@ -180,7 +180,7 @@ template <class T, Accelerator Device>
 [[nodiscard]] SoftmaxOfSample<T> softmax_of(const char* where, const Tensor<T, Device>& logits,
                                             const LossTarget<T, Device>& target, double label_smoothing) {
     using A = accumulate_t<T>;
-    if (logits.size() == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample and one class");
+    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
     if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
         refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
     }
@@ -193,9 +193,10 @@ template <class T, Accelerator Device, class Target>
                                                              const Target& given, double label_smoothing) {
     using A = accumulate_t<T>;
     expect_rank(where, "logits", logits.shape(), 2);
+    const Index samples = logits.extent(0);
+    if (samples == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
     const LossTarget<T, Device> target(where, logits.shape(), given);
     const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
-    const Index samples = logits.extent(0);
     auto losses = Tensor<A, Device>::empty({samples});
     launch<Device>(LossOfSample<T>(softmax, losses.data()), samples);
     auto loss = Tensor<A, Device>::empty({1});
