@@ -9,6 +9,17 @@
 
 #include <nccl.h>
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <type_traits>
+#include <unistd.h>
+#include <vector>
+
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
@@ -38,7 +49,7 @@ struct SumOfRanks {
 /// The ranks of an NCCL communicator. Numbers may be in the memory of the device or of the processor; those of the
 /// processor go by way of the device. All work is put on the runtime's stream, so a sum is finished for whatever is
 /// started on the device after it.
-class NcclCommunicator : public Communicator {
+class NcclCommunicator final : public Communicator {
 public:
     /// Rank 0's identification, which every rank must get to know, such as by MPI or a file. Throws std::runtime_error
     /// if NCCL refuses.
@@ -51,20 +62,22 @@ public:
     /// To be made by all ranks together. Throws std::runtime_error if NCCL refuses.
     NcclCommunicator(const ncclUniqueId& id, int rank, int size)
         : stream_(cuda::Runtime::instance().stream()), rank_(rank), size_(size) {
-        SD_CUDA_CHECK(ncclCommInitRank(&communicator_, size, id, rank));
+        ncclComm_t communicator = nullptr;
+        SD_CUDA_CHECK(ncclCommInitRank(&communicator, size, id, rank));
+        communicator_.reset(communicator);
+        is_one_machine_ = all_have_the_same_name();
+        traffic_ = {};
     }
-    ~NcclCommunicator() override { (void)ncclCommDestroy(communicator_); }
-    NcclCommunicator(const NcclCommunicator&) = delete;
-    NcclCommunicator& operator=(const NcclCommunicator&) = delete;
 
     [[nodiscard]] Index rank() const override { return rank_; }
     [[nodiscard]] Index size() const override { return size_; }
+    [[nodiscard]] bool is_one_machine() const override { return is_one_machine_; }
     [[nodiscard]] Traffic traffic() const override { return traffic_; }
 
 protected:
     void broadcast_bytes(std::span<std::byte> bytes) override {
         with_device_memory(bytes, true, [&](void* memory) {
-            SD_CUDA_CHECK(ncclBroadcast(memory, memory, bytes.size(), ncclUint8, 0, communicator_, stream_));
+            SD_CUDA_CHECK(ncclBroadcast(memory, memory, bytes.size(), ncclUint8, 0, communicator_.get(), stream_));
         });
         if (rank_ == 0) traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(bytes.size());
     }
@@ -73,7 +86,7 @@ protected:
         const std::span<std::byte> source(const_cast<std::byte*>(own.data()), own.size());
         with_device_memory(source, false, [&](const void* from) {
             with_device_memory(all, true, [&](void* to) {
-                SD_CUDA_CHECK(ncclAllGather(from, to, own.size(), ncclUint8, communicator_, stream_));
+                SD_CUDA_CHECK(ncclAllGather(from, to, own.size(), ncclUint8, communicator_.get(), stream_));
             });
         });
         traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(own.size());
@@ -83,12 +96,31 @@ protected:
     [[nodiscard]] std::unique_ptr<PendingSum> start_sum_of(std::span<double> numbers) override { return sum(numbers); }
 
 private:
+    struct Destroy {
+        void operator()(ncclComm_t communicator) const { (void)ncclCommDestroy(communicator); }
+    };
+
+    // Whether every rank's machine has this one's name.
+    bool all_have_the_same_name() {
+        std::array<char, 256> own{};
+        if (::gethostname(own.data(), own.size() - 1) != 0) {
+            throw std::runtime_error(text("NcclCommunicator: gethostname: ", std::strerror(errno)));
+        }
+        std::vector<char> all(own.size() * static_cast<std::size_t>(size_));
+        all_gather(std::span<const char>(own), std::span(all));
+        for (std::size_t rank = 0; rank < static_cast<std::size_t>(size_); ++rank) {
+            if (!std::equal(own.begin(), own.end(), all.data() + rank * own.size())) return false;
+        }
+        return true;
+    }
+
     template <class T>
     std::unique_ptr<PendingSum> sum(std::span<T> numbers) {
         const auto count = static_cast<Index>(numbers.size());
         auto parts = Tensor<T, Cuda>::empty({size_, count});
         with_device_memory(std::as_writable_bytes(numbers), true, [&](void* memory) {
-            SD_CUDA_CHECK(ncclAllGather(memory, parts.data(), numbers.size_bytes(), ncclUint8, communicator_, stream_));
+            SD_CUDA_CHECK(
+                ncclAllGather(memory, parts.data(), numbers.size_bytes(), ncclUint8, communicator_.get(), stream_));
             cuda::launch_elementwise<Cuda>(cuda::SumOfRanks<T>{parts.data(), size_, count}, count,
                                            static_cast<T*>(memory));
         });
@@ -113,10 +145,11 @@ private:
         SD_CUDA_CHECK(cudaStreamSynchronize(stream_));
     }
 
-    ncclComm_t communicator_ = nullptr;
+    std::unique_ptr<std::remove_pointer_t<ncclComm_t>, Destroy> communicator_;
     cudaStream_t stream_;
     int rank_;
     int size_;
+    bool is_one_machine_ = true;
     Traffic traffic_;
 };
 
