@@ -7,19 +7,14 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
+/// Element i of the result.
 template <class T>
 struct WithChannels {
     const T* x;
     Index from, to;  ///< channels of x and of the result
-    template <int width>
-    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
-        Pack<T, width> result;
-        for (int i = 0; i < width; ++i) {
-            const Index pixel = (first + i) / to;
-            const Index c = (first + i) % to;
-            result.value[i] = c < from ? x[pixel * from + c] : T(accumulate_t<T>(0));
-        }
-        return result;
+    [[nodiscard]] SD_HOST_DEVICE accumulate_t<T> operator()(Index i) const {
+        const Index c = i % to;
+        return c < from ? accumulate_t<T>(x[i / to * from + c]) : accumulate_t<T>(0);
     }
 };
 
@@ -29,7 +24,7 @@ struct WithChannels {
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> with_channels(const Tensor<T, Device>& x, Index channels) {
     auto y = Tensor<T, Device>::empty({x.extent(0), x.extent(1), x.extent(2), channels});
-    cuda::launch_elementwise<Device>(cuda::WithChannels<T>{x.data(), x.extent(3), channels}, y.size(), y.data());
+    cuda::launch_map<Device>(cuda::WithChannels<T>{x.data(), x.extent(3), channels}, y.size(), y.data());
     return y;
 }
 

@@ -2,8 +2,9 @@
 // product or the direct one follows, and statistics are gathered in another pass.
 #pragma once
 
-#include "sd/cuda/batch_norm.hpp"
+#include "sd/cuda/batch_norm_backward.hpp"
 #include "sd/cuda/direct_conv2d.hpp"
+#include "sd/cuda/moments.hpp"
 
 SD_NAMESPACE_BEGIN
 

@@ -1,7 +1,7 @@
 // Softmax cross-entropy on a device, a sample a block; formula in reference/cross_entropy.hpp.
 #pragma once
 
-#include "sd/cuda/residual_join.hpp"
+#include "sd/cuda/samples.hpp"
 
 #include <cmath>
 #include <span>

@@ -19,7 +19,7 @@ struct ImageElement {
           c(element % channels) {}
 };
 
-/// y, an element a thread: the sum over taps, then channels.
+/// An element of y: the sum over taps, then channels.
 template <class T>
 struct DirectForward {
     using A = accumulate_t<T>;
@@ -28,9 +28,7 @@ struct DirectForward {
     const A* weight;
     T* y;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index element = thread.block * block_threads + thread.index;
-        if (element >= g.batch * g.out_height * g.out_width * g.out_channels) return;
+    SD_HOST_DEVICE void operator()(Index element) const {
         const auto [n, oh, ow, o] = ImageElement(element, g.out_height, g.out_width, g.out_channels);
         A sum = A(0);
         for (Index kh = 0; kh < g.kernel_height; ++kh) {
@@ -50,7 +48,7 @@ struct DirectForward {
     }
 };
 
-/// dx, an element a thread: the sum over the taps that met it forward, then output channels.
+/// An element of dx: the sum over the taps that met it forward, then output channels.
 template <class T>
 struct DirectByInput {
     using A = accumulate_t<T>;
@@ -59,9 +57,7 @@ struct DirectByInput {
     const A* weight;
     T* dx;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index element = thread.block * block_threads + thread.index;
-        if (element >= g.batch * g.in_height * g.in_width * g.in_channels) return;
+    SD_HOST_DEVICE void operator()(Index element) const {
         const auto [n, h, w, c] = ImageElement(element, g.in_height, g.in_width, g.in_channels);
         const Index first_o = c / g.group_in * g.group_out;
         A sum = A(0);
@@ -130,12 +126,12 @@ struct Conv2dEngine {
     /// y = x * weight.
     static void forward(const Conv2dGeometry& g, const Tensor<T, Device>& x, const Tensor<A, Device>& weight,
                         Tensor<T, Device>& y) {
-        launch<Device>(DirectForward<T>{g, x.data(), weight.data(), y.data()}, quotient_up(y.size(), block_threads));
+        launch_each<Device>(y.size(), DirectForward<T>{g, x.data(), weight.data(), y.data()});
     }
     /// The gradient by x.
     static void by_input(const Conv2dGeometry& g, const Tensor<T, Device>& dy, const Tensor<A, Device>& weight,
                          Tensor<T, Device>& dx) {
-        launch<Device>(DirectByInput<T>{g, dy.data(), weight.data(), dx.data()}, quotient_up(dx.size(), block_threads));
+        launch_each<Device>(dx.size(), DirectByInput<T>{g, dy.data(), weight.data(), dx.data()});
     }
     /// The gradient by the weights.
     static void by_weight(const Conv2dGeometry& g, const Tensor<T, Device>& x, const Tensor<T, Device>& dy,

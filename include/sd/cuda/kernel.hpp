@@ -59,6 +59,24 @@ void launch(const Kernel& kernel, Index blocks) {
 /// a / b rounded up.
 [[nodiscard]] SD_HOST_DEVICE constexpr Index quotient_up(Index a, Index b) { return (a + b - 1) / b; }
 
+/// operation(i) for i from 0 to count - 1, one a thread.
+template <class Operation>
+struct Each {
+    Index count;
+    Operation operation;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const Index i = thread.block * block_threads + thread.index;
+        if (i < count) operation(i);
+    }
+};
+
+/// Starts operation(i) for i from 0 to count - 1.
+template <Accelerator Device, class Operation>
+void launch_each(Index count, const Operation& operation) {
+    launch<Device>(Each<Operation>{count, operation}, quotient_up(count, block_threads));
+}
+
 /// Neighbouring elements that a thread loads or stores at once.
 template <class T, int width>
 struct alignas(sizeof(T) * width) Pack {
@@ -74,8 +92,8 @@ SD_HOST_DEVICE void store(const Pack<T, width>& pack, T* target) {
     *reinterpret_cast<Pack<T, width>*>(target) = pack;
 }
 
-/// Calls use(std::integral_constant<int, width>) with the elements of T that a thread takes at once: 16 bytes where rows
-/// of `channels` elements allow it, else one.
+/// Calls use(std::integral_constant<int, width>) with the elements of T that a thread takes at once: 16 bytes where
+/// rows of `channels` elements allow it, else one.
 template <class T, class Use>
 void with_width(Index channels, const Use& use) {
     constexpr int wide = static_cast<int>(16 / sizeof(T));

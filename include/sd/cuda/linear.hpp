@@ -15,7 +15,7 @@ namespace cuda {
 template <class Result, class X, class Y>
 struct DirectProduct {
     using A = accumulate_t<Result>;
-    Index rows, columns, terms;
+    Index columns, terms;
     const X* a;
     Index a_row, a_step;
     const Y* b;
@@ -23,10 +23,7 @@ struct DirectProduct {
     const A* start;
     Result* result;
 
-    [[nodiscard]] Index blocks() const { return quotient_up(rows * columns, block_threads); }
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index element = thread.block * block_threads + thread.index;
-        if (element >= rows * columns) return;
+    SD_HOST_DEVICE void operator()(Index element) const {
         const Index row = element / columns;
         const Index column = element % columns;
         A sum = start == nullptr ? A(0) : start[column];
@@ -45,9 +42,7 @@ struct ColumnSums {
     const T* dy;
     A* dbias;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index o = thread.block * block_threads + thread.index;
-        if (o >= columns) return;
+    SD_HOST_DEVICE void operator()(Index o) const {
         A sum = A(0);
         for (Index n = 0; n < rows; ++n) sum += A(dy[n * columns + o]);
         dbias[o] = sum;
@@ -63,23 +58,20 @@ struct LinearEngine {
     static void forward(const Tensor<T, Device>& x, const Tensor<A, Device>& weight, const Tensor<A, Device>& bias,
                         Tensor<T, Device>& y) {
         const Index inputs = x.extent(1);
-        const DirectProduct<T, T, A> product{y.extent(0),   y.extent(1), inputs, x.data(),    inputs,  1,
-                                             weight.data(), inputs,      1,      bias.data(), y.data()};
-        launch<Device>(product, product.blocks());
+        launch_each<Device>(y.size(), DirectProduct<T, T, A>{y.extent(1), inputs, x.data(), inputs, 1, weight.data(),
+                                                             inputs, 1, bias.data(), y.data()});
     }
     /// dx (N, I) = dy weight.
     static void by_input(const Tensor<T, Device>& dy, const Tensor<A, Device>& weight, Tensor<T, Device>& dx) {
         const Index inputs = dx.extent(1), outputs = dy.extent(1);
-        const DirectProduct<T, T, A> product{dx.extent(0),  inputs, outputs, dy.data(), outputs,  1,
-                                             weight.data(), 1,      inputs,  nullptr,   dx.data()};
-        launch<Device>(product, product.blocks());
+        launch_each<Device>(dx.size(), DirectProduct<T, T, A>{inputs, outputs, dy.data(), outputs, 1, weight.data(), 1,
+                                                              inputs, nullptr, dx.data()});
     }
     /// dweight (O, I) = dy^T x.
     static void by_weight(const Tensor<T, Device>& dy, const Tensor<T, Device>& x, Tensor<A, Device>& dweight) {
         const Index inputs = x.extent(1), outputs = dy.extent(1);
-        const DirectProduct<A, T, T> product{outputs, inputs, dy.extent(0), dy.data(),     1, outputs, x.data(),
-                                             1,       inputs, nullptr,      dweight.data()};
-        launch<Device>(product, product.blocks());
+        launch_each<Device>(dweight.size(), DirectProduct<A, T, T>{inputs, dy.extent(0), dy.data(), 1, outputs,
+                                                                   x.data(), 1, inputs, nullptr, dweight.data()});
     }
 };
 
@@ -133,8 +125,7 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>, Device> linear_by_bias(const Tensor<T, Device>& dy) {
     expect_rank("linear_by_bias", "dy", dy.shape(), 2);
     auto dbias = Tensor<accumulate_t<T>, Device>::empty({dy.extent(1)});
-    cuda::launch<Device>(cuda::ColumnSums<T>{dy.extent(0), dy.extent(1), dy.data(), dbias.data()},
-                         cuda::quotient_up(dy.extent(1), cuda::block_threads));
+    cuda::launch_each<Device>(dy.extent(1), cuda::ColumnSums<T>{dy.extent(0), dy.extent(1), dy.data(), dbias.data()});
     return dbias;
 }
 

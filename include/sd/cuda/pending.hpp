@@ -65,16 +65,15 @@ struct Materialize {
     T* y;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const PendingChannels<T, width> channels(x, at.channel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index element = row * sweep.channels + at.channel;
+        sweep.for_each_row(at, [&](Index, Index element) {
             const Pack<T, width> z = load<width>(x.raw + element);
             Pack<T, width> value;
             for (int i = 0; i < width; ++i) value.value[i] = T(channels.apply(z.value[i], i));
             store<width>(value, y + element);
-        }
+        });
     }
 };
 
@@ -89,14 +88,13 @@ struct MaterializeGradient {
     T* dz;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const PendingChannels<T, width> output(y, at.channel);
         const Pack<A, width> centers = load<width>(center + at.channel);
         const Pack<A, width> slopes = load<width>(slope + at.channel);
         const Pack<A, width> offsets = load<width>(offset + at.channel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index element = row * sweep.channels + at.channel;
+        sweep.for_each_row(at, [&](Index, Index element) {
             const Pack<T, width> z = load<width>(y.raw + element);
             const Pack<T, width> upstream = load<width>(dy + element);
             Pack<T, width> value;
@@ -106,7 +104,7 @@ struct MaterializeGradient {
                                      offsets.value[i]));
             }
             store<width>(value, dz + element);
-        }
+        });
     }
 };
 
@@ -123,10 +121,8 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> materialize(const Pending<T, Device>& x) {
     if (x.is_plain()) return x.raw;
     auto y = Tensor<T, Device>::empty(x.shape());
-    cuda::with_width<T>(x.channels(), [&](auto width) {
-        const cuda::Sweep sweep(cuda::rows_of(x.shape()), x.channels(), width);
-        cuda::launch<Device>(cuda::Materialize<T, width()>{sweep, cuda::PendingView<T>(x), y.data()}, sweep.blocks());
-    });
+    cuda::launch_sweep<Device, T, cuda::Materialize>(cuda::rows_of(x.shape()), x.channels(), 8, cuda::PendingView<T>(x),
+                                                     y.data());
     return y;
 }
 
@@ -135,13 +131,9 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> materialize(const PendingGradient<T, Device>& dy) {
     if (dy.is_plain()) return dy.dy;
     auto dz = Tensor<T, Device>::empty(dy.shape());
-    cuda::with_width<T>(dy.y.channels(), [&](auto width) {
-        const cuda::Sweep sweep(cuda::rows_of(dy.shape()), dy.y.channels(), width);
-        cuda::launch<Device>(
-            cuda::MaterializeGradient<T, width()>{sweep, cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
-                                                  dy.slope.data(), dy.offset.data(), dz.data()},
-            sweep.blocks());
-    });
+    cuda::launch_sweep<Device, T, cuda::MaterializeGradient>(cuda::rows_of(dy.shape()), dy.y.channels(), 8,
+                                                             cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
+                                                             dy.slope.data(), dy.offset.data(), dz.data());
     return dz;
 }
 

@@ -80,17 +80,17 @@ struct MaxPoolForward {
     T* y;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const PendingChannels<T, width> values(x, at.channel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             const Index line = row / g.out_width;
             const WindowMaximum<T, width> window(g, x, values, line / g.out_height, line % g.out_height,
                                                  row % g.out_width, at.channel);
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) result.value[i] = T(values.apply(window.raw[i], i));
-            store<width>(result, y + row * sweep.channels + at.channel);
-        }
+            store<width>(result, y + element);
+        });
     }
 };
 
@@ -104,10 +104,10 @@ struct MaxPoolByInput {
     T* dx;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const PendingChannels<T, width> values(x, at.channel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             const Index line = row / g.in_width;
             const Index n = line / g.in_height;
             const Index pixel = row - n * g.in_height * g.in_width;
@@ -118,8 +118,8 @@ struct MaxPoolByInput {
             for (Index oh = rows.first; oh < rows.last; ++oh) {
                 for (Index ow = columns.first; ow < columns.last; ++ow) {
                     const WindowMaximum<T, width> window(g, x, values, n, oh, ow, at.channel);
-                    const Index element = ((n * g.out_height + oh) * g.out_width + ow) * g.channels + at.channel;
-                    const Pack<T, width> upstream = load<width>(dy + element);
+                    const Index output = ((n * g.out_height + oh) * g.out_width + ow) * g.channels + at.channel;
+                    const Pack<T, width> upstream = load<width>(dy + output);
                     for (int i = 0; i < width; ++i) {
                         if (window.pixel[i] == pixel) sum[i] += A(upstream.value[i]);
                     }
@@ -127,8 +127,8 @@ struct MaxPoolByInput {
             }
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) result.value[i] = T(sum[i]);
-            store<width>(result, dx + row * sweep.channels + at.channel);
-        }
+            store<width>(result, dx + element);
+        });
     }
 };
 
@@ -143,14 +143,14 @@ struct AvgPool {
     T* target;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const Index height = forward ? g.out_height : g.in_height;
         const Index row_pixels = forward ? g.out_width : g.in_width;
         const Index source_height = forward ? g.in_height : g.out_height;
         const Index source_width = forward ? g.in_width : g.out_width;
         const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             const Index line = row / row_pixels;
             const PoolGeometry::Range rows = sources(line % height, source_height);
             const PoolGeometry::Range columns = sources(row % row_pixels, source_width);
@@ -165,8 +165,8 @@ struct AvgPool {
             }
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] * share));
-            store<width>(result, target + row * sweep.channels + at.channel);
-        }
+            store<width>(result, target + element);
+        });
     }
 
 private:
@@ -190,9 +190,9 @@ struct GlobalAvgPoolForward {
     T* y;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
-        for (Index n = at.row; n < at.last_row; n += sweep.rows_at_once) {
+        sweep.for_each_row(at, [&](Index n, Index element) {
             A sum[width];
             for (int i = 0; i < width; ++i) sum[i] = A(0);
             for (Index pixel = 0; pixel < pixels; ++pixel) {
@@ -201,8 +201,8 @@ struct GlobalAvgPoolForward {
             }
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] / static_cast<A>(pixels)));
-            store<width>(result, y + n * sweep.channels + at.channel);
-        }
+            store<width>(result, y + element);
+        });
     }
 };
 
@@ -216,24 +216,15 @@ struct GlobalAvgPoolByInput {
     T* dx;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread.block, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             Pack<T, width> g = load<width>(dy + row / pixels * sweep.channels + at.channel);
             for (int i = 0; i < width; ++i) g.value[i] = T(A(A(g.value[i]) / static_cast<A>(pixels)));
-            store<width>(g, dx + row * sweep.channels + at.channel);
-        }
+            store<width>(g, dx + element);
+        });
     }
 };
-
-/// Starts Kernel<T, width>{sweep, arguments...} over rows of channels; `turns` rows a thread.
-template <Accelerator Device, class T, template <class, int> class Kernel, class... Arguments>
-void launch_sweep(Index rows, Index channels, Index turns, const Arguments&... arguments) {
-    with_width<T>(channels, [&](auto width) {
-        const Sweep sweep(rows, channels, width, turns);
-        launch<Device>(Kernel<T, width()>{sweep, arguments...}, sweep.blocks());
-    });
-}
 
 }  // namespace cuda
 

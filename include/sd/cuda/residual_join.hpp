@@ -1,53 +1,17 @@
-// The residual join on a device, y = act(S + select(mask, scale F)), and the moves of whole samples around it.
-//
-// A block of threads works on one sample, so one entry of the selection decides for all of it: a dropped sample's branch
-// is never read, and costs no memory traffic.
+// The residual join on a device, y = act(S + select(mask, scale F)), forward and backward in one pass each.
 #pragma once
 
-#include "sd/core/join.hpp"
-#include "sd/cuda/batch_norm.hpp"
-#include "sd/cuda/elementwise.hpp"
+#include "sd/cuda/batch_norm_backward.hpp"
+#include "sd/cuda/samples.hpp"
 
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// The extents of a batch of samples with channels last.
-struct Samples {
-    Index count, pixels, channels;
-
-    explicit Samples(const Shape& shape)
-        : count(shape[0]), pixels(1), channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
-        for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
-    }
-    /// Elements of a sample.
-    [[nodiscard]] Index slab() const { return pixels * channels; }
-};
-
-/// Refuses samples of another shape; their number is free.
-inline void expect_same_samples(const char* where, const char* what, const Shape& got, const Shape& expected) {
-    expect_shape(where, what, with_samples(got, expected[0]), expected);
-}
-
-/// Numbers of samples on the device; undefined for none.
-template <Accelerator Device>
-[[nodiscard]] Tensor<Index, Device> uploaded(std::span<const Index> numbers) {
-    if (numbers.empty()) return {};
-    auto tensor = Tensor<Index, Device>::empty({static_cast<Index>(numbers.size())});
-    tensor.write(numbers.data());
-    return tensor;
-}
-
-/// Which sample of the branch joins sample n: the entry of a selection, or n itself without one.
-struct Selection {
-    const Index* samples;
-    [[nodiscard]] SD_HOST_DEVICE Index operator()(Index n) const { return samples == nullptr ? n : samples[n]; }
-};
-
 template <class T, int width>
 struct JoinForward {
     using A = accumulate_t<T>;
-    Sweep sweep;  ///< over the pixels of one sample
+    SampleSweep sweep;
     Selection selection;
     PendingView<T> shortcut, branch;
     A branch_scale;
@@ -55,27 +19,24 @@ struct JoinForward {
     T* y;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index blocks = sweep.row_blocks * sweep.groups;
-        const SweepPlace at = sweep.place(thread.block % blocks, thread.index);
+        const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
-        const Index n = thread.block / blocks;
-        const Index sample = selection(n);
+        const Index own_first = sweep.first(sweep.sample(thread));
+        const Index sample = selection(sweep.sample(thread));
         const PendingChannels<T, width> s(shortcut, at.channel);
         const PendingChannels<T, width> f(branch, at.channel);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index element = (n * sweep.rows + row) * sweep.channels + at.channel;
-            const Index branch_element = (sample * sweep.rows + row) * sweep.channels + at.channel;
-            const Pack<T, width> own = load<width>(shortcut.raw + element);
+        sweep.pixels.for_each_row(at, [&](Index, Index element) {
+            const Pack<T, width> own = load<width>(shortcut.raw + own_first + element);
             Pack<T, width> other;
-            if (sample >= 0) other = load<width>(branch.raw + branch_element);
+            if (sample >= 0) other = load<width>(branch.raw + sweep.first(sample) + element);
             Pack<T, width> result;
             for (int i = 0; i < width; ++i) {
                 A value = s.apply(own.value[i], i);
                 if (sample >= 0) value += branch_scale * f.apply(other.value[i], i);
                 result.value[i] = T(activated(relu, value));
             }
-            store<width>(result, y + element);
-        }
+            store<width>(result, y + own_first + element);
+        });
     }
 };
 
@@ -83,7 +44,7 @@ struct JoinForward {
 template <class T, int width>
 struct JoinGradient {
     using A = accumulate_t<T>;
-    Sweep sweep;  ///< over the pixels of one sample
+    SampleSweep sweep;
     Selection selection;
     const T *dy, *y;
     A branch_scale;
@@ -91,27 +52,29 @@ struct JoinGradient {
     T* dshortcut;  ///< nullptr if it is dy itself
     T* dbranch;    ///< nullptr if it is dshortcut itself
 
-    /// Writes the gradients of a thread's elements of sample n, which joined `sample` of the branch or none, and calls
-    /// use(element of the branch, gradient by it, channel) for those that joined.
+    /// Writes the gradients of a thread's elements and calls use(element of the branch, gradient by it) for those of a
+    /// sample that joined one of the branch.
     template <class Use>
-    SD_HOST_DEVICE void run(const SweepPlace& at, Index n, Index sample, const Use& use) const {
+    SD_HOST_DEVICE void run(Thread thread, const SweepPlace& at, const Use& use) const {
+        const Index own_first = sweep.first(sweep.sample(thread));
+        const Index sample = selection(sweep.sample(thread));
         if (!at.active || (sample < 0 && dshortcut == nullptr)) return;
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index element = (n * sweep.rows + row) * sweep.channels + at.channel;
-            const Index branch_element = (sample * sweep.rows + row) * sweep.channels + at.channel;
-            Pack<T, width> g = load<width>(dy + element);
+        sweep.pixels.for_each_row(at, [&](Index, Index element) {
+            const Index own = own_first + element;
+            Pack<T, width> g = load<width>(dy + own);
             if (relu) {
-                const Pack<T, width> output = load<width>(y + element);
+                const Pack<T, width> output = load<width>(y + own);
                 for (int i = 0; i < width; ++i) {
                     if (!passes(true, A(output.value[i]))) g.value[i] = T(A(0));
                 }
             }
-            if (dshortcut != nullptr) store<width>(g, dshortcut + element);
-            if (sample < 0) continue;
+            if (dshortcut != nullptr) store<width>(g, dshortcut + own);
+            if (sample < 0) return;
             for (int i = 0; i < width; ++i) g.value[i] = T(A(branch_scale * A(g.value[i])));
-            if (dbranch != nullptr) store<width>(g, dbranch + branch_element);
-            use(branch_element, g);
-        }
+            const Index other = sweep.first(sample) + element;
+            if (dbranch != nullptr) store<width>(g, dbranch + other);
+            use(other, g);
+        });
     }
 };
 
@@ -120,10 +83,7 @@ struct JoinBackward {
     JoinGradient<T, width> join;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index blocks = join.sweep.row_blocks * join.sweep.groups;
-        const Index n = thread.block / blocks;
-        join.run(join.sweep.place(thread.block % blocks, thread.index), n, join.selection(n),
-                 [](Index, const Pack<T, width>&) {});
+        join.run(thread, join.sweep.place(thread), [](Index, const Pack<T, width>&) {});
     }
 };
 
@@ -140,80 +100,21 @@ struct JoinBackwardWithSums {
     A* partial;
 
     SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
-        const SweepPlace at = place(thread);
+        const SweepPlace at = join.sweep.place(thread);
         if (!at.active) return;
         Sums sums(output, mean, at.channel);
-        join.run(at, sample_of(thread), join.selection(sample_of(thread)), [&](Index element, const Pack<T, width>& g) {
+        join.run(thread, at, [&](Index element, const Pack<T, width>& g) {
             const Pack<T, width> z = load<width>(output.raw + element);
             for (int i = 0; i < width; ++i) sums.add(A(g.value[i]), z.value[i], i);
         });
         sums.share(thread.index, shared);
     }
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
-        const SweepPlace at = place(thread);
+        const Sweep& pixels = join.sweep.pixels;
+        const SweepPlace at = join.sweep.place(thread);
         if (!at.active || at.row_thread != 0) return;
-        const Index part = sample_of(thread) * join.sweep.row_blocks + at.row_block;
-        Sums::merge(join.sweep, at, thread.index, shared, partial + part * 2 * join.sweep.channels);
-    }
-
-private:
-    [[nodiscard]] SD_HOST_DEVICE Index sample_of(Thread thread) const {
-        return thread.block / (join.sweep.row_blocks * join.sweep.groups);
-    }
-    [[nodiscard]] SD_HOST_DEVICE SweepPlace place(Thread thread) const {
-        return join.sweep.place(thread.block % (join.sweep.row_blocks * join.sweep.groups), thread.index);
-    }
-};
-
-/// Sets whole samples to zero.
-template <class T, int width>
-struct ClearSamples {
-    Sweep sweep;  ///< over the pixels of one sample
-    const Index* samples;
-    T* x;
-
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index blocks = sweep.row_blocks * sweep.groups;
-        const SweepPlace at = sweep.place(thread.block % blocks, thread.index);
-        if (!at.active) return;
-        Pack<T, width> zeros;
-        for (int i = 0; i < width; ++i) zeros.value[i] = T(accumulate_t<T>(0));
-        const Index n = samples[thread.block / blocks];
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            store<width>(zeros, x + (n * sweep.rows + row) * sweep.channels + at.channel);
-        }
-    }
-};
-
-/// y_n = x_{samples[n]}, or a_n + x_{samples[n]} if there is an a, and a_n alone where samples[n] is -1.
-template <class T, int width>
-struct SelectSamples {
-    using A = accumulate_t<T>;
-    Sweep sweep;  ///< over the pixels of one sample
-    Selection selection;
-    const T* x;
-    const T* a;  ///< or nullptr
-    T* y;
-
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index blocks = sweep.row_blocks * sweep.groups;
-        const SweepPlace at = sweep.place(thread.block % blocks, thread.index);
-        if (!at.active) return;
-        const Index n = thread.block / blocks;
-        const Index sample = selection(n);
-        for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
-            const Index element = (n * sweep.rows + row) * sweep.channels + at.channel;
-            const Index other = (sample * sweep.rows + row) * sweep.channels + at.channel;
-            Pack<T, width> result;
-            if (sample >= 0) result = load<width>(x + other);
-            if (a != nullptr) {
-                const Pack<T, width> own = load<width>(a + element);
-                for (int i = 0; i < width; ++i) {
-                    result.value[i] = sample < 0 ? own.value[i] : T(A(A(own.value[i]) + A(result.value[i])));
-                }
-            }
-            store<width>(result, y + element);
-        }
+        const Index part = join.sweep.sample(thread) * pixels.row_blocks + at.row_block;
+        Sums::merge(pixels, at, thread.index, shared, partial + part * 2 * pixels.channels);
     }
 };
 
@@ -230,11 +131,8 @@ void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
         if (!joined[static_cast<std::size_t>(sample)]) unjoined.push_back(sample);
     }
     const Tensor<Index, Device> list = uploaded<Device>(unjoined);
-    const Samples samples(dbranch.shape());
-    with_width<T>(samples.channels, [&](auto width) {
-        const Sweep sweep(samples.pixels, samples.channels, width);
-        launch<Device>(ClearSamples<T, width()>{sweep, list.data(), dbranch.data()}, list.size() * sweep.blocks());
-    });
+    launch_sample_sweep<Device, T, ClearSamples>(Samples(with_samples(dbranch.shape(), list.size())), list.data(),
+                                                 dbranch.data());
 }
 
 }  // namespace cuda
@@ -248,20 +146,11 @@ template <class T, cuda::Accelerator Device>
     constexpr const char* where = "residual_join_forward";
     cuda::expect_same_samples(where, "the branch's samples", branch.shape(), shortcut.shape());
     expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
-    const cuda::Samples samples(shortcut.shape());
     const auto selection = cuda::uploaded<Device>(branch_sample);
     auto y = Tensor<T, Device>::empty(shortcut.shape());
-    cuda::with_width<T>(samples.channels, [&](auto width) {
-        const cuda::Sweep sweep(samples.pixels, samples.channels, width);
-        cuda::launch<Device>(cuda::JoinForward<T, width()>{sweep,
-                                                           {selection.data()},
-                                                           cuda::PendingView<T>(shortcut),
-                                                           cuda::PendingView<T>(branch),
-                                                           branch_scale,
-                                                           relu,
-                                                           y.data()},
-                             samples.count * sweep.blocks());
-    });
+    cuda::launch_sample_sweep<Device, T, cuda::JoinForward>(
+        cuda::Samples(shortcut.shape()), cuda::Selection{selection.data()}, cuda::PendingView<T>(shortcut),
+        cuda::PendingView<T>(branch), branch_scale, relu, y.data());
     return y;
 }
 
@@ -288,8 +177,8 @@ template <class T, cuda::Accelerator Device>
     cuda::with_width<T>(samples.channels, [&](auto width) {
         // Sums are kept by block and sample, so samples are cut no further than the reduction needs.
         const Index most = std::max<Index>(1, 2 * cuda::reduction_blocks / std::max<Index>(1, samples.count));
-        const cuda::Sweep sweep = before == nullptr ? cuda::Sweep(samples.pixels, samples.channels, width)
-                                                    : cuda::Sweep(samples.pixels, samples.channels, width, 8, most);
+        const cuda::SampleSweep sweep =
+            before == nullptr ? cuda::SampleSweep(samples, width) : cuda::SampleSweep(samples, width, 8, most);
         const cuda::JoinGradient<T, width()> join{sweep,
                                                   {selection.data()},
                                                   dy.data(),
@@ -298,54 +187,17 @@ template <class T, cuda::Accelerator Device>
                                                   relu,
                                                   relu ? gradient.dshortcut.data() : nullptr,
                                                   same ? nullptr : gradient.dbranch.data()};
-        const Index blocks = samples.count * sweep.blocks();
         if (before == nullptr) {
-            cuda::launch<Device>(cuda::JoinBackward<T, width()>{join}, blocks);
+            cuda::launch<Device>(cuda::JoinBackward<T, width()>{join}, sweep.blocks());
             return;
         }
-        auto partial = Tensor<A, Device>::empty({samples.count * sweep.row_blocks, 2, samples.channels});
+        auto partial = Tensor<A, Device>::empty({samples.count * sweep.pixels.row_blocks, 2, samples.channels});
         cuda::launch<Device>(cuda::JoinBackwardWithSums<T, width()>{join, cuda::PendingView<T>(before->y),
                                                                     before->mean.data(), partial.data()},
-                             blocks);
+                             sweep.blocks());
         *sums = cuda::merged_sums<Device>(partial, before->inverse_std);
     });
     return gradient;
-}
-
-/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> gather_samples(const Tensor<T, Device>& x, std::span<const Index> samples) {
-    for (const Index sample : samples) {
-        if (sample >= 0 && sample < x.extent(0)) continue;
-        refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-    }
-    auto y = Tensor<T, Device>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
-    const auto selection = cuda::uploaded<Device>(samples);
-    const cuda::Samples extents(y.shape());
-    cuda::with_width<T>(extents.channels, [&](auto width) {
-        const cuda::Sweep sweep(extents.pixels, extents.channels, width);
-        cuda::launch<Device>(cuda::SelectSamples<T, width()>{sweep, {selection.data()}, x.data(), nullptr, y.data()},
-                             extents.count * sweep.blocks());
-    });
-    return y;
-}
-
-/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1.
-/// Throws std::invalid_argument if shapes or indices do not fit.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> add_selected(const Tensor<T, Device>& a, const Tensor<T, Device>& b,
-                                             BranchSamples b_sample) {
-    cuda::expect_same_samples("add_selected", "b's samples", b.shape(), a.shape());
-    expect_branch_samples("add_selected", b_sample, a.extent(0), b.extent(0));
-    auto y = Tensor<T, Device>::empty(a.shape());
-    const auto selection = cuda::uploaded<Device>(b_sample);
-    const cuda::Samples extents(a.shape());
-    cuda::with_width<T>(extents.channels, [&](auto width) {
-        const cuda::Sweep sweep(extents.pixels, extents.channels, width);
-        cuda::launch<Device>(cuda::SelectSamples<T, width()>{sweep, {selection.data()}, b.data(), a.data(), y.data()},
-                             extents.count * sweep.blocks());
-    });
-    return y;
 }
 
 SD_NAMESPACE_END

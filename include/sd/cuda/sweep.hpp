@@ -48,17 +48,23 @@ struct Sweep {
     /// All blocks.
     [[nodiscard]] Index blocks() const { return channels == 0 ? 0 : row_blocks * groups; }
 
-    /// A thread's place; `block` is its block's number in this sweep.
-    [[nodiscard]] SD_HOST_DEVICE SweepPlace place(Index block, int index) const {
+    /// A thread's place; its block is numbered within this sweep.
+    [[nodiscard]] SD_HOST_DEVICE SweepPlace place(Thread thread) const {
         SweepPlace place;
-        place.row_block = block / groups;
-        place.row_thread = index / lanes;
+        place.row_block = thread.block / groups;
+        place.row_thread = thread.index / lanes;
         const Index first = place.row_block * rows_of_block;
         place.row = first + place.row_thread;
         place.last_row = first + rows_of_block < rows ? first + rows_of_block : rows;
-        place.channel = (block % groups * lanes + index % lanes) * width;
+        place.channel = (thread.block % groups * lanes + thread.index % lanes) * width;
         place.active = place.row_thread < rows_at_once && place.channel < channels;
         return place;
+    }
+
+    /// Calls body(row, element) for the rows of a place: the thread's channels of the row begin at that element.
+    template <class Body>
+    SD_HOST_DEVICE void for_each_row(const SweepPlace& at, const Body& body) const {
+        for (Index row = at.row; row < at.last_row; row += rows_at_once) body(row, row * channels + at.channel);
     }
 
     /// How many rows the threads of place row_thread take in a block of rows.
@@ -67,24 +73,16 @@ struct Sweep {
         const Index last = (row_block + 1) * rows_of_block < rows ? (row_block + 1) * rows_of_block : rows;
         return first < last ? quotient_up(last - first, rows_at_once) : 0;
     }
-    /// How many rows a block of rows has.
-    [[nodiscard]] SD_HOST_DEVICE Index rows_in_block(Index row_block) const {
-        const Index left = rows - row_block * rows_of_block;
-        return left < rows_of_block ? left : rows_of_block;
-    }
 };
 
-/// Blocks over elements without channels, `width` of them a thread.
-struct Line {
-    Index size;
-    int width;
-
-    [[nodiscard]] Index blocks() const { return quotient_up(size, Index{block_threads} * width); }
-    /// The first element of a thread; it has `width` of them if that is below size.
-    [[nodiscard]] SD_HOST_DEVICE Index first(Thread thread) const {
-        return (thread.block * block_threads + thread.index) * width;
-    }
-};
+/// Starts Kernel<T, width>{sweep, arguments...} over rows of channels; `turns` rows a thread.
+template <Accelerator Device, class T, template <class, int> class Kernel, class... Arguments>
+void launch_sweep(Index rows, Index channels, Index turns, const Arguments&... arguments) {
+    with_width<T>(channels, [&](auto width) {
+        const Sweep sweep(rows, channels, width, turns);
+        launch<Device>(Kernel<T, width()>{sweep, arguments...}, sweep.blocks());
+    });
+}
 
 }  // namespace cuda
 

@@ -19,20 +19,14 @@ namespace cuda {
     return place_in_oihw(i, channels, taps);
 }
 
-/// target(i) = source(place of i), each rounded once.
-template <class T, class From, bool to_ohwi>
-struct ReorderWeights {
+/// Element i of weights in the other order.
+template <class From, bool to_ohwi>
+struct ReorderedWeights {
     const From* source;
     Index taps, channels;
-    template <int width>
-    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
-        Pack<T, width> result;
-        for (int i = 0; i < width; ++i) {
-            const Index place =
-                to_ohwi ? place_in_oihw(first + i, taps, channels) : place_in_ohwi(first + i, taps, channels);
-            result.value[i] = T(static_cast<accumulate_t<T>>(accumulate_t<From>(source[place])));
-        }
-        return result;
+    [[nodiscard]] SD_HOST_DEVICE accumulate_t<From> operator()(Index i) const {
+        return accumulate_t<From>(
+            source[to_ohwi ? place_in_oihw(i, taps, channels) : place_in_ohwi(i, taps, channels)]);
     }
 };
 
@@ -44,8 +38,8 @@ template <class T, class From, Accelerator Device>
         if (taps == 1) return weight;
     }
     auto result = Tensor<T, Device>::empty(weight.shape());
-    launch_elementwise<Device>(ReorderWeights<T, From, true>{weight.data(), taps, weight.extent(1)}, result.size(),
-                               result.data());
+    launch_map<Device>(ReorderedWeights<From, true>{weight.data(), taps, weight.extent(1)}, result.size(),
+                       result.data());
     return result;
 }
 
@@ -53,8 +47,8 @@ template <class T, class From, Accelerator Device>
 template <class T, class From, Accelerator Device>
 void weights_channels_first(const Tensor<From, Device>& weight, Tensor<T, Device>& target) {
     const Index taps = target.extent(2) * target.extent(3);
-    launch_elementwise<Device>(ReorderWeights<T, From, false>{weight.data(), taps, target.extent(1)}, target.size(),
-                               target.data());
+    launch_map<Device>(ReorderedWeights<From, false>{weight.data(), taps, target.extent(1)}, target.size(),
+                       target.data());
 }
 
 }  // namespace cuda

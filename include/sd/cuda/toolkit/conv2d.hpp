@@ -7,6 +7,8 @@
 #include "sd/cuda/weights.hpp"
 
 #include <map>
+#include <optional>
+#include <type_traits>
 
 SD_NAMESPACE_BEGIN
 
@@ -55,7 +57,7 @@ struct CudnnConv2d {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), y.data());
         } else {
-            launch<Cuda>(DirectForward<T>{g, x.data(), weight.data(), y.data()}, quotient_up(y.size(), block_threads));
+            launch_each<Cuda>(y.size(), DirectForward<T>{g, x.data(), weight.data(), y.data()});
         }
     }
     static void by_input(const Conv2dGeometry& g, const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight,
@@ -64,8 +66,7 @@ struct CudnnConv2d {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), dx.data(), ordered.data(), dy.data());
         } else {
-            launch<Cuda>(DirectByInput<T>{g, dy.data(), weight.data(), dx.data()},
-                         quotient_up(dx.size(), block_threads));
+            launch_each<Cuda>(dx.size(), DirectByInput<T>{g, dy.data(), weight.data(), dx.data()});
         }
     }
     /// Sums are float; cuDNN writes those of bfloat16 rounded to it.

@@ -4,23 +4,21 @@
 #include "sd/cuda/linear.hpp"
 #include "sd/cuda/toolkit/device.hpp"
 
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// y(n, o) += bias(o), a row of elements after the other.
-template <class T>
-struct AddBias {
-    const T* y;
-    const accumulate_t<T>* bias;
+/// y(n, o) + bias(o), for an element of y.
+template <class A>
+struct PlusBias {
+    const A* bias;
     Index outputs;
-    template <int width>
-    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
-        using A = accumulate_t<T>;
-        Pack<T, width> result = load<width>(y + first);
-        for (int i = 0; i < width; ++i) result.value[i] = T(A(A(result.value[i]) + bias[(first + i) % outputs]));
-        return result;
-    }
+    [[nodiscard]] SD_HOST_DEVICE A operator()(Index i, const A& y) const { return y + bias[i % outputs]; }
 };
 
 /// A matrix as cuBLASLt sees it: columns one after the other, so a row-major (r, c) matrix is a (c, r) one to it.
@@ -119,7 +117,7 @@ struct CublasLinear {
         const Tensor<T, Cuda> w = converted<T>(weight);
         Cublas::instance().multiply({w.data(), type, inputs, outputs, true}, {x.data(), type, inputs, samples, false},
                                     y.data(), type, outputs, samples);
-        launch_elementwise<Cuda>(AddBias<T>{y.data(), bias.data(), outputs}, y.size(), y.data());
+        launch_map<Cuda>(PlusBias<A>{bias.data(), outputs}, y.size(), y.data(), std::as_const(y).data());
     }
     static void by_input(const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight, Tensor<T, Cuda>& dx) {
         const Index samples = dy.extent(0), inputs = dx.extent(1), outputs = dy.extent(1);

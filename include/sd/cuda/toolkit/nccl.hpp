@@ -33,13 +33,9 @@ template <class T>
 struct SumOfRanks {
     const T* parts;  ///< (ranks, count)
     Index ranks, count;
-    template <int width>
-    [[nodiscard]] SD_HOST_DEVICE Pack<T, width> values(Index first) const {
-        Pack<T, width> sum;
-        for (int i = 0; i < width; ++i) {
-            sum.value[i] = parts[first + i];
-            for (Index rank = 1; rank < ranks; ++rank) sum.value[i] += parts[rank * count + first + i];
-        }
+    [[nodiscard]] SD_HOST_DEVICE T operator()(Index i) const {
+        T sum = parts[i];
+        for (Index rank = 1; rank < ranks; ++rank) sum += parts[rank * count + i];
         return sum;
     }
 };
@@ -121,8 +117,7 @@ private:
         with_device_memory(std::as_writable_bytes(numbers), true, [&](void* memory) {
             SD_CUDA_CHECK(
                 ncclAllGather(memory, parts.data(), numbers.size_bytes(), ncclUint8, communicator_.get(), stream_));
-            cuda::launch_elementwise<Cuda>(cuda::SumOfRanks<T>{parts.data(), size_, count}, count,
-                                           static_cast<T*>(memory));
+            cuda::launch_map<Cuda>(cuda::SumOfRanks<T>{parts.data(), size_, count}, count, static_cast<T*>(memory));
         });
         traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(numbers.size_bytes());
         return std::make_unique<PendingSum>();
