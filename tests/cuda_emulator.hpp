@@ -16,7 +16,10 @@ namespace sd_test {
 
 struct Emulator {
     static constexpr bool runs_kernels = true;
-    static inline bool backwards = false;  ///< the order of blocks and threads
+    static inline bool backwards = false;      ///< the order of blocks and threads
+    static inline sd::Index launches = 0;      ///< kernels started so far
+    static inline sd::Index allocations = 0;   ///< pieces of memory taken so far
+    static inline std::size_t live_bytes = 0;  ///< memory that tensors hold
 };
 
 }  // namespace sd_test
@@ -32,8 +35,12 @@ public:
     explicit Storage(Index count) : count_(count) {
         const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
         if (count == 0) return;
-        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}),
-                                          [](void* memory) { ::operator delete (memory, std::align_val_t{64}); });
+        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}), [bytes](void* memory) {
+            ::operator delete (memory, std::align_val_t{64});
+            sd_test::Emulator::live_bytes -= bytes;
+        });
+        ++sd_test::Emulator::allocations;
+        sd_test::Emulator::live_bytes += bytes;
         std::memset(elements_.get(), 0xFF, bytes);
     }
     [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
@@ -54,6 +61,7 @@ template <>
 struct Launcher<sd_test::Emulator> {
     template <class Kernel>
     static void run(const Kernel& kernel, Index blocks) {
+        ++sd_test::Emulator::launches;
         in_order(blocks, [&](Index block) {
             if constexpr (requires { Kernel::phases; }) {
                 alignas(64) unsigned char memory[sizeof(typename Kernel::Shared)];

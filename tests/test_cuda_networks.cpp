@@ -27,6 +27,40 @@ TEST_CASE("kernels do not depend on the order of blocks and threads") {
     }
 }
 
+namespace {
+
+using sd_test::Emulator;
+using Branch = sd::BasicBlock<float, Emulator>;
+using Block = sd::StochasticResidual<Branch>;
+using Images = sd::Tensor<float, Emulator>;
+
+/// Of images with 16 channels, and a projection to as many if it is asked for.
+Block block(sd::AnyPolicy policy, bool projects = false) {
+    sd::Initializer initializer(7);
+    Branch branch({.in_channels = 16, .planes = 16}, initializer);
+    if (!projects) return Block(std::move(branch), policy);
+    return Block(std::move(branch), policy, sd::ProjectionShortcut<float, Emulator>(16, 16, 1, initializer));
+}
+
+Images images(sd::Index samples) {
+    return sd::to_device<Emulator>(sd_test::random_tensor<float>({samples, 6, 6, 16}, 1));
+}
+
+}  // namespace
+
+TEST_CASE("device: a block keeps a bit an element of its output, and not the output") {
+    for (const bool projects : {false, true}) {
+        for (const auto compute : {sd::Compute::all, sd::Compute::survivors}) {
+            Block model = block(sd::SamplePolicy{.drop_rate = 0.5, .compute = compute}, projects);
+            const Images x = images(8);
+            Images y = model.forward(x, sd::Context::train({.step = 0, .seed = 42}));
+            const std::size_t held = Emulator::live_bytes;
+            y = {};
+            CHECK(held - Emulator::live_bytes == static_cast<std::size_t>(x.size()) * sizeof(float));
+        }
+    }
+}
+
 TEST_CASE("PyTorch's numbers, kernels and whole networks") {
     sd::set_warning_handler({});  // the networks here are small on purpose
     int cases = 0;

@@ -16,6 +16,16 @@ struct ResidualJoinGradient {
     Tensor<T, Device> dbranch;    ///< as many samples as the branch has
 };
 
+/// What the join's forward pass leaves of its output y to the backward pass, which must know where y > 0: y itself, or
+/// what a device keeps in its place.
+template <class T, class Device>
+struct JoinOutput {
+    using type = Tensor<T, Device>;  ///< y
+};
+/// What residual_join_backward takes of the output of residual_join_forward.
+template <class T, class Device = Cpu>
+using join_output_t = typename JoinOutput<T, Device>::type;
+
 /// For each sample of a batch, the sample of the branch that joins it, or -1 for none. An empty span stands for the
 /// identity: sample n joins sample n.
 using BranchSamples = std::span<const Index>;

@@ -85,11 +85,12 @@ inline void expect_same_slab(const char* where, const char* what, const Shape& g
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
 /// nothing. Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass. The
-/// branch may have fewer samples than the shortcut; throws std::invalid_argument if shapes or indices do not fit.
+/// branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of y.
+/// Throws std::invalid_argument if shapes or indices do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
-                                              bool relu) {
+                                              bool relu, join_output_t<T>* output = nullptr) {
     constexpr const char* where = "residual_join_forward";
     cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
     expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
@@ -134,6 +135,7 @@ template <cpu::Vectorized T>
         cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0, branch.relu,
                             relu);
     });
+    if (output != nullptr) *output = y;
     return y;
 }
 

@@ -1,8 +1,12 @@
-// The residual join on a device, y = act(S + select(mask, scale F)), forward and backward in one pass each.
+// The residual join on a device, y = act(S + select(mask, scale F)), forward and backward in one pass each. Backward
+// reads where y > 0 from a mask of bits that forward leaves, and y not at all: nobody keeps it for that.
 #pragma once
 
 #include "sd/cuda/batch_norm_backward.hpp"
-#include "sd/cuda/samples.hpp"
+#include "sd/cuda/relu_bits.hpp"
+
+#include <algorithm>
+#include <cstdint>
 
 SD_NAMESPACE_BEGIN
 
@@ -17,6 +21,7 @@ struct JoinForward {
     A branch_scale;
     bool relu;
     T* y;
+    std::uint8_t* bits;  ///< of ReluBits, or nullptr
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
         const SweepPlace at = sweep.place(thread);
@@ -25,6 +30,7 @@ struct JoinForward {
         const Index sample = selection(sweep.sample(thread));
         const PendingChannels<T, width> s(shortcut, at.channel);
         const PendingChannels<T, width> f(branch, at.channel);
+        BitWriter<width> writer(bits, BitPlace<width>(sweep, sweep.sample(thread), at));
         sweep.pixels.for_each_row(at, [&](Index, Index element) {
             const Pack<T, width> own = load<width>(shortcut.raw + own_first + element);
             Pack<T, width> other;
@@ -36,7 +42,17 @@ struct JoinForward {
                 result.value[i] = T(activated(relu, value));
             }
             store<width>(result, y + own_first + element);
+            if (bits != nullptr) writer.put(positive(result));
         });
+        if (bits != nullptr) writer.finish();
+    }
+
+private:
+    /// Bit i says whether element i is above 0.
+    [[nodiscard]] static SD_HOST_DEVICE unsigned positive(const Pack<T, width>& values) {
+        unsigned result = 0;
+        for (int i = 0; i < width; ++i) result |= (A(values.value[i]) > A(0) ? 1U : 0U) << i;
+        return result;
     }
 };
 
@@ -46,9 +62,9 @@ struct JoinGradient {
     using A = accumulate_t<T>;
     SampleSweep sweep;
     Selection selection;
-    const T *dy, *y;
+    const T* dy;
+    const std::uint8_t* bits;  ///< of ReluBits; nullptr if there was no ReLU
     A branch_scale;
-    bool relu;
     T* dshortcut;  ///< nullptr if it is dy itself
     T* dbranch;    ///< nullptr if it is dshortcut itself
 
@@ -59,13 +75,14 @@ struct JoinGradient {
         const Index own_first = sweep.first(sweep.sample(thread));
         const Index sample = selection(sweep.sample(thread));
         if (!at.active || (sample < 0 && dshortcut == nullptr)) return;
+        BitReader<width> reader(bits, BitPlace<width>(sweep, sweep.sample(thread), at));
         sweep.pixels.for_each_row(at, [&](Index, Index element) {
             const Index own = own_first + element;
             Pack<T, width> g = load<width>(dy + own);
-            if (relu) {
-                const Pack<T, width> output = load<width>(y + own);
+            if (bits != nullptr) {
+                const unsigned passing = reader.get();
                 for (int i = 0; i < width; ++i) {
-                    if (!passes(true, A(output.value[i]))) g.value[i] = T(A(0));
+                    if ((passing >> i & 1U) == 0) g.value[i] = T(A(0));
                 }
             }
             if (dshortcut != nullptr) store<width>(g, dshortcut + own);
@@ -137,39 +154,56 @@ void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
 
 }  // namespace cuda
 
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass.
-/// Throws std::invalid_argument if shapes or indices do not fit.
+/// A device keeps a bit an element of the join's output.
+template <class T, cuda::Accelerator Device>
+struct JoinOutput<T, Device> {
+    using type = cuda::ReluBits<Device>;
+};
+
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass. If `output` is given it receives
+/// what the backward pass takes of y. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> residual_join_forward(const Pending<T, Device>& shortcut,
                                                       const Pending<T, Device>& branch, BranchSamples branch_sample,
-                                                      const accumulate_t<T>& branch_scale, bool relu) {
+                                                      const accumulate_t<T>& branch_scale, bool relu,
+                                                      cuda::ReluBits<Device>* output = nullptr) {
     constexpr const char* where = "residual_join_forward";
     cuda::expect_same_samples(where, "the branch's samples", branch.shape(), shortcut.shape());
     expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
     const auto selection = cuda::uploaded<Device>(branch_sample);
     auto y = Tensor<T, Device>::empty(shortcut.shape());
+    const cuda::Samples samples(shortcut.shape());
+    Tensor<std::uint8_t, Device> bits;
+    if (output != nullptr) {
+        if (relu) bits = cuda::empty_relu_bits<T, Device>(samples);
+        *output = {y.shape(), bits};
+    }
     cuda::launch_sample_sweep<Device, T, cuda::JoinForward>(
-        cuda::Samples(shortcut.shape()), cuda::Selection{selection.data()}, cuda::PendingView<T>(shortcut),
-        cuda::PendingView<T>(branch), branch_scale, relu, y.data());
+        samples, cuda::Selection{selection.data()}, cuda::PendingView<T>(shortcut), cuda::PendingView<T>(branch),
+        branch_scale, relu, y.data(), bits.data());
     return y;
 }
 
-/// The gradients of residual_join_forward by the values of its inputs, as on the processor.
+/// The gradients of residual_join_forward by the values of its inputs, as on the processor; y is what the forward pass
+/// left of its output. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] ResidualJoinGradient<T, Device> residual_join_backward(
-    const Tensor<T, Device>& dy, const Tensor<T, Device>& y, BranchSamples branch_sample, Index branch_samples,
+    const Tensor<T, Device>& dy, const cuda::ReluBits<Device>& y, BranchSamples branch_sample, Index branch_samples,
     const accumulate_t<T>& branch_scale, bool relu, const BatchNormPass<T, Device>* before = nullptr,
     BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
     using A = accumulate_t<T>;
     constexpr const char* where = "residual_join_backward";
     expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape());
-    expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
+    expect_shape(where, "dy", dy.shape(), y.shape);
+    if (relu != static_cast<bool>(y.bytes)) {
+        refuse(where, "bits of a ReLU", relu ? "none" : "some", relu ? "those that its forward pass left" : "none");
+    }
+    expect_branch_samples(where, branch_sample, y.shape[0], branch_samples);
     expect_distinct(where, branch_sample, branch_samples);
-    const cuda::Samples samples(y.shape());
+    const cuda::Samples samples(y.shape);
     const bool same = branch_sample.empty() && branch_scale == A(1);
-    ResidualJoinGradient<T, Device> gradient{relu ? Tensor<T, Device>::empty(y.shape()) : dy, {}};
-    gradient.dbranch = same ? gradient.dshortcut : Tensor<T, Device>::empty(with_samples(y.shape(), branch_samples));
+    ResidualJoinGradient<T, Device> gradient{relu ? Tensor<T, Device>::empty(y.shape) : dy, {}};
+    gradient.dbranch = same ? gradient.dshortcut : Tensor<T, Device>::empty(with_samples(y.shape, branch_samples));
     if (before != nullptr) expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
     cuda::clear_unjoined(branch_sample, gradient.dbranch);
 
@@ -178,13 +212,12 @@ template <class T, cuda::Accelerator Device>
         // Sums are kept by block and sample, so samples are cut no further than the reduction needs.
         const Index most = std::max<Index>(1, 2 * cuda::reduction_blocks / std::max<Index>(1, samples.count));
         const cuda::SampleSweep sweep =
-            before == nullptr ? cuda::SampleSweep(samples, width) : cuda::SampleSweep(samples, width, 8, most);
+            before == nullptr ? cuda::SampleSweep(samples, width) : cuda::SampleSweep(samples, width, most);
         const cuda::JoinGradient<T, width()> join{sweep,
                                                   {selection.data()},
                                                   dy.data(),
-                                                  y.data(),
+                                                  y.bytes.data(),
                                                   branch_scale,
-                                                  relu,
                                                   relu ? gradient.dshortcut.data() : nullptr,
                                                   same ? nullptr : gradient.dbranch.data()};
         if (before == nullptr) {

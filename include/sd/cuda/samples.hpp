@@ -28,8 +28,15 @@ struct SampleSweep {
     Sweep pixels;
     Index samples;
 
-    SampleSweep(const Samples& extents, int width, Index turns = 8, Index most_row_blocks = Index{1} << 24)
-        : pixels(extents.pixels, extents.channels, width, turns, most_row_blocks), samples(extents.count) {}
+    /// A thread's rows in a block are a multiple of this, which ReluBits rely on.
+    static constexpr Index turns = 8;
+
+    SampleSweep(const Samples& extents, int width, Index most_row_blocks = Index{1} << 24)
+        : pixels(extents.pixels, extents.channels, width, turns), samples(extents.count) {
+        if (pixels.row_blocks > most_row_blocks) {
+            pixels.cut(turns * quotient_up(pixels.turns_of(most_row_blocks), turns));
+        }
+    }
 
     [[nodiscard]] Index blocks() const { return samples * pixels.blocks(); }
     /// The sample of a block.

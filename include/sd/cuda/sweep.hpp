@@ -40,9 +40,17 @@ struct Sweep {
         lanes = static_cast<int>(std::min<Index>(vectors, block_threads));
         rows_at_once = block_threads / lanes;
         groups = quotient_up(vectors, lanes);
-        const Index most_turns = quotient_up(quotient_up(rows, rows_at_once), most_row_blocks);
-        rows_of_block = rows_at_once * std::max(turns, most_turns);
+        cut(std::max(turns, turns_of(most_row_blocks)));
+    }
+
+    /// Gives every thread so many rows of a block.
+    void cut(Index turns) {
+        rows_of_block = rows_at_once * turns;
         row_blocks = quotient_up(rows, rows_of_block);
+    }
+    /// The rows that a thread has at least where there are so many blocks below each other.
+    [[nodiscard]] Index turns_of(Index most_row_blocks) const {
+        return quotient_up(quotient_up(rows, rows_at_once), most_row_blocks);
     }
 
     /// All blocks.

@@ -11,11 +11,12 @@ namespace reference {
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1: a selection, not a
 /// product: nothing of F is read for a dropped sample, so F may hold NaN there. act is ReLU or nothing.
-/// The branch may have fewer samples than the shortcut. Throws std::invalid_argument if shapes or indices do not fit.
+/// The branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of
+/// y. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
-                                              bool relu) {
+                                              bool relu, join_output_t<T>* output = nullptr) {
     constexpr const char* where = "residual_join_forward";
     const Index samples = shortcut.shape()[0];
     expect_shape(where, "the branch's samples", with_samples(branch.shape(), samples), shortcut.shape());
@@ -33,6 +34,7 @@ template <class T>
             y.data()[n * slab + i] = relu && value < T(0) ? T(0) : value;
         }
     }
+    if (output != nullptr) *output = y;
     return y;
 }
 

@@ -71,8 +71,8 @@ public:
         pass.scale = accumulate_t<T>(policy_.branch_scale(context.training()));
         const Pending<T, Device> branch = run_branch(x, run, pass.branch_sample, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
-        pass.y = residual_join_forward<T>(shortcut, branch, pass.branch_sample, pass.scale, fuses_relu);
-        const Tensor<T, Device> joined = pass.y;
+        const Tensor<T, Device> joined = residual_join_forward<T>(shortcut, branch, pass.branch_sample, pass.scale,
+                                                                  fuses_relu, context.gradients() ? &pass.y : nullptr);
         pass_.keep(context, std::move(pass));
         if constexpr (fuses_activation) {
             return joined;
@@ -178,7 +178,7 @@ private:
         PooledVector<Index> branch_sample = {};  ///< for each sample the branch's, -1 for none; empty: the same
         Shape branch_shape = {};                 ///< of F(x)
         accumulate_t<T> scale = accumulate_t<T>(1);
-        Tensor<T, Device> y = {};
+        join_output_t<T, Device> y = {};
     };
 
     Mask next_mask(const Context& context, Index samples) const {
