@@ -46,6 +46,18 @@ Images images(sd::Index samples) {
     return sd::to_device<Emulator>(sd_test::random_tensor<float>({samples, 6, 6, 16}, 1));
 }
 
+/// What the emulator was asked for.
+struct Costs {
+    sd::Index launches, allocations;
+    friend bool operator==(const Costs&, const Costs&) = default;
+};
+template <class Run>
+Costs costs(const Run& run) {
+    const Costs before{Emulator::launches, Emulator::allocations};
+    run();
+    return {Emulator::launches - before.launches, Emulator::allocations - before.allocations};
+}
+
 }  // namespace
 
 TEST_CASE("device: a block keeps a bit an element of its output, and not the output") {
@@ -58,6 +70,33 @@ TEST_CASE("device: a block keeps a bit an element of its output, and not the out
             y = {};
             CHECK(held - Emulator::live_bytes == static_cast<std::size_t>(x.size()) * sizeof(float));
         }
+    }
+}
+
+TEST_CASE("device: nothing of a dropped block is started or allocated") {
+    const sd::Context context = sd::Context::train({.step = 0, .seed = 42});
+    const Images x = images(3);
+    const Images dy = images(3);
+
+    Block identity = block(sd::BlockPolicy{.drop_rate = 1});
+    const Costs nothing = costs([&] {
+        CHECK(identity.forward(x, context).shares_storage_with(x));
+        CHECK(identity.backward(dy).shares_storage_with(dy));
+    });
+    CHECK(nothing == Costs{0, 0});
+
+    sd::Initializer initializer(8);
+    sd::ProjectionShortcut<float, Emulator> alone(16, 16, 1, initializer);
+    const Costs forward = costs([&] { (void)alone.forward(x, context); });
+    const Costs backward = costs([&] { (void)alone.backward(dy); });
+    Block projection = block(sd::BlockPolicy{.drop_rate = 1}, true);
+    // beside the shortcut's: the join, its output, bits and selection
+    CHECK(costs([&] { (void)projection.forward(x, context); }) == Costs{forward.launches + 1, forward.allocations + 3});
+    // the join, its gradient and selection
+    CHECK(costs([&] { (void)projection.backward(dy); }) == Costs{backward.launches + 1, backward.allocations + 2});
+    for (const bool projects : {false, true}) {
+        Block& dropped = projects ? projection : identity;
+        sd::for_each_unnamed_parameter(dropped.branch(), [](auto& parameter) { CHECK_FALSE(parameter->has_grad); });
     }
 }
 
