@@ -45,9 +45,9 @@ public:
     }
     [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
     void fill(const T& value) { std::fill_n(data(), count_, value); }
-    void copy_from(const Storage& other) { write(other.data()); }
-    void write(const T* source) { std::copy_n(source, count_, data()); }
-    void read(T* target) const { std::copy_n(data(), count_, target); }
+    void copy_from(const Storage& other) { write(other.data(), count_); }
+    void write(const T* source, Index count) { std::copy_n(source, count, data()); }
+    void read(T* target, Index count) const { std::copy_n(data(), count, target); }
     [[nodiscard]] bool is_only_reference() const { return elements_.use_count() == 1; }
 
 private:

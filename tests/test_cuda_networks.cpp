@@ -30,6 +30,7 @@ TEST_CASE("kernels do not depend on the order of blocks and threads") {
 namespace {
 
 using sd_test::Emulator;
+using sd_test::in_double;
 using Branch = sd::BasicBlock<float, Emulator>;
 using Block = sd::StochasticResidual<Branch>;
 using Images = sd::Tensor<float, Emulator>;
@@ -97,6 +98,36 @@ TEST_CASE("device: nothing of a dropped block is started or allocated") {
     for (const bool projects : {false, true}) {
         Block& dropped = projects ? projection : identity;
         sd::for_each_unnamed_parameter(dropped.branch(), [](auto& parameter) { CHECK_FALSE(parameter->has_grad); });
+    }
+}
+
+TEST_CASE("device: a branch that computes a rounded number of samples trains as one that computes those kept") {
+    const auto run = []<class D>(D) {
+        sd::Initializer initializer(7);
+        sd::Bottleneck<double, D> branch({.in_channels = 16, .planes = 4}, initializer);
+        sd::StochasticResidual<sd::Bottleneck<double, D>> block(
+            std::move(branch), sd::SamplePolicy{.drop_rate = 0.4, .compute = sd::Compute::survivors});
+        std::vector<sd::Tensor<double>> tensors;
+        for (std::uint64_t step = 0; step < 3; ++step) {
+            const auto draw = [&](std::uint64_t stream) {
+                return sd::to_device<D>(sd_test::random_tensor<double>({70, 5, 5, 16}, 10 * step + stream));
+            };
+            tensors.push_back(in_double(block.forward(draw(1), sd::Context::train({.step = step, .seed = 42}))));
+            tensors.push_back(in_double(block.backward(draw(2))));
+        }
+        sd::for_each_state(
+            block, [&](const std::string&, const auto& parameter) { tensors.push_back(in_double(parameter->grad)); },
+            [&]<class Buffer>(const std::string&, const Buffer& buffer) {
+                if constexpr (!std::is_same_v<Buffer, std::int64_t>) tensors.push_back(in_double(buffer));
+            });
+        return tensors;
+    };
+    const auto ours = run(Emulator());
+    const auto theirs = run(sd::Cpu());
+    REQUIRE(ours.size() == theirs.size());
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+        CAPTURE(i);
+        CHECK(sd_test::relative_error(ours[i], theirs[i]) < 1e-9);
     }
 }
 

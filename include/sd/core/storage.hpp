@@ -207,11 +207,11 @@ public:
     /// Sets every element.
     void fill(const T& value) { std::fill_n(data(), count_, value); }
     /// Copies as many elements from another storage, which has at least as many.
-    void copy_from(const Storage& other) { write(other.data()); }
-    /// Copies as many elements from the processor's memory.
-    void write(const T* source) { std::copy_n(source, count_, data()); }
-    /// Copies the elements to the processor's memory.
-    void read(T* target) const { std::copy_n(data(), count_, target); }
+    void copy_from(const Storage& other) { write(other.data(), count_); }
+    /// Copies the first `count` elements from the processor's memory.
+    void write(const T* source, Index count) { std::copy_n(source, count, data()); }
+    /// Copies the first `count` elements to the processor's memory.
+    void read(T* target, Index count) const { std::copy_n(data(), count, target); }
 
     /// True if nobody else refers to the elements.
     [[nodiscard]] bool is_only_reference() const {

@@ -56,13 +56,18 @@ public:
         if (static_cast<Index>(values.size()) != size()) {
             refuse("Tensor", "number of values", values.size(), text(size(), " for shape ", shape));
         }
-        storage_.write(values.begin());
+        write(values.begin());
     }
 
     /// A tensor whose elements are not set; whoever asks for it writes every one.
-    [[nodiscard]] static Tensor empty(const Shape& shape) {
+    [[nodiscard]] static Tensor empty(const Shape& shape) { return empty(shape, shape.size()); }
+
+    /// The same in memory for `room` elements, shape.size() or more: see in_room().
+    [[nodiscard]] static Tensor empty(const Shape& shape, Index room) {
+        if (room < shape.size()) refuse("Tensor::empty", "room", room, text(shape.size(), " elements or more"));
         Tensor tensor;
-        tensor.storage_ = Storage<T, Device>(shape.size());
+        tensor.storage_ = Storage<T, Device>(room);
+        tensor.room_ = room;
         tensor.shape_ = shape;
         tensor.defined_ = true;
         return tensor;
@@ -115,9 +120,9 @@ public:
     }
 
     /// Copies size() elements, row-major, from the processor's memory.
-    void write(const T* elements) { storage_.write(elements); }
+    void write(const T* elements) { storage_.write(elements, size()); }
     /// Copies all elements, row-major, to the processor's memory.
-    void read(T* elements) const { storage_.read(elements); }
+    void read(T* elements) const { storage_.read(elements, size()); }
 
     /// The same elements under another shape of the same size.
     [[nodiscard]] Tensor reshape(const Shape& shape) const {
@@ -127,7 +132,17 @@ public:
         return view;
     }
 
-    /// Sets every element.
+    /// How many elements its memory has room for: size(), unless it was made with more.
+    [[nodiscard]] Index room() const { return room_; }
+    /// The memory from the first element on under a shape of another size, up to room().
+    [[nodiscard]] Tensor in_room(const Shape& shape) const {
+        if (shape.size() > room_) refuse("Tensor::in_room", "shape", shape, text(room_, " elements at most"));
+        Tensor view = *this;
+        view.shape_ = shape;
+        return view;
+    }
+
+    /// Sets every element, and what its memory has room for.
     void fill(const T& value) { storage_.fill(value); }
 
     /// True if both are handles on the same elements.
@@ -189,6 +204,7 @@ private:
     }
 
     Storage<T, Device> storage_;
+    Index room_ = 0;
     Shape shape_;
     bool defined_ = false;
 };

@@ -1,12 +1,25 @@
 // Two-dimensional convolution on a device, taken apart: what is pending is applied in a pass of its own, a library's
-// product or the direct one follows, and statistics are gathered in another pass.
+// product or the direct one follows, and statistics are gathered in another pass. The product is of all samples that its
+// tensors have room for, see cuda/sample_room.hpp.
 #pragma once
 
 #include "sd/cuda/batch_norm_backward.hpp"
 #include "sd/cuda/direct_conv2d.hpp"
 #include "sd/cuda/moments.hpp"
 
+#include <algorithm>
+
 SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// The same convolution of another number of samples.
+[[nodiscard]] inline Conv2dGeometry of_samples(Conv2dGeometry geometry, Index samples) {
+    geometry.batch = samples;
+    return geometry;
+}
+
+}  // namespace cuda
 
 /// y = x * weight, as on the processor. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T, cuda::Accelerator Device>
@@ -15,8 +28,14 @@ template <class T, cuda::Accelerator Device>
                                                const Conv2dOptions& options,
                                                Moments<accumulate_t<T>, Device>* moments = nullptr) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
-    auto y = Tensor<T, Device>::empty(geometry.output_shape());
-    if (y.size() > 0) cuda::Conv2dEngine<T, Device>::forward(geometry, materialize(x), weight, y);
+    const Tensor<T, Device> plain = materialize(x);
+    const Index samples = std::max(cuda::sample_room(plain), geometry.batch);
+    auto y = cuda::empty_with_room<T, Device>(geometry.output_shape(), samples);
+    if (y.size() > 0) {
+        auto all = cuda::with_room(y, samples);
+        cuda::Conv2dEngine<T, Device>::forward(cuda::of_samples(geometry, samples), cuda::with_room(plain, samples),
+                                               weight, all);
+    }
     if (moments != nullptr) *moments = batch_moments(y);
     return y;
 }
@@ -42,8 +61,14 @@ template <class T, cuda::Accelerator Device>
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     expect_pass_and_sums("conv2d_by_input", before, sums);
-    auto dx = Tensor<T, Device>::empty(x_shape);
-    if (dx.size() > 0) cuda::Conv2dEngine<T, Device>::by_input(geometry, materialize(dy), weight, dx);
+    const Tensor<T, Device> plain = materialize(dy);
+    const Index samples = std::max(cuda::sample_room(plain), geometry.batch);
+    auto dx = cuda::empty_with_room<T, Device>(x_shape, samples);
+    if (dx.size() > 0) {
+        auto all = cuda::with_room(dx, samples);
+        cuda::Conv2dEngine<T, Device>::by_input(cuda::of_samples(geometry, samples), cuda::with_room(plain, samples),
+                                                weight, all);
+    }
     if (sums != nullptr) *sums = batch_norm_sums(dx, *before);
     return dx;
 }
@@ -60,7 +85,11 @@ template <class T, cuda::Accelerator Device>
     if (dy.shape().size() == 0) {
         dweight.fill(accumulate_t<T>(0));
     } else {
-        cuda::Conv2dEngine<T, Device>::by_weight(geometry, materialize(x), materialize(dy), dweight);
+        const Tensor<T, Device> input = materialize(x);
+        const Tensor<T, Device> gradient = materialize(dy);
+        const Index samples = std::min(cuda::sample_room(input), cuda::sample_room(gradient));
+        cuda::Conv2dEngine<T, Device>::by_weight(cuda::of_samples(geometry, samples), cuda::with_room(input, samples),
+                                                 cuda::with_room(gradient, samples), dweight);
     }
     return dweight;
 }

@@ -3,7 +3,7 @@
 
 #include "sd/core/bfloat16.hpp"
 #include "sd/core/pending_gradient.hpp"
-#include "sd/cuda/sweep.hpp"
+#include "sd/cuda/sample_room.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -116,21 +116,21 @@ struct MaterializeGradient {
 
 }  // namespace cuda
 
-/// The values of a pending tensor; the tensor itself if it is plain.
+/// The values of a pending tensor, with room for as many samples; the tensor itself if it is plain.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> materialize(const Pending<T, Device>& x) {
     if (x.is_plain()) return x.raw;
-    auto y = Tensor<T, Device>::empty(x.shape());
+    auto y = cuda::empty_with_cleared_room<T, Device>(x.shape(), cuda::sample_room(x.raw));
     cuda::launch_sweep<Device, T, cuda::Materialize>(cuda::rows_of(x.shape()), x.channels(), 8, cuda::PendingView<T>(x),
                                                      y.data());
     return y;
 }
 
-/// The values of a pending gradient; the tensor itself if it is plain.
+/// The values of a pending gradient, with as much room as batch norm's input; the tensor itself if it is plain.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> materialize(const PendingGradient<T, Device>& dy) {
     if (dy.is_plain()) return dy.dy;
-    auto dz = Tensor<T, Device>::empty(dy.shape());
+    auto dz = cuda::empty_with_cleared_room<T, Device>(dy.shape(), cuda::sample_room(dy.y.raw));
     cuda::launch_sweep<Device, T, cuda::MaterializeGradient>(cuda::rows_of(dy.shape()), dy.y.channels(), 8,
                                                              cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
                                                              dy.slope.data(), dy.offset.data(), dz.data());

@@ -157,7 +157,7 @@ void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
 /// A device keeps a bit an element of the join's output.
 template <class T, cuda::Accelerator Device>
 struct JoinOutput<T, Device> {
-    using type = cuda::ReluBits<Device>;
+    using type = cuda::ReluBits<Device>;  ///< where y > 0
 };
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass. If `output` is given it receives

@@ -7,6 +7,7 @@
 #include "sd/core/join.hpp"
 #include "sd/cuda/pending.hpp"
 
+#include <algorithm>
 #include <span>
 
 SD_NAMESPACE_BEGIN
@@ -128,14 +129,17 @@ struct SelectSamples {
 
 }  // namespace cuda
 
-/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
+/// The named samples of x, in the given order, with room for a rounded number of them, see cuda/sample_room.hpp.
+/// Throws std::invalid_argument for an index outside x.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> gather_samples(const Tensor<T, Device>& x, std::span<const Index> samples) {
     for (const Index sample : samples) {
         if (sample >= 0 && sample < x.extent(0)) continue;
         refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
     }
-    auto y = Tensor<T, Device>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
+    const auto count = static_cast<Index>(samples.size());
+    auto y = cuda::empty_with_cleared_room<T, Device>(with_samples(x.shape(), count),
+                                                      std::max(count, cuda::rounded_samples(count, x.extent(0))));
     const auto selection = cuda::uploaded<Device>(samples);
     cuda::launch_sample_sweep<Device, T, cuda::SelectSamples>(
         cuda::Samples(y.shape()), cuda::Selection{selection.data()}, x.data(), nullptr, y.data());

@@ -68,7 +68,7 @@ public:
     Storage() = default;
     /// Elements are left as they are.
     explicit Storage(Index count) : count_(count) {
-        if (count > 0) buffer_ = std::allocate_shared<cuda::Workspace>(PoolAllocator<cuda::Workspace>(), bytes());
+        if (count > 0) buffer_ = std::allocate_shared<cuda::Workspace>(PoolAllocator<cuda::Workspace>(), bytes(count));
     }
     /// The first element, on the device; null if there is none.
     [[nodiscard]] T* data() const { return buffer_ == nullptr ? nullptr : static_cast<T*>(buffer_->data()); }
@@ -77,22 +77,22 @@ public:
         cuda::launch_map<Cuda>(cuda::Constant<accumulate_t<T>>{accumulate_t<T>(value)}, count_, data());
     }
     /// Copies as many elements from another storage of the device.
-    void copy_from(const Storage& other) { copy(other.data(), data(), cudaMemcpyDeviceToDevice); }
-    /// Copies as many elements from the processor's memory.
-    void write(const T* source) { copy(source, data(), cudaMemcpyHostToDevice); }
-    /// Copies the elements to the processor's memory, and waits for them.
-    void read(T* target) const {
-        copy(data(), target, cudaMemcpyDeviceToHost);
+    void copy_from(const Storage& other) { copy(other.data(), count_, data(), cudaMemcpyDeviceToDevice); }
+    /// Copies the first `count` elements from the processor's memory.
+    void write(const T* source, Index count) { copy(source, count, data(), cudaMemcpyHostToDevice); }
+    /// Copies the first `count` elements to the processor's memory, and waits for them.
+    void read(T* target, Index count) const {
+        copy(data(), count, target, cudaMemcpyDeviceToHost);
         cuda::Runtime::instance().synchronize();
     }
     /// True if nobody else refers to the elements.
     [[nodiscard]] bool is_only_reference() const { return buffer_.use_count() == 1; }
 
 private:
-    [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(count_) * sizeof(T); }
-    void copy(const T* from, T* to, cudaMemcpyKind kind) const {
-        if (count_ == 0) return;
-        SD_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes(), kind, cuda::Runtime::instance().stream()));
+    [[nodiscard]] static std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(T); }
+    static void copy(const T* from, Index count, T* to, cudaMemcpyKind kind) {
+        if (count == 0) return;
+        SD_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes(count), kind, cuda::Runtime::instance().stream()));
     }
 
     std::shared_ptr<cuda::Workspace> buffer_;
