@@ -1,6 +1,7 @@
 // Saving a run while it trains, and going on with it. Needs nlohmann/json and zlib.
 #pragma once
 
+#include "sd/core/device_choices.hpp"
 #include "sd/core/settings.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/io/checkpoint_directory.hpp"
@@ -9,11 +10,13 @@
 #include "sd/train/trainer.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 SD_NAMESPACE_BEGIN
@@ -85,6 +88,11 @@ private:
         }
     };
 
+    /// What a device chooses by itself is a part of where its runs stand.
+    using Model = std::remove_reference_t<decltype(std::declval<Trainer&>().model())>;
+    using Choices = DeviceChoices<typename Model::device_type>;
+    static constexpr const char* choices_key = "device_choices";
+
     /// Gives all ranks what rank 0 has loaded, if it has.
     void share(std::optional<FoundCheckpoint>& found) {
         Communicator& communicator = trainer_.communicator();
@@ -97,8 +105,18 @@ private:
         broadcast_momentum(state.optimizer, communicator);
         communicator.broadcast(std::span(&state.timestamp, 1));
         communicator.broadcast(std::span(&state.epoch_score, 1));
+        if constexpr (Choices::are_made) share_choices(communicator);
         saved_ = state.timestamp;
         if (!found) found.emplace();
+    }
+
+    static void share_choices(Communicator& communicator) {
+        std::string choices = communicator.rank() == 0 ? Choices::so_far().text() : std::string();
+        std::uint64_t size = choices.size();
+        communicator.broadcast(std::span(&size, 1));
+        choices.resize(size);
+        communicator.broadcast(std::span(choices));
+        if (communicator.rank() != 0) Choices::parse(choices, "rank 0").use();
     }
 
     void check_options() const {
@@ -134,6 +152,7 @@ private:
             Checkpoint checkpoint;
             capture(checkpoint, trainer_.model(), state.optimizer);
             checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score);
+            if constexpr (Choices::are_made) checkpoint.run[choices_key] = Choices::so_far().text();
             checkpoint.settings = settings();
             directory_->save(static_cast<Index>(state.timestamp.batch), checkpoint);
         }
@@ -150,10 +169,19 @@ private:
         check_state_dict(trainer_.model(), checkpoint.model);
         std::string changed = detail::changed_settings(source, checkpoint.settings, settings());
         detail::check_timestamp(source, timestamp, state.run);
+        const auto choices = choices_of(checkpoint);
         restore(checkpoint, trainer_.model(), state.optimizer);
         state.timestamp = timestamp;
         state.epoch_score = epoch_score;
+        if (choices) choices->use();
         return changed;
+    }
+
+    // A checkpoint of another device has none.
+    static std::optional<Choices> choices_of(const Checkpoint& checkpoint) {
+        const auto found = checkpoint.run.find(choices_key);
+        if (!Choices::are_made || found == checkpoint.run.end()) return std::nullopt;
+        return Choices::parse(found->second, checkpoint.model.source());
     }
 
     [[nodiscard]] SettingTexts settings() const {
