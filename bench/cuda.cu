@@ -1,4 +1,5 @@
-// sd_bench_cuda: on a GPU, the residual join against a copy, and training steps of resnet50 with every method.
+// sd_bench_cuda: on a GPU, the residual join against a copy, training steps of resnet50 with every method, and of
+// cifar_resnet110.
 #include "sd/cuda/cuda.hpp"
 
 #include <algorithm>
@@ -11,6 +12,8 @@ namespace {
 
 using sd::Cuda;
 using sd::Index;
+
+constexpr int warmup = 30;  ///< steps before those that are timed
 
 /// The median of some runs in milliseconds, by the device's clock.
 template <class Run>
@@ -78,43 +81,73 @@ void measure_join() {
     row("batch norm, statistics", rate(bytes, moments), "GB/s", percent(rate(bytes, moments)));
 }
 
-/// Images a second of training steps.
-template <class T>
-void measure_resnet50(const std::string& precision, Index batch) {
+/// Products of tensor cores, of matrices that are far larger than a layer's.
+void measure_product() {
+    constexpr Index size = 8192;
+    const auto a = sd::Tensor<sd::bfloat16, Cuda>::full({size, size}, sd::bfloat16(1.0F));
+    auto product = sd::Tensor<sd::bfloat16, Cuda>::empty({size, size});
+    const double time = milliseconds(20, [&] {
+        sd::cuda::Cublas::instance().multiply({a.data(), CUDA_R_16BF, size, size, true},
+                                              {a.data(), CUDA_R_16BF, size, size, false}, product.data(), CUDA_R_16BF,
+                                              size, size);
+    });
+    row("product, bf16", 2.0 * size * size * size / time * 1e-9, "TFLOP/s");
+}
+
+/// How samples or blocks are dropped.
+struct Method {
+    const char* name;
+    sd::StochasticMethod method;
+    double rate;
+    sd::Compute compute;
+};
+
+/// Images a second of training steps on images of `pixels` by `pixels`.
+template <class T, class Model>
+void measure_training(const std::string& name, Model model, const char* block, const Method& method, Index batch,
+                      Index pixels) {
     using A = sd::accumulate_t<T>;
-    struct Method {
-        const char* name;
-        sd::StochasticMethod method;
-        double rate;
-        sd::Compute compute;
-    };
-    const Method methods[] = {{"plain", sd::StochasticMethod::sample, 0.0, sd::Compute::all},
-                              {"sample", sd::StochasticMethod::sample, 0.2, sd::Compute::all},
-                              {"survivors", sd::StochasticMethod::sample, 0.2, sd::Compute::survivors},
-                              {"block", sd::StochasticMethod::block, 0.2, sd::Compute::all}};
-    for (const Method& method : methods) {
-        auto model = sd::resnet50<T, Cuda>({.num_classes = 1000, .seed = 42});
-        if (method.rate > 0) {
-            sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBottleneck",
-                                               .stochastic_method = method.method,
-                                               .drop_rate = method.rate,
-                                               .compute = method.compute});
-        }
-        sd::Sgd<A, Cuda> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
-        const sd::Tensor<T, Cuda> x = sd::Tensor<T, Cuda>::full({batch, 224, 224, 3}, T(0.5F));
-        const std::vector<Index> labels(static_cast<std::size_t>(batch), 1);
-        const std::span<const Index> classes(labels);
-        std::uint64_t step = 0;
-        const double time = milliseconds(20, [&] {
-            optimizer.zero_grad();
-            const auto logits = model.forward(x, sd::Context::train({.step = step++, .seed = 42}));
-            (void)sd::cross_entropy_on_device(logits, classes, 0.0);
-            model.backward(sd::cross_entropy_by_input(logits, classes, 0.0), sd::InputGradient::skipped);
-            optimizer.step();
-        });
-        row("resnet50, " + precision + ", " + method.name + ", batch " + std::to_string(batch),
-            static_cast<double>(batch) / time * 1e3, "images/s");
+    if (method.rate > 0) {
+        sd::apply_stochastic_depth(model, {.target_layer_name = block,
+                                           .stochastic_method = method.method,
+                                           .drop_rate = method.rate,
+                                           .compute = method.compute});
     }
+    sd::Sgd<A, Cuda> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
+    const sd::Tensor<T, Cuda> x = sd::Tensor<T, Cuda>::full({batch, pixels, pixels, 3}, T(0.5F));
+    const std::vector<Index> labels(static_cast<std::size_t>(batch), 1);
+    const std::span<const Index> classes(labels);
+    std::uint64_t step = 0;
+    const auto train = [&] {
+        optimizer.zero_grad();
+        const auto logits = model.forward(x, sd::Context::train({.step = step++, .seed = 42}));
+        (void)sd::cross_entropy_on_device(logits, classes, 0.0);
+        model.backward(sd::cross_entropy_by_input(logits, classes, 0.0), sd::InputGradient::skipped);
+        optimizer.step();
+    };
+    for (int i = 0; i < warmup; ++i) train();  // plans of the numbers of samples that are kept
+    const double time = milliseconds(20, train);
+    row(name + ", " + method.name + ", batch " + std::to_string(batch), static_cast<double>(batch) / time * 1e3,
+        "images/s");
+}
+
+constexpr Method plain{"plain", sd::StochasticMethod::sample, 0.0, sd::Compute::all};
+
+template <class T>
+void measure_resnet50(const std::string& precision) {
+    for (const Method& method : {plain, Method{"sample", sd::StochasticMethod::sample, 0.2, sd::Compute::all},
+                                 Method{"survivors", sd::StochasticMethod::sample, 0.2, sd::Compute::survivors},
+                                 Method{"block", sd::StochasticMethod::block, 0.2, sd::Compute::all}}) {
+        measure_training<T>("resnet50, " + precision, sd::resnet50<T, Cuda>({.num_classes = 1000, .seed = 42}),
+                            "ResNetBottleneck", method, 256, 224);
+    }
+}
+
+template <class T>
+void measure_cifar_resnet110(const std::string& precision) {
+    measure_training<T>("cifar_resnet110, " + precision,
+                        sd::cifar_resnet<T, Cuda>(110, {.num_classes = 10, .seed = 42}), "ResNetBasicBlock", plain, 128,
+                        32);
 }
 
 }  // namespace
@@ -126,10 +159,13 @@ int main() {
         cudaDeviceProp properties{};
         SD_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
         std::cout << properties.name << std::endl;
+        measure_product();
         measure_join();
-        measure_resnet50<sd::bfloat16>("bf16", 256);
+        measure_resnet50<sd::bfloat16>("bf16");
+        measure_cifar_resnet110<sd::bfloat16>("bf16");
         sd::set_float_math(sd::FloatMath::tf32);
-        measure_resnet50<float>("tf32", 256);
+        measure_resnet50<float>("tf32");
+        measure_cifar_resnet110<float>("tf32");
         return 0;
     } catch (const std::exception& error) {
         std::cerr << "bench: " << error.what() << '\n';
