@@ -15,7 +15,8 @@ using WarningHandler = std::function<void(const std::string&)>;
 
 namespace detail {
 inline WarningHandler& warning_handler() {
-    static WarningHandler handler = [](const std::string& message) { std::cerr << "sd: warning: " << message << '\n'; };
+    // In one piece: what other streams and processes print on the same terminal stays out of the line.
+    static WarningHandler handler = [](const std::string& message) { std::cerr << "sd: warning: " + message + '\n'; };
     return handler;
 }
 }  // namespace detail
