@@ -5,18 +5,24 @@
 // threads of a phase run forwards or backwards: a kernel whose result depends on it has a race.
 #pragma once
 
+#include "sd/core/readback.hpp"
 #include "sd/cuda/kernel.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
+#include <utility>
+#include <vector>
 
 namespace sd_test {
 
 struct Emulator {
     static constexpr bool runs_kernels = true;
     static inline bool backwards = false;  ///< the order of blocks and threads
+    static inline int reads = 0;           ///< how often the processor has waited for what it wanted at once
+    static inline int under_way = 0;       ///< numbers that were asked for and not waited for yet
 };
 
 }  // namespace sd_test
@@ -40,12 +46,45 @@ public:
     void fill(const T& value) { std::fill_n(data(), count_, value); }
     void copy_from(const Storage& other) { write(other.data()); }
     void write(const T* source) { std::copy_n(source, count_, data()); }
-    void read(T* target) const { std::copy_n(data(), count_, target); }
+    void read(T* target) const {
+        ++sd_test::Emulator::reads;
+        std::copy_n(data(), count_, target);
+    }
     [[nodiscard]] bool is_only_reference() const { return elements_.use_count() == 1; }
 
 private:
     std::shared_ptr<void> elements_;
     Index count_ = 0;
+};
+
+/// Numbers as they are when they are asked for, not to be seen before somebody waits for them.
+template <class T>
+class Readback<T, sd_test::Emulator> {
+public:
+    explicit Readback(const Tensor<T, sd_test::Emulator>& numbers)
+        : numbers_(numbers.data(), numbers.data() + numbers.size()) {
+        ++sd_test::Emulator::under_way;
+    }
+    Readback(Readback&& other) noexcept
+        : numbers_(std::move(other.numbers_)), is_under_way_(std::exchange(other.is_under_way_, false)) {}
+    Readback& operator=(Readback&& other) noexcept {
+        std::swap(numbers_, other.numbers_);
+        std::swap(is_under_way_, other.is_under_way_);
+        return *this;
+    }
+    ~Readback() { arrive(); }
+    [[nodiscard]] std::span<const T> get() {
+        arrive();
+        return numbers_;
+    }
+
+private:
+    void arrive() {
+        if (std::exchange(is_under_way_, false)) --sd_test::Emulator::under_way;
+    }
+
+    std::vector<T> numbers_;
+    bool is_under_way_ = true;
 };
 
 namespace cuda {

@@ -5,6 +5,7 @@
 
 #include "sd/cuda/toolkit/conv2d.hpp"
 #include "sd/cuda/toolkit/linear.hpp"
+#include "sd/cuda/toolkit/readback.hpp"
 
 #include "sd/cuda/kernels.hpp"
 #include "sd/sd.hpp"

@@ -11,4 +11,5 @@
 #include "sd/cuda/linear.hpp"
 #include "sd/cuda/pooling.hpp"
 #include "sd/cuda/residual_join.hpp"
+#include "sd/cuda/score.hpp"
 #include "sd/cuda/sgd.hpp"

@@ -3,6 +3,7 @@
 
 #include "sd/train/algorithm.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -33,6 +34,12 @@ public:
 
     /// Puts an algorithm after the others.
     void add(Algorithm<T, Device> algorithm) { algorithms_.push_back(std::move(algorithm)); }
+
+    /// Whether any algorithm acts at an event.
+    [[nodiscard]] bool acts(Event event, const State<T, Device>& state) const {
+        return std::any_of(algorithms_.begin(), algorithms_.end(),
+                           [&](const auto& algorithm) { return algorithm.match(event, state); });
+    }
 
     /// Asks every algorithm and lets those act that match. What an algorithm throws goes through.
     void run_event(Event event, State<T, Device>& state, Logger& logger) {
