@@ -6,13 +6,15 @@
 #pragma once
 
 #include "sd/core/readback.hpp"
-#include "sd/cuda/kernel.hpp"
+#include "sd/cuda/staging.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <limits>
 #include <new>
 #include <span>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -88,6 +90,30 @@ private:
 };
 
 namespace cuda {
+
+/// Its copy takes place as late as it may: when it must have ended. Outside of its use the device's tensor is not there.
+template <class T>
+class StagingBuffer<T, sd_test::Emulator> {
+public:
+    void fill(const Tensor<T>& x) {
+        if (in_use_) throw std::logic_error("filled in its use");
+        own_ = x.clone();
+    }
+    [[nodiscard]] Tensor<T, sd_test::Emulator> begin_use() {
+        in_use_ = true;
+        on_device_ = to_device<sd_test::Emulator>(own_);
+        return on_device_;
+    }
+    void end_use() {
+        on_device_.fill(std::numeric_limits<T>::quiet_NaN());
+        in_use_ = false;
+    }
+
+private:
+    bool in_use_ = false;
+    Tensor<T> own_;
+    Tensor<T, sd_test::Emulator> on_device_;
+};
 
 template <>
 struct Launcher<sd_test::Emulator> {

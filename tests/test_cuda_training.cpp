@@ -9,10 +9,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -167,4 +170,40 @@ TEST_CASE("a requested stop leaves nothing unread") {
     CHECK(run.trainer.fit() == sd::FitEnd::stopped);
     CHECK(Emulator::under_way == 0);
     CHECK(run.log->records.size() == 4);  // of the start, of two batches, and of the end
+}
+
+TEST_CASE("batches reach the device as they are, two under way, whatever becomes of the processor's tensor") {
+    sd::cuda::Staging<float, Emulator> staging;
+    std::vector<sd::Tensor<float, Emulator>> brought;
+    std::vector<sd::Tensor<sd::bfloat16, Emulator>> rounded;
+    const std::vector<sd::Shape> shapes{{2, 3}, {2, 3}, {1, 3}, {2, 3}, {0, 3}};
+    sd::Tensor<float> x;
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+        x = sd::Tensor<float>::full(shapes[i], static_cast<float>(i));
+        brought.push_back(staging.bring<float>(x));
+        rounded.push_back(staging.bring<sd::bfloat16>(x));
+        x.fill(-1);
+    }
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+        CHECK(brought[i].shape() == shapes[i]);
+        for (const float value : sd::to_host(brought[i])) CHECK(value == static_cast<float>(i));
+        for (const float value : sd::to_host_numbers(rounded[i])) CHECK(value == static_cast<float>(i));
+    }
+}
+
+TEST_CASE("an epoch on the device may end early, and gives the loader's batches") {
+    const Images loader = images(10);
+    std::optional<sd::DeviceLoader<float, Emulator, Images>> device_loader(loader);
+    auto epoch = device_loader->epoch(1, 1);
+    device_loader.reset();  // the epoch goes on without it
+    sd::Index number = 1;
+    for (auto& batch : epoch) {
+        const auto expected = loader.load(1, number++);
+        const auto own = sd::to_host(batch.images);
+        CHECK(batch.labels == expected.labels);
+        CHECK(own.shape() == expected.images.shape());
+        CHECK(std::equal(own.begin(), own.end(), expected.images.begin()));
+        if (number == 3) break;
+    }
+    CHECK(number == 3);
 }

@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 #include <cudnn_graph.h>
 
+#include <iostream>
 #include <stdexcept>
 
 SD_NAMESPACE_BEGIN
@@ -27,6 +28,18 @@ inline void check(cudnnStatus_t status, const char* call, const char* file, int 
 }
 inline void check(cublasStatus_t status, const char* call, const char* file, int line) {
     if (status != CUBLAS_STATUS_SUCCESS) fail(call, file, line, cublasGetStatusString(status));
+}
+
+/// For calls that give something back where nothing may be thrown, such as in destructors: false, and a line on the
+/// standard error stream, if one failed. A runtime that has ended before the program's last objects is no failure.
+inline bool report(cudaError_t status, const char* call) noexcept {
+    if (status == cudaSuccess) return true;
+    if (status == cudaErrorCudartUnloading) return false;
+    try {
+        std::cerr << "sd::Cuda: " << call << ": " << cudaGetErrorString(status) << std::endl;
+    } catch (...) {  // there is nobody left to tell
+    }
+    return false;
 }
 
 }  // namespace cuda

@@ -28,6 +28,8 @@ public:
     }
 
     [[nodiscard]] cudaStream_t stream() const { return stream_; }
+    /// The stream of copies that go on beside the work; whoever uses it sees to the order by events.
+    [[nodiscard]] cudaStream_t copy_stream() const { return copy_stream_; }
 
     /// Memory for what is started next. The pool keeps what it has, so steps after the first take nothing from the
     /// system.
@@ -63,12 +65,14 @@ private:
         int device = 0;
         SD_CUDA_CHECK(cudaGetDevice(&device));
         SD_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+        SD_CUDA_CHECK(cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking));
         SD_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool_, device));
         std::uint64_t all = UINT64_MAX;
         SD_CUDA_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &all));
     }
 
     cudaStream_t stream_ = nullptr;
+    cudaStream_t copy_stream_ = nullptr;
     cudaMemPool_t pool_ = nullptr;
 };
 
