@@ -2,6 +2,7 @@
 #include "cuda_emulator.hpp"
 
 #include "messages.hpp"
+#include "random.hpp"
 #include "small_network.hpp"
 
 #include "sd/cuda/kernels.hpp"
@@ -16,7 +17,9 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -41,21 +44,24 @@ Images images(sd::Index count) {
                   {.batch_size = 4, .seed = 42});
 }
 
-/// A run of a small network on 12 images, three batches an epoch.
+const sd::StochasticDepthOptions sample_wise{.target_layer_name = "ResNetBasicBlock",
+                                             .stochastic_method = sd::StochasticMethod::sample,
+                                             .drop_rate = 0.5};
+
+/// A run of a small network, on 12 images three batches an epoch.
 struct Run {
-    explicit Run(sd::TrainerOptions<float, Emulator> options)
+    explicit Run(sd::TrainerOptions<float, Emulator> options,
+                 const sd::StochasticDepthOptions& depth = sample_wise, sd::Index image_count = 12)
         : model({.layers = {1, 1}, .planes = {4, 8}, .stem_channels = 4, .stem = sd::Stem::cifar},
                 {.num_classes = 10, .seed = 7}),
           optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9}),
-          trainer(model, optimizer, Batches(images(12)), Batches(images(8)), with_depth(std::move(options))) {}
+          trainer(model, optimizer, Batches(images(image_count)), Batches(images(8)),
+                  with_depth(std::move(options), depth)) {}
 
-    sd::TrainerOptions<float, Emulator> with_depth(sd::TrainerOptions<float, Emulator> options) {
+    sd::TrainerOptions<float, Emulator> with_depth(sd::TrainerOptions<float, Emulator> options,
+                                                   const sd::StochasticDepthOptions& depth) {
         options.loggers = {log};
-        options.algorithms.insert(options.algorithms.begin(),
-                                  sd::StochasticDepth({.target_layer_name = "ResNetBasicBlock",
-                                                       .stochastic_method = sd::StochasticMethod::sample,
-                                                       .drop_rate = 0.5},
-                                                      "3ba"));
+        options.algorithms.insert(options.algorithms.begin(), sd::StochasticDepth(depth, "3ba"));
         return options;
     }
     /// What was logged, but for speeds.
@@ -74,6 +80,22 @@ struct Run {
             }
             all.push_back(line);
         }
+        return all;
+    }
+
+    /// Parameters and momentum, in a row.
+    [[nodiscard]] std::vector<float> numbers() {
+        std::vector<float> all;
+        const auto append = [&](const sd::Tensor<float, Emulator>& x) {
+            const auto own = sd::to_host(x);
+            all.insert(all.end(), own.begin(), own.end());
+        };
+        sd::for_each_state(
+            model, [&](const std::string&, const auto& parameter) { append(parameter->value); },
+            [&]<class Buffer>(const std::string&, const Buffer& buffer) {
+                if constexpr (!std::is_same_v<Buffer, std::int64_t>) append(buffer);
+            });
+        for (const auto& [name, buffer] : optimizer.state_dict()) append(buffer);
         return all;
     }
 
@@ -191,19 +213,50 @@ TEST_CASE("batches reach the device as they are, two under way, whatever becomes
     }
 }
 
-TEST_CASE("an epoch on the device may end early, and gives the loader's batches") {
-    const Images loader = images(10);
-    std::optional<sd::DeviceLoader<float, Emulator, Images>> device_loader(loader);
-    auto epoch = device_loader->epoch(1, 1);
-    device_loader.reset();  // the epoch goes on without it
-    sd::Index number = 1;
-    for (auto& batch : epoch) {
-        const auto expected = loader.load(1, number++);
-        const auto own = sd::to_host(batch.images);
-        CHECK(batch.labels == expected.labels);
-        CHECK(own.shape() == expected.images.shape());
-        CHECK(std::equal(own.begin(), own.end(), expected.images.begin()));
-        if (number == 3) break;
-    }
-    CHECK(number == 3);
+TEST_CASE("mixed samples and targets are the processor's") {
+    const auto x = sd_test::random_tensor<double>({5, 3, 2, 3}, 1);
+    const std::vector<sd::Index> partner{3, 0, 2, 4, 1}, labels{0, 6, 3, 3, 2};
+    const std::span<const sd::Index> partners(partner), classes(labels);
+    const auto on_device = sd::to_device<Emulator>(x);
+    const auto mixed = sd::to_host(sd::mix_samples(on_device, partners, 0.3));
+    CHECK(sd_test::relative_error(mixed, sd::mix_samples(x, partners, 0.3)) < 1e-15);
+    const auto targets = sd::one_hot_like(x, classes, 7);
+    CHECK(sd_test::relative_error(sd::to_host(sd::one_hot_like(on_device, classes, 7)), targets) == 0);
+    const auto half = sd::converted<sd::bfloat16>(on_device);
+    const auto half_mixed = sd::to_host_numbers(sd::mix_samples(half, partners, 0.3));
+    for (sd::Index i = 0; i < x.size(); ++i) CHECK(half_mixed.data()[i] == doctest::Approx(mixed.data()[i]).epsilon(0.02));
+}
+
+TEST_CASE("mixup and label smoothing train on a device as on the processor") {
+    const auto losses = []<class Device>(Device) {
+        const sd_test::Warnings warnings;
+        using Model = sd::BasicResNet<double, Device>;
+        using Doubles = sd::DataLoader<sd::InMemoryDataset, double>;
+        Model model({.layers = {1, 1}, .planes = {4, 8}, .stem_channels = 4, .stem = sd::Stem::cifar},
+                    {.num_classes = 10, .seed = 7});
+        sd::Sgd<double, Device> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9});
+        const auto log = std::make_shared<RecordingDestination>();
+        const Doubles loader(std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(12, 10, 8, 8, 42)),
+                             {.batch_size = 4, .seed = 42});
+        const auto fit = [&](const auto& batches) {
+            sd::Trainer trainer(model, optimizer, batches,
+                                {.max_duration = "5ba",
+                                 .algorithms = {sd::Mixup(0.4), sd::LabelSmoothing(0.1)},
+                                 .seed = 3,
+                                 .microbatches = 2,
+                                 .loggers = {log}});
+            trainer.fit();
+        };
+        if constexpr (std::is_same_v<Device, sd::Cpu>) {
+            fit(loader);
+        } else {
+            fit(sd::DeviceLoader<double, Device, Doubles>(loader));
+        }
+        return log->values<double>("loss/train");
+    };
+    const auto ours = losses(Emulator());
+    const auto theirs = losses(sd::Cpu());
+    REQUIRE(ours.size() == 5);
+    REQUIRE(theirs.size() == 5);
+    for (std::size_t i = 0; i < ours.size(); ++i) CHECK(ours[i] == doctest::Approx(theirs[i]).epsilon(1e-9));
 }

@@ -218,11 +218,7 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
         algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
-    if constexpr (std::is_same_v<Device, sd::Cpu>) {
-        if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
-    } else {
-        if (settings.mixup > 0) sd::refuse("train", "--mixup", settings.mixup, "0: the device has no mixup");
-    }
+    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
     if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
 }

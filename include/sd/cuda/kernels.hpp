@@ -9,6 +9,7 @@
 #include "sd/cuda/elementwise.hpp"
 #include "sd/cuda/joint_statistics.hpp"
 #include "sd/cuda/linear.hpp"
+#include "sd/cuda/mixup.hpp"
 #include "sd/cuda/pooling.hpp"
 #include "sd/cuda/residual_join.hpp"
 #include "sd/cuda/score.hpp"
