@@ -213,6 +213,58 @@ TEST_CASE("batches reach the device as they are, two under way, whatever becomes
     }
 }
 
+TEST_CASE("batches on a device are the loader's, whether the data set is kept there or not") {
+    const auto dataset = std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(11, 10, 8, 6, 42));
+    for (const bool augments : {false, true}) {
+        for (const sd::Index rank : {0, 1}) {
+            sd::LoaderOptions options{.batch_size = 4, .shuffle = augments, .seed = 42, .rank = rank, .ranks = 2};
+            if (augments) options.augmentation = sd::Augmentation{.padding = 3};
+            const Images loader(dataset, options);
+            for (const std::size_t bytes : {std::size_t{0}, std::size_t{1} << 30}) {
+                CAPTURE(augments);
+                CAPTURE(bytes);
+                const sd::PrefetchLoader prefetch(loader);
+                using Batches = sd::DeviceLoader<sd::bfloat16, Emulator, sd::PrefetchLoader<sd::InMemoryDataset, float>>;
+                std::optional<Batches> device_loader(std::in_place, prefetch, sd::DeviceLoaderOptions{bytes});
+                CHECK(device_loader->is_resident() == (bytes > 0));
+                auto epoch = device_loader->epoch(2, 1);
+                device_loader.reset();  // the epoch goes on without it
+                sd::Index number = 1;
+                for (auto& batch : epoch) {
+                    const auto expected = loader.load(2, number++);
+                    const auto own = sd::to_host(batch.images);
+                    CHECK(batch.labels == expected.labels);
+                    CHECK(own.shape() == expected.images.shape());
+                    CHECK(std::equal(own.begin(), own.end(), expected.images.begin(), [](sd::bfloat16 a, float b) {
+                        return a.bits() == sd::bfloat16(b).bits();
+                    }));
+                }
+                CHECK(number == 3);
+            }
+        }
+    }
+}
+
+TEST_CASE("a data set is kept on a device if it fits in what is allowed, to the byte") {
+    const sd::DeviceLoader<float, Emulator, Images> fits(images(11), {.resident_bytes = 11 * 8 * 8 * 3 * 4});
+    const sd::DeviceLoader<float, Emulator, Images> does_not(images(11), {.resident_bytes = 11 * 8 * 8 * 3 * 4 - 1});
+    CHECK(fits.is_resident());
+    CHECK_FALSE(does_not.is_resident());
+}
+
+TEST_CASE("an epoch on a device may end early, or at once") {
+    for (const std::size_t bytes : {std::size_t{0}, std::size_t{1} << 30}) {
+        const sd::DeviceLoader<float, Emulator, Images> loader(images(11), {.resident_bytes = bytes});
+        int batches = 0;
+        for (auto& batch : loader.epoch(0, 0)) {
+            CHECK(batch.images.extent(0) == 4);
+            if (++batches == 2) break;
+        }
+        for (auto& batch : loader.epoch(0, 3)) batches += 100 * static_cast<int>(batch.labels.size());
+        CHECK(batches == 2);
+    }
+}
+
 TEST_CASE("mixed samples and targets are the processor's") {
     const auto x = sd_test::random_tensor<double>({5, 3, 2, 3}, 1);
     const std::vector<sd::Index> partner{3, 0, 2, 4, 1}, labels{0, 6, 3, 3, 2};
