@@ -18,7 +18,7 @@ public:
         (void)Runtime::instance();  // for its word on missing devices
         SD_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
     }
-    ~Event() { report(cudaEventDestroy(event_), "cudaEventDestroy"); }
+    ~Event() { SD_CUDA_REPORT(cudaEventDestroy(event_)); }
     Event(const Event&) = delete;
     Event& operator=(const Event&) = delete;
 
@@ -29,9 +29,7 @@ public:
     /// Waits for it; returns at once if nothing was recorded. Throws std::runtime_error if what it waits for has failed.
     void wait() const { SD_CUDA_CHECK(cudaEventSynchronize(event_)); }
     /// The same where nothing may be thrown: false if it has failed.
-    [[nodiscard]] bool has_happened() const noexcept {
-        return report(cudaEventSynchronize(event_), "cudaEventSynchronize");
-    }
+    [[nodiscard]] bool has_happened() const noexcept { return SD_CUDA_REPORT(cudaEventSynchronize(event_)); }
 
 private:
     cudaEvent_t event_ = nullptr;
@@ -40,7 +38,7 @@ private:
 /// Pinned memory, and an event that tells when the copy that was last started with it has ended.
 struct PinnedMemory {
     explicit PinnedMemory(std::size_t size) : bytes(size) { SD_CUDA_CHECK(cudaMallocHost(&data, size)); }
-    ~PinnedMemory() { report(cudaFreeHost(data), "cudaFreeHost"); }
+    ~PinnedMemory() { SD_CUDA_REPORT(cudaFreeHost(data)); }
     PinnedMemory(const PinnedMemory&) = delete;
     PinnedMemory& operator=(const PinnedMemory&) = delete;
 
