@@ -6,25 +6,51 @@
 #pragma once
 
 #include "sd/core/readback.hpp"
+#include "sd/core/step_graph.hpp"
 #include "sd/cuda/staging.hpp"
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <limits>
 #include <new>
 #include <span>
 #include <stdexcept>
+#include <string>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
 namespace sd_test {
 
+/// Work that is to run later, and memory that was given back meanwhile, which that work may still use.
+struct Recording {
+    std::vector<std::function<void()>> work;
+    std::vector<std::string> names;  ///< of the work, with its blocks
+    std::vector<std::shared_ptr<void>> memory;
+};
+
 struct Emulator {
     static constexpr bool runs_kernels = true;
-    static inline bool backwards = false;  ///< the order of blocks and threads
-    static inline int reads = 0;           ///< how often the processor has waited for what it wanted at once
-    static inline int under_way = 0;       ///< numbers that were asked for and not waited for yet
+    static inline bool backwards = false;          ///< the order of blocks and threads
+    static inline int reads = 0;                   ///< how often the processor has waited for what it wanted at once
+    static inline int under_way = 0;               ///< numbers that were asked for and not waited for yet
+    static inline Recording* recording = nullptr;  ///< of the step under way, if it is recorded
+    static inline std::vector<std::vector<std::string>> graphs{};  ///< the work of each step that was recorded
+
+    /// Runs some work, or puts it off to the end of the recorded step.
+    static void start(std::string name, std::function<void()> work) {
+        if (recording == nullptr) {
+            work();
+            return;
+        }
+        recording->names.push_back(std::move(name));
+        recording->work.push_back(std::move(work));
+    }
+    static void expect_no_recording() {
+        if (recording != nullptr) throw std::logic_error("read in a recorded step");
+    }
 };
 
 }  // namespace sd_test
@@ -40,15 +66,27 @@ public:
     explicit Storage(Index count) : count_(count) {
         const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
         if (count == 0) return;
-        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}),
-                                          [](void* memory) { ::operator delete (memory, std::align_val_t{64}); });
+        const auto free = [](void* memory) { ::operator delete (memory, std::align_val_t{64}); };
+        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}), [free](void* memory) {
+            const std::shared_ptr<void> owner(memory, free);
+            if (sd_test::Emulator::recording != nullptr) sd_test::Emulator::recording->memory.push_back(owner);
+        });
         std::memset(elements_.get(), 0xFF, bytes);
     }
     [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
-    void fill(const T& value) { std::fill_n(data(), count_, value); }
-    void copy_from(const Storage& other) { write(other.data()); }
-    void write(const T* source) { std::copy_n(source, count_, data()); }
+    void fill(const T& value) {
+        sd_test::Emulator::start("fill", [own = *this, value] { std::fill_n(own.data(), own.count_, value); });
+    }
+    void copy_from(const Storage& other) {
+        sd_test::Emulator::start("copy", [own = *this, other] { std::copy_n(other.data(), own.count_, own.data()); });
+    }
+    void write(const T* source) {
+        sd_test::Emulator::start("write", [own = *this, numbers = std::vector<T>(source, source + count_)] {
+            std::copy(numbers.begin(), numbers.end(), own.data());
+        });
+    }
     void read(T* target) const {
+        sd_test::Emulator::expect_no_recording();
         ++sd_test::Emulator::reads;
         std::copy_n(data(), count_, target);
     }
@@ -59,12 +97,34 @@ private:
     Index count_ = 0;
 };
 
+/// A step's work, which runs when all of it has been recorded.
+template <>
+class StepGraph<sd_test::Emulator> {
+public:
+    static constexpr bool is_available = true;
+    template <class Work>
+    void run(const Work& work) {
+        sd_test::Recording recording;
+        sd_test::Emulator::recording = &recording;
+        try {
+            work();
+        } catch (...) {
+            sd_test::Emulator::recording = nullptr;
+            throw;
+        }
+        sd_test::Emulator::recording = nullptr;
+        for (const auto& part : recording.work) part();
+        sd_test::Emulator::graphs.push_back(std::move(recording.names));
+    }
+};
+
 /// Numbers as they are when they are asked for, not to be seen before somebody waits for them.
 template <class T>
 class Readback<T, sd_test::Emulator> {
 public:
     explicit Readback(const Tensor<T, sd_test::Emulator>& numbers)
         : numbers_(numbers.data(), numbers.data() + numbers.size()) {
+        sd_test::Emulator::expect_no_recording();
         ++sd_test::Emulator::under_way;
     }
     Readback(Readback&& other) noexcept
@@ -91,7 +151,8 @@ private:
 
 namespace cuda {
 
-/// Its copy takes place as late as it may: when it must have ended. Outside of its use the device's tensor is not there.
+/// Its copy takes place as late as it may: when it must have ended. Outside of its use the device's tensor is not
+/// there.
 template <class T>
 class StagingBuffer<T, sd_test::Emulator> {
 public:
@@ -119,6 +180,12 @@ template <>
 struct Launcher<sd_test::Emulator> {
     template <class Kernel>
     static void run(const Kernel& kernel, Index blocks) {
+        sd_test::Emulator::start(text(typeid(Kernel).name(), ' ', blocks), [=] { run_blocks(kernel, blocks); });
+    }
+
+private:
+    template <class Kernel>
+    static void run_blocks(const Kernel& kernel, Index blocks) {
         in_order(blocks, [&](Index block) {
             if constexpr (requires { Kernel::phases; }) {
                 alignas(64) unsigned char memory[sizeof(typename Kernel::Shared)];
@@ -131,7 +198,6 @@ struct Launcher<sd_test::Emulator> {
         });
     }
 
-private:
     template <class Body>
     static void in_order(Index count, const Body& body) {
         for (Index i = 0; i < count; ++i) body(sd_test::Emulator::backwards ? count - 1 - i : i);

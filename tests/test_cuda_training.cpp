@@ -6,6 +6,7 @@
 #include "small_network.hpp"
 
 #include "sd/cuda/kernels.hpp"
+#include "sd/cuda/write_arguments.hpp"
 #include "sd/sd.hpp"
 
 #include <doctest/doctest.h>
@@ -44,14 +45,13 @@ Images images(sd::Index count) {
                   {.batch_size = 4, .seed = 42});
 }
 
-const sd::StochasticDepthOptions sample_wise{.target_layer_name = "ResNetBasicBlock",
-                                             .stochastic_method = sd::StochasticMethod::sample,
-                                             .drop_rate = 0.5};
+const sd::StochasticDepthOptions sample_wise{
+    .target_layer_name = "ResNetBasicBlock", .stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.5};
 
 /// A run of a small network, on 12 images three batches an epoch.
 struct Run {
-    explicit Run(sd::TrainerOptions<float, Emulator> options,
-                 const sd::StochasticDepthOptions& depth = sample_wise, sd::Index image_count = 12)
+    explicit Run(sd::TrainerOptions<float, Emulator> options, const sd::StochasticDepthOptions& depth = sample_wise,
+                 sd::Index image_count = 12)
         : model({.layers = {1, 1}, .planes = {4, 8}, .stem_channels = 4, .stem = sd::Stem::cifar},
                 {.num_classes = 10, .seed = 7}),
           optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9}),
@@ -224,7 +224,8 @@ TEST_CASE("batches on a device are the loader's, whether the data set is kept th
                 CAPTURE(augments);
                 CAPTURE(bytes);
                 const sd::PrefetchLoader prefetch(loader);
-                using Batches = sd::DeviceLoader<sd::bfloat16, Emulator, sd::PrefetchLoader<sd::InMemoryDataset, float>>;
+                using Batches =
+                    sd::DeviceLoader<sd::bfloat16, Emulator, sd::PrefetchLoader<sd::InMemoryDataset, float>>;
                 std::optional<Batches> device_loader(std::in_place, prefetch, sd::DeviceLoaderOptions{bytes});
                 CHECK(device_loader->is_resident() == (bytes > 0));
                 auto epoch = device_loader->epoch(2, 1);
@@ -235,9 +236,8 @@ TEST_CASE("batches on a device are the loader's, whether the data set is kept th
                     const auto own = sd::to_host(batch.images);
                     CHECK(batch.labels == expected.labels);
                     CHECK(own.shape() == expected.images.shape());
-                    CHECK(std::equal(own.begin(), own.end(), expected.images.begin(), [](sd::bfloat16 a, float b) {
-                        return a.bits() == sd::bfloat16(b).bits();
-                    }));
+                    CHECK(std::equal(own.begin(), own.end(), expected.images.begin(),
+                                     [](sd::bfloat16 a, float b) { return a.bits() == sd::bfloat16(b).bits(); }));
                 }
                 CHECK(number == 3);
             }
@@ -265,6 +265,83 @@ TEST_CASE("an epoch on a device may end early, or at once") {
     }
 }
 
+TEST_CASE("a step that starts as one graph trains as one that does not, and the graph's kernels do not change") {
+    struct Method {
+        const char* name;
+        sd::StochasticMethod method;
+        double drop_rate;
+        sd::Compute compute;
+        sd::Scaling scaling;
+        bool has_graph;
+    };
+    using enum sd::StochasticMethod;
+    for (const Method& method : {Method{"plain", sample, 0, sd::Compute::all, sd::Scaling::inference, true},
+                                 Method{"sample", sample, 0.3, sd::Compute::all, sd::Scaling::inference, true},
+                                 Method{"sample, scaled", sample, 0.3, sd::Compute::all, sd::Scaling::train, true},
+                                 Method{"survivors", sample, 0.3, sd::Compute::survivors, sd::Scaling::train, false},
+                                 Method{"block", block, 0.3, sd::Compute::all, sd::Scaling::inference, false}}) {
+        CAPTURE(method.name);
+        const sd::StochasticDepthOptions depth{.target_layer_name = "ResNetBasicBlock",
+                                               .stochastic_method = method.method,
+                                               .drop_rate = method.drop_rate,
+                                               .compute = method.compute,
+                                               .scaling = method.scaling};
+        sd::TrainerOptions<float, Emulator> options{
+            .max_duration = "5ep", .learning_rate = "cosine", .microbatches = 2, .eval_interval = "2ep"};
+        const auto run = [&](bool graph) {
+            options.cuda_graph = graph;
+            return std::make_unique<Run>(options, depth, 15);  // three batches of 4 and one of 3
+        };
+        const auto without = run(false);
+        without->trainer.fit();
+        CHECK(Emulator::graphs.empty());
+        const auto with = run(true);
+        with->trainer.fit();
+        const auto graphs = std::exchange(Emulator::graphs, {});
+        CHECK(with->lines() == without->lines());
+        CHECK(with->numbers() == without->numbers());
+        REQUIRE(graphs.size() == (method.has_graph ? 18 : 0));  // all but those of the first batch of each size
+        std::set<std::vector<std::string>> of_four, of_three;
+        for (std::size_t batch = 1, i = 0; i < graphs.size(); ++batch) {
+            if (batch == 3) continue;
+            (batch % 4 == 3 ? of_three : of_four).insert(graphs[i++]);
+        }
+        CHECK(of_four.size() == (method.has_graph ? 1 : 0));
+        CHECK(of_three.size() == (method.has_graph ? 1 : 0));
+    }
+}
+
+TEST_CASE("a recorded step may not read from the device") {
+    Run run({.max_duration = "2ep", .cuda_graph = true});
+    run.trainer.add(At{Event::after_loss, [](State& state) { (void)sd::to_host(state.logits); }});
+    CHECK_THROWS_WITH(run.trainer.fit(), "read in a recorded step");
+    CHECK(run.log->records.size() == 2);  // of the start and of the first batch, which has no graph
+    Emulator::graphs.clear();
+}
+
+TEST_CASE("graphs are for devices that have them") {
+    sd_test::SmallNetwork<float> model;
+    sd::Sgd<float> optimizer(model.parameters());
+    using Trainer = sd::Trainer<sd_test::SmallNetwork<float>, Images>;
+    const std::string message =
+        sd_test::message_of([&] { Trainer trainer(model, optimizer, images(4), {.cuda_graph = true}); });
+    CHECK(
+        sd_test::contains(message, "cuda_graph: got true, expected false, or one rank with a device that has graphs"));
+}
+
+TEST_CASE("few numbers travel with a kernel, byte by byte") {
+    for (const std::size_t bytes : {0U, 1U, 1024U, 1025U, 16384U, 16385U, 40000U}) {
+        CAPTURE(bytes);
+        std::vector<unsigned char> source(bytes);
+        for (std::size_t i = 0; i < bytes; ++i) source[i] = static_cast<unsigned char>(i * 7 + i / 256);
+        auto target = sd::Tensor<unsigned char, Emulator>::empty({static_cast<sd::Index>(bytes) + 1});
+        sd::cuda::write_by_arguments<Emulator>(source.data(), bytes, target.data());
+        const auto written = sd::to_host(target);
+        CHECK(std::equal(source.begin(), source.end(), written.begin()));
+        CHECK(written.data()[bytes] == 0xFF);  // as the emulator left it
+    }
+}
+
 TEST_CASE("mixed samples and targets are the processor's") {
     const auto x = sd_test::random_tensor<double>({5, 3, 2, 3}, 1);
     const std::vector<sd::Index> partner{3, 0, 2, 4, 1}, labels{0, 6, 3, 3, 2};
@@ -276,7 +353,8 @@ TEST_CASE("mixed samples and targets are the processor's") {
     CHECK(sd_test::relative_error(sd::to_host(sd::one_hot_like(on_device, classes, 7)), targets) == 0);
     const auto half = sd::converted<sd::bfloat16>(on_device);
     const auto half_mixed = sd::to_host_numbers(sd::mix_samples(half, partners, 0.3));
-    for (sd::Index i = 0; i < x.size(); ++i) CHECK(half_mixed.data()[i] == doctest::Approx(mixed.data()[i]).epsilon(0.02));
+    for (sd::Index i = 0; i < x.size(); ++i)
+        CHECK(half_mixed.data()[i] == doctest::Approx(mixed.data()[i]).epsilon(0.02));
 }
 
 TEST_CASE("mixup and label smoothing train on a device as on the processor") {

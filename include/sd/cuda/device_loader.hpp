@@ -23,8 +23,8 @@ struct DeviceBatch {
 
 /// Settings of a DeviceLoader.
 struct DeviceLoaderOptions {
-    /// Data sets of at most this many bytes on the device are kept there, and batches gathered and augmented there; only of
-    /// a DataLoader or a PrefetchLoader, which then loads nothing.
+    /// Data sets of at most this many bytes on the device are kept there, and batches gathered and augmented there;
+    /// only of a DataLoader or a PrefetchLoader, which then loads nothing.
     std::size_t resident_bytes = std::size_t{1} << 30;
 };
 
@@ -46,9 +46,10 @@ template <class Loader>
 ///
 ///     sd::Trainer trainer(model, optimizer, sd::DeviceLoader<sd::bfloat16, sd::Cuda, Loader>(loader), options);
 ///
-/// A small data set is brought to the device by the first epoch and stays there. The images of others keep their own type
-/// on the way there, through two buffers of pinned memory in turn: the way of one batch goes on beside the work on the
-/// batch before. The batches are the same. Copies of a loader share data set and buffers; one thread at a time uses them.
+/// A small data set is brought to the device by the first epoch and stays there. The images of others keep their own
+/// type on the way there, through two buffers of pinned memory in turn: the way of one batch goes on beside the work on
+/// the batch before. The batches are the same. Copies of a loader share data set and buffers; one thread at a time uses
+/// them.
 template <class T, class Device, BatchLoader Loader>
 class DeviceLoader {
     using Source = decltype(cuda::data_loader_of(std::declval<const Loader&>()));
@@ -62,7 +63,8 @@ class DeviceLoader {
     /// What copies share.
     struct Shared {
         cuda::Staging<typename Images::value_type, Device> staging;
-        std::conditional_t<may_reside, std::optional<cuda::ResidentImages<T, Device, std::remove_cvref_t<Source>>>, None>
+        std::conditional_t<may_reside, std::optional<cuda::ResidentImages<T, Device, std::remove_cvref_t<Source>>>,
+                           None>
             resident;
     };
 
@@ -154,8 +156,8 @@ public:
 
         std::shared_ptr<Shared> shared_;
         Index epoch_;
-        Index next_;     ///< the current batch
-        Index batches_;  ///< of the epoch
+        Index next_;                    ///< the current batch
+        Index batches_;                 ///< of the epoch
         std::unique_ptr<Range> range_;  ///< of the other loader, if the data set is not on the device
         std::optional<decltype(std::declval<Range&>().begin())> source_;
         DeviceBatch<T, Device> batch_;

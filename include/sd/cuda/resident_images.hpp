@@ -13,7 +13,8 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// Where an image of a batch comes from: image(h, w) = source(h + row, w + column), mirrored if flipped, 0 outside of it.
+/// Where an image of a batch comes from: image(h, w) = source(h + row, w + column), mirrored if flipped, 0 outside of
+/// it.
 struct ImagePlace {
     Index sample;       ///< of the data set
     Index row, column;  ///< of the crop, less the padding
@@ -39,8 +40,8 @@ struct GatherImages {
         const Index row = h + place.row;
         const Index column = (place.flip ? width - 1 - w : w) + place.column;
         const bool is_inside = row >= 0 && row < height && column >= 0 && column < width;
-        batch[i] = is_inside ? images[((place.sample * height + row) * width + column) * channels + c]
-                             : T(accumulate_t<T>(0));
+        batch[i] =
+            is_inside ? images[((place.sample * height + row) * width + column) * channels + c] : T(accumulate_t<T>(0));
     }
 };
 
@@ -63,9 +64,8 @@ public:
         images_ = Tensor<T, Device>::empty({count, image[0], image[1], image[2]});
         for (Index first = 0; first < count; first += chunk) {
             auto some = Tensor<float>::empty({std::min(chunk, count - first), image.size()});
-            parallel_for(some.extent(0), [&](Index n) {
-                loader_.dataset().read(first + n, some.data() + n * image.size());
-            });
+            parallel_for(some.extent(0),
+                         [&](Index n) { loader_.dataset().read(first + n, some.data() + n * image.size()); });
             copy_elements(staging.template bring<T>(some), 0, some.size(), images_, first * image.size());
         }
     }

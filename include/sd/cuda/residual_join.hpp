@@ -165,7 +165,7 @@ private:
     }
 };
 
-/// Sets whole samples to zero.
+/// Sets whole samples to zero; -1 stands for none.
 template <class T, int width>
 struct ClearSamples {
     Sweep sweep;  ///< over the pixels of one sample
@@ -179,6 +179,7 @@ struct ClearSamples {
         Pack<T, width> zeros;
         for (int i = 0; i < width; ++i) zeros.value[i] = T(accumulate_t<T>(0));
         const Index n = samples[thread.block / blocks];
+        if (n < 0) return;
         for (Index row = at.row; row < at.last_row; row += sweep.rows_at_once) {
             store<width>(zeros, x + (n * sweep.rows + row) * sweep.channels + at.channel);
         }
@@ -217,7 +218,8 @@ struct SelectSamples {
     }
 };
 
-/// Zeros in the samples of the branch that joined none.
+/// Zeros in the samples of the branch that joined none. Where the branch has all samples, the kernel is the same for
+/// any selection, as a graph needs.
 template <class T, Accelerator Device>
 void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
     if (branch_sample.empty()) return;
@@ -225,9 +227,11 @@ void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
     for (const Index sample : branch_sample) {
         if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
     }
+    const bool has_all_samples = static_cast<std::size_t>(dbranch.extent(0)) == branch_sample.size();
     PooledVector<Index> unjoined;
     for (Index sample = 0; sample < dbranch.extent(0); ++sample) {
-        if (!joined[static_cast<std::size_t>(sample)]) unjoined.push_back(sample);
+        const bool is_joined = joined[static_cast<std::size_t>(sample)] != 0;
+        if (!is_joined || has_all_samples) unjoined.push_back(is_joined ? -1 : sample);
     }
     const Tensor<Index, Device> list = uploaded<Device>(unjoined);
     const Samples samples(dbranch.shape());

@@ -31,10 +31,10 @@ inline constexpr std::size_t scores_are_late = std::is_same_v<Device, Cpu> ? 0 :
 template <class T, class Target>
 [[nodiscard]] Tensor<double> score_numbers(const Tensor<T>& logits, std::span<const Index> labels, const Target& target,
                                            double label_smoothing) {
-    return {Shape{3},
-            {static_cast<double>(cross_entropy_forward(logits, target, label_smoothing)),
-             static_cast<double>(count_in_top(logits, labels, 1)),
-             static_cast<double>(count_in_top(logits, labels, 5))}};
+    return {
+        Shape{3},
+        {static_cast<double>(cross_entropy_forward(logits, target, label_smoothing)),
+         static_cast<double>(count_in_top(logits, labels, 1)), static_cast<double>(count_in_top(logits, labels, 5))}};
 }
 
 /// The score of samples that have gone through the model together, perhaps still on its way.

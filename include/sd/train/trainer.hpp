@@ -1,6 +1,7 @@
 // The training loop.
 #pragma once
 
+#include "sd/core/step_graph.hpp"
 #include "sd/cpu/cross_entropy.hpp"
 #include "sd/cpu/residual_join.hpp"
 #include "sd/nn/resnet.hpp"
@@ -9,16 +10,19 @@
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -46,8 +50,8 @@ SD_NAMESPACE_BEGIN
 /// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
 ///
 /// On a device that computes beside the processor, scores are read a batch late, so that it never waits: see
-/// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of an
-/// epoch and of the run, and before an algorithm acts at an event from after_loss on, such as the writing of a
+/// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
+/// an epoch and of the run, and before an algorithm acts at an event from after_loss on, such as the writing of a
 /// checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
 /// several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
@@ -75,9 +79,9 @@ public:
     Trainer(const Trainer&) = delete;
     Trainer& operator=(const Trainer&) = delete;
 
-    /// Trains from state().timestamp to the end of the run, or until a stop is requested. Throws std::runtime_error if a
-    /// loss is not finite, and what loaders, algorithms and loggers throw. If scores are not late, the optimizer has not
-    /// stepped then; if they are, it has, and the last good state is the last checkpoint: none is written, and no
+    /// Trains from state().timestamp to the end of the run, or until a stop is requested. Throws std::runtime_error if
+    /// a loss is not finite, and what loaders, algorithms and loggers throw. If scores are not late, the optimizer has
+    /// not stepped then; if they are, it has, and the last good state is the last checkpoint: none is written, and no
     /// evaluation made, before all losses so far have been read and were finite.
     FitEnd fit() {
         if (state_.is_finished()) return FitEnd::finished;
@@ -86,11 +90,13 @@ public:
         logger_.start(state_.run, state_.timestamp);
         metrics_.start();
         late_scores_.forget();
+        is_recording_ = false;
         try {
             while (!state_.is_finished() && !state_.stopping) train_epoch();
             read_scores(0);
         } catch (...) {
             // What was trained before is logged. Among ranks, others may wait for something else.
+            is_recording_ = false;
             if (communicator_.size() == 1) read_scores(0);
             throw;
         }
@@ -183,6 +189,9 @@ private:
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
         }
+        if (options_.cuda_graph && (!StepGraph<Device>::is_available || communicator_.size() > 1)) {
+            refuse("Trainer", "cuda_graph", "true", "false, or one rank with a device that has graphs");
+        }
         if (eval_loader_ && eval_loader_->batches() < 1) {
             refuse("Trainer", "batches of the loader for evaluation", eval_loader_->batches(), "1 or more");
         }
@@ -191,7 +200,8 @@ private:
 
     void run_event(Event event) {
         // Whoever acts then sees the scores; nobody else has to wait for them.
-        if (lateness() > 0 && event >= Event::after_loss && engine_.acts(event, state_)) read_scores(0);
+        const bool sees_scores = event >= Event::after_loss && !is_recording_;
+        if (sees_scores && lateness() > 0 && engine_.acts(event, state_)) read_scores(0);
         engine_.run_event(event, state_, logger_);
     }
 
@@ -226,10 +236,7 @@ private:
         state_.microbatches = std::min(options_.microbatches, largest_part);
         metrics_.begin_batch(state_);
         late_scores_.begin(state_.timestamp.batch, state_.optimizer.options().learning_rate);
-        for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
-            train_microbatch(samples);
-        }
-        state_.optimizer.step();
+        run_step(samples);
         late_scores_.finish();
         read_scores(lateness());
 
@@ -240,6 +247,36 @@ private:
         read_scores(lateness());
         // A run that ends within an epoch is evaluated at its end too.
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
+    }
+
+    /// All microbatches and the optimizer's step, as one graph if it can be.
+    void run_step(Index samples) {
+        const auto step = [&] {
+            for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
+                train_microbatch(samples);
+            }
+            state_.optimizer.step();
+        };
+        is_recording_ = may_be_recorded(samples);
+        if (!is_recording_) {
+            step();
+            trained_sizes_.insert(samples);
+            return;
+        }
+        recorded_scores_.clear();
+        graph_.run(step);
+        is_recording_ = false;
+        for (const auto& [numbers, count] : recorded_scores_) late_scores_.add({numbers, count});
+        recorded_scores_.clear();
+    }
+
+    /// Whether the step has a graph. The first step of a size runs without: libraries make plans in it, and the
+    /// optimizer its buffers.
+    [[nodiscard]] bool may_be_recorded(Index samples) const {
+        const auto blocks = state_.model.blocks();
+        return options_.cuda_graph && trained_sizes_.contains(samples) &&
+               std::all_of(blocks.begin(), blocks.end(),
+                           [](const BlockView& block) { return block.policy->always_runs(); });
     }
 
     /// How many samples the batch under way has, over all ranks.
@@ -274,9 +311,16 @@ private:
         state_.loss = 0;
         const std::span<const Index> labels(state_.part.labels);
         if (!labels.empty()) {
-            with_target([&](const auto& target) { late_scores_.add(start_score(labels, target, smoothing)); });
+            with_target([&](const auto& target) {
+                if (is_recording_) {  // nothing can be read before the graph is started
+                    recorded_scores_.emplace_back(score_numbers(state_.logits, labels, target, smoothing),
+                                                  labels.size());
+                } else {
+                    late_scores_.add(start_score(labels, target, smoothing));
+                }
+            });
         }
-        read_scores(lateness());
+        if (!is_recording_) read_scores(lateness());
         run_event(Event::after_loss);
         run_event(Event::before_backward);
         Tensor<T, Device> dlogits;
@@ -423,6 +467,11 @@ private:
     Engine<T, Device> engine_;
     TrainingMetrics metrics_;
     LateScores<Device, TrainingMetrics::BatchRecord> late_scores_;
+    StepGraph<Device> graph_;
+    bool is_recording_ = false;      ///< the step under way runs when its graph is started
+    std::set<Index> trained_sizes_;  ///< of batches
+    /// The numbers of the recorded step's parts, with their samples.
+    std::vector<std::pair<Tensor<double, Device>, std::size_t>> recorded_scores_;
     std::atomic<bool> stop_ = false;
 };
 

@@ -21,9 +21,7 @@ namespace cuda {
 }
 
 /// What a library says of a failed call; nullptr of one that has not failed.
-inline const char* words_of(cudaError_t status) {
-    return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
-}
+inline const char* words_of(cudaError_t status) { return status == cudaSuccess ? nullptr : cudaGetErrorString(status); }
 inline const char* words_of(cudnnStatus_t status) {
     return status == CUDNN_STATUS_SUCCESS ? nullptr : cudnnGetErrorString(status);
 }

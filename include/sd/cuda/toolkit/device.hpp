@@ -3,6 +3,7 @@
 
 #include "sd/cuda/elementwise.hpp"
 #include "sd/cuda/toolkit/runtime.hpp"
+#include "sd/cuda/write_arguments.hpp"
 
 #if !defined(__CUDACC__)
 #error "sd/cuda: a unit that includes sd/cuda/cuda.hpp is compiled by nvcc"
@@ -49,19 +50,6 @@ struct Launcher<Cuda> {
     }
 };
 
-/// Memory of the device's pool, given back when it goes.
-class Buffer {
-public:
-    explicit Buffer(std::size_t bytes) : memory_(Runtime::instance().allocate(bytes)) {}
-    ~Buffer() { Runtime::instance().release(memory_); }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    [[nodiscard]] void* data() const { return memory_; }
-
-private:
-    void* memory_;
-};
-
 }  // namespace cuda
 
 /// The GPU's storage, in the device's pool. Copies to it leave the processor's memory free to be changed as soon as they
@@ -74,7 +62,7 @@ public:
     Storage() = default;
     /// Elements are left as they are.
     explicit Storage(Index count) : count_(count) {
-        if (count > 0) buffer_ = std::allocate_shared<cuda::Buffer>(PoolAllocator<cuda::Buffer>(), bytes());
+        if (count > 0) buffer_ = std::allocate_shared<cuda::Workspace>(PoolAllocator<cuda::Workspace>(), bytes());
     }
     /// The first element, on the device; null if there is none.
     [[nodiscard]] T* data() const { return buffer_ == nullptr ? nullptr : static_cast<T*>(buffer_->data()); }
@@ -82,8 +70,14 @@ public:
     void fill(const T& value) { cuda::launch_elementwise<Cuda>(cuda::Fill<T>{value}, count_, data()); }
     /// Copies as many elements from another storage of the device.
     void copy_from(const Storage& other) { copy(other.data(), data(), cudaMemcpyDeviceToDevice); }
-    /// Copies as many elements from the processor's memory.
-    void write(const T* source) { copy(source, data(), cudaMemcpyHostToDevice); }
+    /// Copies as many elements from the processor's memory. Few of them travel with a kernel, so that nobody waits.
+    void write(const T* source) {
+        if (bytes() <= cuda::most_argument_bytes) {
+            cuda::write_by_arguments<Cuda>(source, bytes(), data());
+        } else {
+            copy(source, data(), cudaMemcpyHostToDevice);
+        }
+    }
     /// Copies the elements to the processor's memory, and waits for them.
     void read(T* target) const {
         copy(data(), target, cudaMemcpyDeviceToHost);
@@ -99,7 +93,7 @@ private:
         SD_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes(), kind, cuda::Runtime::instance().stream()));
     }
 
-    std::shared_ptr<cuda::Buffer> buffer_;
+    std::shared_ptr<cuda::Workspace> buffer_;
     Index count_ = 0;
 };
 

@@ -26,7 +26,8 @@ public:
     void record(cudaStream_t stream) { SD_CUDA_CHECK(cudaEventRecord(event_, stream)); }
     /// What is started on the stream from now on waits for the event.
     void hold(cudaStream_t stream) const { SD_CUDA_CHECK(cudaStreamWaitEvent(stream, event_)); }
-    /// Waits for it; returns at once if nothing was recorded. Throws std::runtime_error if what it waits for has failed.
+    /// Waits for it; returns at once if nothing was recorded. Throws std::runtime_error if what it waits for has
+    /// failed.
     void wait() const { SD_CUDA_CHECK(cudaEventSynchronize(event_)); }
     /// The same where nothing may be thrown: false if it has failed.
     [[nodiscard]] bool has_happened() const noexcept { return SD_CUDA_REPORT(cudaEventSynchronize(event_)); }
@@ -66,8 +67,8 @@ public:
         return std::make_unique<PinnedMemory>(bytes);
     }
 
-    /// Takes memory back after its last copy has ended. If that failed, nobody knows when the device is done with it: it
-    /// is left alone.
+    /// Takes memory back after its last copy has ended. If that failed, nobody knows when the device is done with it:
+    /// it is left alone.
     void release(std::unique_ptr<PinnedMemory> memory) noexcept {
         if (!memory->copied.has_happened()) {
             (void)memory.release();

@@ -15,8 +15,7 @@ public:
     /// started.
     explicit Readback(const Tensor<T, Cuda>& numbers) : buffer_(static_cast<std::size_t>(numbers.size()) * sizeof(T)) {
         const cudaStream_t stream = cuda::Runtime::instance().stream();
-        SD_CUDA_CHECK(
-            cudaMemcpyAsync(buffer_.data(), numbers.data(), buffer_.bytes(), cudaMemcpyDeviceToHost, stream));
+        SD_CUDA_CHECK(cudaMemcpyAsync(buffer_.data(), numbers.data(), buffer_.bytes(), cudaMemcpyDeviceToHost, stream));
         buffer_.copied().record(stream);
     }
     /// The numbers, valid as long as this is. Throws std::runtime_error if something that was started on the device

@@ -37,9 +37,8 @@ public:
         }
         shape_ = x.shape();
         T* const target = static_cast<T*>(pinned_->data());
-        parallel_ranges(x.size(), 65536, [&](Index first, Index last) {
-            std::copy(x.data() + first, x.data() + last, target + first);
-        });
+        parallel_ranges(x.size(), 65536,
+                        [&](Index first, Index last) { std::copy(x.data() + first, x.data() + last, target + first); });
         used_.hold(runtime.copy_stream());
         SD_CUDA_CHECK(cudaMemcpyAsync(on_device_.data(), target, bytes, cudaMemcpyHostToDevice, runtime.copy_stream()));
         pinned_->copied().record(runtime.copy_stream());
