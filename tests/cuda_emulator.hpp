@@ -5,21 +5,55 @@
 // threads of a phase run forwards or backwards: a kernel whose result depends on it has a race.
 #pragma once
 
-#include "sd/cuda/kernel.hpp"
+#include "sd/core/readback.hpp"
+#include "sd/core/step_graph.hpp"
+#include "sd/cuda/staging.hpp"
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <limits>
 #include <new>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <typeinfo>
+#include <utility>
+#include <vector>
 
 namespace sd_test {
 
+/// Work that is to run later, and memory that was given back meanwhile, which that work may still use.
+struct Recording {
+    std::vector<std::function<void()>> work;
+    std::vector<std::string> names;  ///< of the work, with its blocks
+    std::vector<std::shared_ptr<void>> memory;
+};
+
 struct Emulator {
     static constexpr bool runs_kernels = true;
-    static inline bool backwards = false;      ///< the order of blocks and threads
-    static inline sd::Index launches = 0;      ///< kernels started so far
-    static inline sd::Index allocations = 0;   ///< pieces of memory taken so far
-    static inline std::size_t live_bytes = 0;  ///< memory that tensors hold
+    static inline bool backwards = false;          ///< the order of blocks and threads
+    static inline sd::Index launches = 0;          ///< kernels started so far
+    static inline sd::Index allocations = 0;       ///< pieces of memory taken so far
+    static inline std::size_t live_bytes = 0;      ///< memory that tensors hold
+    static inline int reads = 0;                   ///< how often the processor has waited for what it wanted at once
+    static inline int under_way = 0;               ///< numbers that were asked for and not waited for yet
+    static inline Recording* recording = nullptr;  ///< of the step under way, if it is recorded
+    static inline std::vector<std::vector<std::string>> graphs{};  ///< the work of each step that was recorded
+
+    /// Runs some work, or puts it off to the end of the recorded step.
+    static void start(std::string name, std::function<void()> work) {
+        if (recording == nullptr) {
+            work();
+            return;
+        }
+        recording->names.push_back(std::move(name));
+        recording->work.push_back(std::move(work));
+    }
+    static void expect_no_recording() {
+        if (recording != nullptr) throw std::logic_error("read in a recorded step");
+    }
 };
 
 }  // namespace sd_test
@@ -35,19 +69,35 @@ public:
     explicit Storage(Index count) : count_(count) {
         const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
         if (count == 0) return;
-        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}), [bytes](void* memory) {
+        const auto free = [bytes](void* memory) {
             ::operator delete (memory, std::align_val_t{64});
             sd_test::Emulator::live_bytes -= bytes;
+        };
+        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}), [free](void* memory) {
+            const std::shared_ptr<void> owner(memory, free);
+            if (sd_test::Emulator::recording != nullptr) sd_test::Emulator::recording->memory.push_back(owner);
         });
         ++sd_test::Emulator::allocations;
         sd_test::Emulator::live_bytes += bytes;
         std::memset(elements_.get(), 0xFF, bytes);
     }
     [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
-    void fill(const T& value) { std::fill_n(data(), count_, value); }
-    void copy_from(const Storage& other) { write(other.data(), count_); }
-    void write(const T* source, Index count) { std::copy_n(source, count, data()); }
-    void read(T* target, Index count) const { std::copy_n(data(), count, target); }
+    void fill(const T& value) {
+        sd_test::Emulator::start("fill", [own = *this, value] { std::fill_n(own.data(), own.count_, value); });
+    }
+    void copy_from(const Storage& other) {
+        sd_test::Emulator::start("copy", [own = *this, other] { std::copy_n(other.data(), own.count_, own.data()); });
+    }
+    void write(const T* source, Index count) {
+        sd_test::Emulator::start("write", [own = *this, numbers = std::vector<T>(source, source + count)] {
+            std::copy(numbers.begin(), numbers.end(), own.data());
+        });
+    }
+    void read(T* target, Index count) const {
+        sd_test::Emulator::expect_no_recording();
+        ++sd_test::Emulator::reads;
+        std::copy_n(data(), count, target);
+    }
     [[nodiscard]] bool is_only_reference() const { return elements_.use_count() == 1; }
 
 private:
@@ -55,13 +105,96 @@ private:
     Index count_ = 0;
 };
 
+/// A step's work, which runs when all of it has been recorded.
+template <>
+class StepGraph<sd_test::Emulator> {
+public:
+    static constexpr bool is_available = true;
+    template <class Work>
+    void run(const Work& work) {
+        sd_test::Recording recording;
+        sd_test::Emulator::recording = &recording;
+        try {
+            work();
+        } catch (...) {
+            sd_test::Emulator::recording = nullptr;
+            throw;
+        }
+        sd_test::Emulator::recording = nullptr;
+        for (const auto& part : recording.work) part();
+        sd_test::Emulator::graphs.push_back(std::move(recording.names));
+    }
+};
+
+/// Numbers as they are when they are asked for, not to be seen before somebody waits for them.
+template <class T>
+class Readback<T, sd_test::Emulator> {
+public:
+    explicit Readback(const Tensor<T, sd_test::Emulator>& numbers)
+        : numbers_(numbers.data(), numbers.data() + numbers.size()) {
+        sd_test::Emulator::expect_no_recording();
+        ++sd_test::Emulator::under_way;
+    }
+    Readback(Readback&& other) noexcept
+        : numbers_(std::move(other.numbers_)), is_under_way_(std::exchange(other.is_under_way_, false)) {}
+    Readback& operator=(Readback&& other) noexcept {
+        std::swap(numbers_, other.numbers_);
+        std::swap(is_under_way_, other.is_under_way_);
+        return *this;
+    }
+    ~Readback() { arrive(); }
+    [[nodiscard]] std::span<const T> get() {
+        arrive();
+        return numbers_;
+    }
+
+private:
+    void arrive() {
+        if (std::exchange(is_under_way_, false)) --sd_test::Emulator::under_way;
+    }
+
+    std::vector<T> numbers_;
+    bool is_under_way_ = true;
+};
+
 namespace cuda {
+
+/// Its copy takes place as late as it may: when it must have ended. Outside of its use the device's tensor is not
+/// there.
+template <class T>
+class StagingBuffer<T, sd_test::Emulator> {
+public:
+    void fill(const Tensor<T>& x) {
+        if (in_use_) throw std::logic_error("filled in its use");
+        own_ = x.clone();
+    }
+    [[nodiscard]] Tensor<T, sd_test::Emulator> begin_use() {
+        in_use_ = true;
+        on_device_ = to_device<sd_test::Emulator>(own_);
+        return on_device_;
+    }
+    void end_use() {
+        on_device_.fill(std::numeric_limits<T>::quiet_NaN());
+        in_use_ = false;
+    }
+
+private:
+    bool in_use_ = false;
+    Tensor<T> own_;
+    Tensor<T, sd_test::Emulator> on_device_;
+};
 
 template <>
 struct Launcher<sd_test::Emulator> {
     template <class Kernel>
     static void run(const Kernel& kernel, Index blocks) {
         ++sd_test::Emulator::launches;
+        sd_test::Emulator::start(text(typeid(Kernel).name(), ' ', blocks), [=] { run_blocks(kernel, blocks); });
+    }
+
+private:
+    template <class Kernel>
+    static void run_blocks(const Kernel& kernel, Index blocks) {
         in_order(blocks, [&](Index block) {
             if constexpr (requires { Kernel::phases; }) {
                 alignas(64) unsigned char memory[sizeof(typename Kernel::Shared)];
@@ -74,7 +207,6 @@ struct Launcher<sd_test::Emulator> {
         });
     }
 
-private:
     template <class Body>
     static void in_order(Index count, const Body& body) {
         for (Index i = 0; i < count; ++i) body(sd_test::Emulator::backwards ? count - 1 - i : i);

@@ -98,7 +98,7 @@ TEST_CASE("the loss of smoothed and of mixed labels, against PyTorch's numbers")
     CHECK(sd::cross_entropy_forward(logits, classes, 0.1) == doctest::Approx(0.7621175633907753).epsilon(1e-14));
 
     const std::vector<Index> partner{1, 2, 0};
-    const auto targets = sd::detail::mix_samples(sd::detail::one_hot<double>(classes, 3), partner, 0.3);
+    const auto targets = sd::mix_samples(sd::one_hot_like(logits, classes, 3), partner, 0.3);
     CHECK(sd::cross_entropy_forward(logits, targets, 0.0) == doctest::Approx(1.0871175633907753).epsilon(1e-14));
     CHECK(sd::cross_entropy_forward(logits, targets, 0.1) == doctest::Approx(1.1296175633907755).epsilon(1e-14));
     const std::vector<double> gradient{-0.16268098039776552, 0.0019264133124513726, 0.16075456708531416,

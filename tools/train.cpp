@@ -57,6 +57,9 @@ struct Settings {
     bool resume = false;
 #if defined(SD_TOOLS_CUDA)
     std::string precision = "float";
+    bool cuda_graph = false;
+#else
+    static constexpr bool cuda_graph = false;
 #endif
 };
 
@@ -175,6 +178,7 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--precision", settings.precision, "of images between layers and of products")
         ->check(CLI::IsMember({"float", "tf32", "bf16"}))
         ->capture_default_str();
+    app.add_flag("--cuda-graph", settings.cuda_graph, "start each training step as one CUDA graph");
 #endif
 }
 
@@ -217,11 +221,7 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
         algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
-    if constexpr (std::is_same_v<Device, sd::Cpu>) {
-        if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
-    } else {
-        if (settings.mixup > 0) sd::refuse("train", "--mixup", settings.mixup, "0: the device has no mixup");
-    }
+    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
     if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
 }
@@ -281,7 +281,8 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
                          .eval_interval = settings.eval_interval,
                          .loggers = is_first_rank ? tools::open_logs(settings.log, ranks.size() == 1) : tools::Logs(),
                          .communicator = &ranks,
-                         .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm}});
+                         .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm},
+                         .cuda_graph = settings.cuda_graph});
     std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
     if (!settings.checkpoint_dir.empty()) {
         saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,

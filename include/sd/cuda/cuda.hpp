@@ -5,6 +5,9 @@
 
 #include "sd/cuda/toolkit/conv2d.hpp"
 #include "sd/cuda/toolkit/linear.hpp"
+#include "sd/cuda/toolkit/readback.hpp"
+#include "sd/cuda/toolkit/staging.hpp"
+#include "sd/cuda/toolkit/step_graph.hpp"
 
 #include "sd/cuda/kernels.hpp"
 #include "sd/sd.hpp"

@@ -135,7 +135,8 @@ struct JoinBackwardWithSums {
     }
 };
 
-/// Zeros in the samples of the branch that joined none.
+/// Zeros in the samples of the branch that joined none. Where the branch has all samples, the kernel is the same for
+/// any selection, as a graph needs.
 template <class T, Accelerator Device>
 void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
     if (branch_sample.empty()) return;
@@ -143,9 +144,11 @@ void clear_unjoined(BranchSamples branch_sample, Tensor<T, Device>& dbranch) {
     for (const Index sample : branch_sample) {
         if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
     }
+    const bool has_all_samples = static_cast<std::size_t>(dbranch.extent(0)) == branch_sample.size();
     PooledVector<Index> unjoined;
     for (Index sample = 0; sample < dbranch.extent(0); ++sample) {
-        if (!joined[static_cast<std::size_t>(sample)]) unjoined.push_back(sample);
+        const bool is_joined = joined[static_cast<std::size_t>(sample)] != 0;
+        if (!is_joined || has_all_samples) unjoined.push_back(is_joined ? -1 : sample);
     }
     const Tensor<Index, Device> list = uploaded<Device>(unjoined);
     launch_sample_sweep<Device, T, ClearSamples>(Samples(with_samples(dbranch.shape(), list.size())), list.data(),

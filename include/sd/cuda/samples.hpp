@@ -81,7 +81,7 @@ struct Selection {
     [[nodiscard]] SD_HOST_DEVICE Index operator()(Index n) const { return samples == nullptr ? n : samples[n]; }
 };
 
-/// Sets the named samples of x to zero.
+/// Sets the named samples of x to zero; -1 names none.
 template <class T, int width>
 struct ClearSamples {
     SampleSweep sweep;  ///< over as many samples as are named
@@ -93,7 +93,9 @@ struct ClearSamples {
         if (!at.active) return;
         Pack<T, width> zeros;
         for (int i = 0; i < width; ++i) zeros.value[i] = T(accumulate_t<T>(0));
-        T* const slab = x + sweep.first(samples[sweep.sample(thread)]);
+        const Index sample = samples[sweep.sample(thread)];
+        if (sample < 0) return;
+        T* const slab = x + sweep.first(sample);
         sweep.pixels.for_each_row(at, [&](Index, Index element) { store<width>(zeros, slab + element); });
     }
 };

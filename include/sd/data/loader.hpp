@@ -42,6 +42,13 @@ struct Batch {
     Index samples = 0;          ///< in the batch, over all ranks
 };
 
+/// Which samples a batch has, or a rank's part of one.
+struct BatchSamples {
+    std::vector<Index> samples;  ///< of the data set
+    Index first = 0;             ///< how many samples of the epoch come before these
+    Index count = 0;             ///< in the batch, over all ranks
+};
+
 template <Dataset D, class T>
 class DataLoader;
 
@@ -157,24 +164,44 @@ public:
         return size / options_.batch_size + (!options_.drop_last && size % options_.batch_size != 0 ? 1 : 0);
     }
 
+    /// The samples of batch 0 to batches() - 1 of an epoch, in the batch's order; of several ranks, those of this one.
+    /// Throws std::invalid_argument for a negative epoch or a batch that is not there.
+    [[nodiscard]] BatchSamples batch_samples(Index epoch, Index batch_index) const {
+        if (epoch < 0) refuse("DataLoader::load", "epoch", epoch, "0 or more");
+        if (batch_index < 0 || batch_index >= batches()) {
+            refuse("DataLoader::load", "batch", batch_index, text("0 to ", batches() - 1));
+        }
+        const Index batch_first = batch_index * options_.batch_size;
+        const Index count = std::min(options_.batch_size, Index{dataset_->size()} - batch_first);
+        const BatchPart part = part_of_rank(count, options_.rank, options_.ranks);
+        BatchSamples batch{std::vector<Index>(static_cast<std::size_t>(part.count)), batch_first + part.first, count};
+        const std::shared_ptr<const std::vector<Index>> order = options_.shuffle ? order_of(epoch) : nullptr;
+        for (Index n = 0; n < part.count; ++n) {
+            const Index place = batch.first + n;
+            batch.samples[static_cast<std::size_t>(n)] = order ? (*order)[static_cast<std::size_t>(place)] : place;
+        }
+        return batch;
+    }
+
+    /// The class of a sample of the data set. Throws std::invalid_argument for a label that is not a class.
+    [[nodiscard]] Index label_of(Index sample) const {
+        const Index label = dataset_->label(sample);
+        if (label < 0 || label >= dataset_->num_classes()) {
+            refuse("DataLoader", text("label of sample ", sample), label, text("0 to ", dataset_->num_classes() - 1));
+        }
+        return label;
+    }
+
     /// Batch 0 to batches() - 1 of an epoch: images (N, H, W, C) with N = batch_size, in the last batch maybe fewer; of
     /// several ranks, each loads its part of the same batch.
     /// Throws std::invalid_argument for a negative epoch, a batch that is not there, or a label that is not a class;
     /// rethrows what the data set throws.
     [[nodiscard]] Batch<T> load(Index epoch, Index batch_index) const {
-        if (epoch < 0) refuse("DataLoader::load", "epoch", epoch, "0 or more");
-        if (batch_index < 0 || batch_index >= batches()) {
-            refuse("DataLoader::load", "batch", batch_index, text("0 to ", batches() - 1));
-        }
+        const BatchSamples of_batch = batch_samples(epoch, batch_index);
+        const auto count = static_cast<Index>(of_batch.samples.size());
         const Shape shape = dataset_->image_shape();
-        const Index batch_first = batch_index * options_.batch_size;
-        const Index samples = std::min(options_.batch_size, Index{dataset_->size()} - batch_first);
-        const BatchPart part = part_of_rank(samples, options_.rank, options_.ranks);
-        const Index first = batch_first + part.first;
-        const Index count = part.count;
-        const std::shared_ptr<const std::vector<Index>> order = options_.shuffle ? order_of(epoch) : nullptr;
         Batch<T> batch{Tensor<T>::empty({count, shape[0], shape[1], shape[2]}),
-                       std::vector<Index>(static_cast<std::size_t>(count)), first, samples};
+                       std::vector<Index>(static_cast<std::size_t>(count)), of_batch.first, of_batch.count};
         // Images are read into the first buffer and augmented into the second; the last one in use is the batch itself,
         // if it holds floats.
         const Shape buffer_shape{count, shape.size()};
@@ -187,7 +214,7 @@ public:
         float* const augmented_data = augmented.data();
         [[maybe_unused]] T* const image_data = batch.images.data();
         parallel_for(count, [&](Index n) {
-            const Index sample = order ? (*order)[static_cast<std::size_t>(first + n)] : first + n;
+            const Index sample = of_batch.samples[static_cast<std::size_t>(n)];
             const Index offset = n * shape.size();
             batch.labels[static_cast<std::size_t>(n)] = label_of(sample);
             dataset_->read(sample, plain_data + offset);
@@ -233,14 +260,6 @@ private:
             last_order_->epoch = epoch;
         }
         return last_order_->order;
-    }
-
-    [[nodiscard]] Index label_of(Index sample) const {
-        const Index label = dataset_->label(sample);
-        if (label < 0 || label >= dataset_->num_classes()) {
-            refuse("DataLoader", text("label of sample ", sample), label, text("0 to ", dataset_->num_classes() - 1));
-        }
-        return label;
     }
 
     std::shared_ptr<const D> dataset_;

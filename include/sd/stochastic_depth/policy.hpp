@@ -5,6 +5,8 @@
 //     draw(context, block, samples)   which samples keep the branch in a training pass
 //     branch_scale(training)          what the branch's value is multiplied by
 //     runs(mask)                      which samples the branch computes: all, the kept ones, or none
+//     always_runs()                   does it compute all samples in every training pass?
+//     drops_samples()                 may some samples of a batch keep the branch and others not?
 //     skips_whole_block()             if the branch does not run, is the activation after an identity left out too?
 //     zero_gradient_if_skipped()      do the parameters of a branch that did not run get a gradient of zeros?
 #pragma once
@@ -54,6 +56,10 @@ struct KeepAllPolicy {
     [[nodiscard]] double branch_scale(bool) const { return 1; }
     /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask&) const { return BranchRun::all_samples; }
+    /// Whether the branch computes all samples in every training pass.
+    [[nodiscard]] bool always_runs() const { return true; }
+    /// Whether some samples of a batch may keep the branch and others not.
+    [[nodiscard]] bool drops_samples() const { return false; }
     /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return false; }
     /// Whether the parameters of a branch that did not run get a gradient of zeros.
@@ -85,6 +91,10 @@ struct BlockPolicy {
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         return detail::any_kept(mask) ? BranchRun::all_samples : BranchRun::nothing;
     }
+    /// Whether the branch computes all samples in every training pass.
+    [[nodiscard]] bool always_runs() const { return drop_rate == 0; }
+    /// Whether some samples of a batch may keep the branch and others not.
+    [[nodiscard]] bool drops_samples() const { return false; }
     /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return true; }
     /// Whether the parameters of a branch that did not run get a gradient of zeros.
@@ -120,6 +130,10 @@ struct SamplePolicy {
         if (compute == Compute::all) return BranchRun::all_samples;
         return detail::any_kept(mask) ? BranchRun::kept_samples : BranchRun::nothing;
     }
+    /// Whether the branch computes all samples in every training pass.
+    [[nodiscard]] bool always_runs() const { return compute == Compute::all || drop_rate == 0; }
+    /// Whether some samples of a batch may keep the branch and others not.
+    [[nodiscard]] bool drops_samples() const { return drop_rate > 0; }
     /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const { return false; }
     /// Whether the parameters of a branch that did not run get a gradient of zeros.
@@ -165,6 +179,14 @@ public:
     /// What the branch computes in a training pass with this mask.
     [[nodiscard]] BranchRun runs(const Mask& mask) const {
         return std::visit([&](const auto& policy) { return policy.runs(mask); }, policy_);
+    }
+    /// Whether the branch computes all samples in every training pass.
+    [[nodiscard]] bool always_runs() const {
+        return std::visit([](const auto& policy) { return policy.always_runs(); }, policy_);
+    }
+    /// Whether some samples of a batch may keep the branch and others not.
+    [[nodiscard]] bool drops_samples() const {
+        return std::visit([](const auto& policy) { return policy.drops_samples(); }, policy_);
     }
     /// Whether a block with an identity shortcut returns its input if the branch does not run.
     [[nodiscard]] bool skips_whole_block() const {

@@ -20,6 +20,7 @@
 #include "sd/stochastic_depth/policy.hpp"
 
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 SD_NAMESPACE_BEGIN
@@ -57,7 +58,7 @@ public:
         const bool runs_elsewhere = dropped && runs_on_another_rank(context);
         // Batch norms of the ranks that run the branch wait for this one's: it runs too, on none of its samples.
         if (runs_elsewhere && context.batch_norm_communicator() != nullptr) run = BranchRun::kept_samples;
-        Pass pass{.run = run, .runs_elsewhere = runs_elsewhere, .branch_sample = select(run)};
+        Pass pass{.run = run, .runs_elsewhere = runs_elsewhere, .branch_sample = select(run, context)};
         if (dropped && policy_.skips_whole_block() && shortcut_.is_identity()) {
             if (run != BranchRun::nothing) {
                 pass.branch_shape = run_branch(x, run, pass.branch_sample, x.shape(), context).shape();
@@ -212,9 +213,12 @@ private:
         return false;
     }
 
-    // branch_sample of the join, from the mask of this pass.
-    PooledVector<Index> select(BranchRun run) const {
-        if (detail::all_kept(mask_)) return {};
+    // branch_sample of the join, from the mask of this pass. On a device, all samples are named even if all are kept,
+    // so that a step whose branches see all samples is the same kernels whatever the masks, as a graph of it needs.
+    PooledVector<Index> select(BranchRun run, const Context& context) const {
+        const bool names_all = !std::is_same_v<Device, Cpu> && context.training() && run == BranchRun::all_samples &&
+                               policy_.drops_samples();
+        if (detail::all_kept(mask_) && !names_all) return {};
         PooledVector<Index> branch_sample;
         Index kept = 0;
         for (std::size_t n = 0; n < mask_.size(); ++n) {

@@ -6,6 +6,7 @@
 #include "sd/core/shape.hpp"
 #include "sd/train/algorithm.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -48,6 +49,12 @@ public:
             }
         }
         return all;
+    }
+
+    /// Whether any algorithm acts at an event.
+    [[nodiscard]] bool acts(Event event, const State<T, Device>& state) const {
+        return std::any_of(algorithms_.begin(), algorithms_.end(),
+                           [&](const auto& algorithm) { return algorithm.match(event, state); });
     }
 
     /// Asks every algorithm and lets those act that match. What an algorithm throws goes through.

@@ -116,6 +116,12 @@ public:
 
     /// What was logged since the last record.
     [[nodiscard]] std::span<const Metric> pending() const { return metrics_; }
+    /// The same, which then is not in the next record.
+    [[nodiscard]] std::vector<Metric> take() { return std::exchange(metrics_, {}); }
+    /// Logs all of them.
+    void log(std::vector<Metric> metrics) {
+        for (Metric& metric : metrics) log(metric.name, std::move(metric.value));
+    }
 
     /// Tells all destinations that a run of that length starts here, with what was logged before.
     void start(const RunLength& run, const Timestamp& timestamp) {

@@ -20,8 +20,6 @@
 
 SD_NAMESPACE_BEGIN
 
-namespace detail {
-
 /// x_n = share x_n + (1 - share) x_{partner[n]} for all samples n of a new tensor.
 template <class T>
 [[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
@@ -38,15 +36,13 @@ template <class T>
     return mixed;
 }
 
-/// The labels as probabilities: 1 at the label.
+/// The labels as probabilities (N, classes), 1 at the label, where the images are and of their type.
 template <class T>
-[[nodiscard]] Tensor<T> one_hot(std::span<const Index> labels, Index classes) {
-    Tensor<T> targets({static_cast<Index>(labels.size()), classes});
+[[nodiscard]] Tensor<T> one_hot_like(const Tensor<T>& images, std::span<const Index> labels, Index classes) {
+    Tensor<T> targets({images.extent(0), classes});
     for (std::size_t n = 0; n < labels.size(); ++n) targets(static_cast<Index>(n), labels[n]) = T(1);
     return targets;
 }
-
-}  // namespace detail
 
 /// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for
 /// each sample n,
@@ -73,16 +69,19 @@ public:
         return event == Event::batch_start;
     }
     /// Mixes the batch's images and targets.
-    template <class T>
-    void apply(Event, State<T>& state, Logger& logger) const {
+    template <class T, class Device>
+    void apply(Event, State<T, Device>& state, Logger& logger) const {
         auto& batch = state.batch;
         const auto samples = static_cast<Index>(batch.labels.size());
         const std::uint64_t step = state.timestamp.batch;
         const double share = symmetric_beta_from(state.seed, Stream::mixup, step, alpha_);
         const std::vector<Index> partner = random_permutation(samples, state.seed, Stream::mixup, step);
-        const Tensor<T> targets = batch.targets ? batch.targets : detail::one_hot<T>(batch.labels, state.classes);
-        batch.images = detail::mix_samples(batch.images, partner, share);
-        batch.targets = detail::mix_samples(targets, partner, share);
+        const Tensor<T, Device> targets =
+            batch.targets ? batch.targets
+                          : one_hot_like(batch.images, std::span<const Index>(batch.labels), state.classes);
+        const std::span<const Index> partners(partner);
+        batch.images = mix_samples(batch.images, partners, share);
+        batch.targets = mix_samples(targets, partners, share);
         logger.log("mixup/lambda", share);
     }
 

@@ -41,7 +41,7 @@ struct State {
     Index microbatch = 0;                     ///< the part under way
     LabelledImages<T, Device> part = {};      ///< its images; those of `batch` if it is the only one
     Tensor<T, Device> logits = {};            ///< (N, classes) of the last forward pass
-    double loss = 0;                          ///< mean loss of the last microbatch, or of an evaluation's batch
+    double loss = 0;                          ///< mean loss of the last microbatch read, or of an evaluation's batch
     Score epoch_score = {};                   ///< training passes of the epoch under way
     Score eval_score = {};                    ///< of the last evaluation, or of that under way
     bool stopping = false;                    ///< the run ends after the checkpoint event under way

@@ -1,9 +1,11 @@
 // The training loop.
 #pragma once
 
+#include "sd/core/step_graph.hpp"
 #include "sd/cpu/cross_entropy.hpp"
 #include "sd/nn/resnet.hpp"
 #include "sd/train/engine.hpp"
+#include "sd/train/late_scores.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
@@ -15,8 +17,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -45,6 +49,12 @@ SD_NAMESPACE_BEGIN
 /// and rank 0 logs, after every batch also what it has sent for it and how long that held it up:
 /// `communication/bytes_sent`, `communication/seconds`. Running statistics that ranks do not share are rank 0's before
 /// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
+///
+/// On a device that computes beside the processor, scores are read a batch late, so that it never waits: see
+/// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
+/// an epoch and of the run, and before an algorithm acts at an event from after_loss on, such as the writing of a
+/// checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
+/// several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
 class Trainer {
 public:
@@ -72,14 +82,25 @@ public:
 
     /// Trains from state().timestamp to the end of the run, or until a stop is requested. Of a run that is finished the
     /// end alone is left, Event::fit_end and its record, which the process that trained it may not have lived to see.
-    /// Throws std::runtime_error, before the optimizer steps, if a loss is not finite, and what loaders, algorithms and
-    /// loggers throw.
+    /// Throws std::runtime_error if a loss is not finite, and what loaders, algorithms and loggers throw. If scores are
+    /// not late, the optimizer has not stepped then; if they are, it has, and the last good state is the last
+    /// checkpoint: none is written, and no evaluation made, before all losses so far have been read and were finite.
     FitEnd fit() {
         state_.stopping = false;
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
         metrics_.start();
-        while (!state_.is_finished() && !state_.stopping) train_epoch();
+        late_scores_.forget();
+        is_recording_ = false;
+        try {
+            while (!state_.is_finished() && !state_.stopping) train_epoch();
+            read_scores(0);
+        } catch (...) {
+            // What was trained before is logged. Among ranks, others may wait for something else.
+            is_recording_ = false;
+            if (communicator_.size() == 1) read_scores(0);
+            throw;
+        }
         const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
         if (end == FitEnd::finished) run_event(Event::fit_end);
         logger_.write(LogEvent::fit_end, state_.timestamp);
@@ -98,6 +119,7 @@ public:
         state_.eval_score = {};
         run_event(Event::eval_start);
         if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
+        std::optional<LateScore<Device>> late;
         for (auto& batch : eval_loader_->epoch(0, 0)) {
             state_.batch = {std::move(batch.images), std::move(batch.labels)};
             run_event(Event::eval_batch_start);
@@ -105,10 +127,16 @@ public:
             state_.logits = model_.forward(state_.batch.images, Context::eval());
             run_event(Event::eval_after_forward);
             const std::span<const Index> labels(state_.batch.labels);
-            state_.loss = labels.empty() ? 0 : static_cast<double>(cross_entropy_forward(state_.logits, labels, 0.0));
-            state_.eval_score.add(state_.logits, labels, state_.loss);
+            state_.loss = 0;
+            if (!labels.empty()) {
+                add_eval_score(std::exchange(late, start_score(labels, labels, 0.0)));
+                if (lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
+                    add_eval_score(std::exchange(late, std::nullopt));
+                }
+            }
             run_event(Event::eval_batch_end);
         }
+        add_eval_score(std::move(late));
         state_.eval_score = detail::over_ranks(state_.eval_score, communicator_);
         run_event(Event::eval_end);
         return state_.eval_score;
@@ -162,13 +190,21 @@ private:
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
         }
+        if (options_.cuda_graph && (!StepGraph<Device>::is_available || communicator_.size() > 1)) {
+            refuse("Trainer", "cuda_graph", "true", "false, or one rank with a device that has graphs");
+        }
         if (eval_loader_ && eval_loader_->batches() < 1) {
             refuse("Trainer", "batches of the loader for evaluation", eval_loader_->batches(), "1 or more");
         }
         run_event(Event::init);
     }
 
-    void run_event(Event event) { engine_.run_event(event, state_, logger_); }
+    void run_event(Event event) {
+        // Whoever acts then sees the scores; nobody else has to wait for them.
+        const bool sees_scores = event >= Event::after_loss && !is_recording_;
+        if (sees_scores && lateness() > 0 && engine_.acts(event, state_)) read_scores(0);
+        engine_.run_event(event, state_, logger_);
+    }
 
     /// What is left of the epoch under way, or of the run if that ends earlier.
     void train_epoch() {
@@ -200,22 +236,48 @@ private:
         const Index largest_part = detail::expect_part_of_rank(state_, samples, communicator_);
         state_.microbatches = std::min(options_.microbatches, largest_part);
         metrics_.begin_batch(state_);
-        Score score;
-        for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
-            train_microbatch(samples);
-            score.add(state_.logits, state_.part.labels, state_.loss);
-        }
-        state_.optimizer.step();
-        score = detail::over_ranks(score, communicator_);
-        state_.epoch_score.add(score);
+        late_scores_.begin(state_.timestamp.batch, state_.optimizer.options().learning_rate);
+        run_step(samples);
+        late_scores_.finish();
+        read_scores(lateness());
 
         const Timestamp before = state_.timestamp;
-        state_.timestamp.to_next_batch(score.samples);
+        state_.timestamp.to_next_batch(static_cast<std::uint64_t>(samples));
         run_event(Event::batch_end);
-        metrics_.log_batch(state_, score, logger_);
-        logger_.write(LogEvent::batch, state_.timestamp);
+        late_scores_.close(metrics_.end_batch(state_, static_cast<double>(samples), logger_));
+        read_scores(lateness());
         // A run that ends within an epoch is evaluated at its end too.
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
+    }
+
+    /// All microbatches and the optimizer's step, as one graph if it can be.
+    void run_step(Index samples) {
+        const auto step = [&] {
+            for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
+                train_microbatch(samples);
+            }
+            state_.optimizer.step();
+        };
+        is_recording_ = may_be_recorded(samples);
+        if (!is_recording_) {
+            step();
+            trained_sizes_.insert(samples);
+            return;
+        }
+        recorded_scores_.clear();
+        graph_.run(step);
+        is_recording_ = false;
+        for (const auto& [numbers, count] : recorded_scores_) late_scores_.add({numbers, count});
+        recorded_scores_.clear();
+    }
+
+    /// Whether the step has a graph. The first step of a size runs without: libraries make plans in it, and the
+    /// optimizer its buffers.
+    [[nodiscard]] bool may_be_recorded(Index samples) const {
+        const auto blocks = state_.model.blocks();
+        return options_.cuda_graph && trained_sizes_.contains(samples) &&
+               std::all_of(blocks.begin(), blocks.end(),
+                           [](const BlockView& block) { return block.policy->always_runs(); });
     }
 
     /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of
@@ -233,12 +295,18 @@ private:
         run_event(Event::before_loss);
         const double smoothing = state_.loss_options.label_smoothing;
         state_.loss = 0;
-        if (!state_.part.labels.empty()) {
+        const std::span<const Index> labels(state_.part.labels);
+        if (!labels.empty()) {
             with_target([&](const auto& target) {
-                state_.loss = static_cast<double>(cross_entropy_forward(state_.logits, target, smoothing));
+                if (is_recording_) {  // nothing can be read before the graph is started
+                    recorded_scores_.emplace_back(score_numbers(state_.logits, labels, target, smoothing),
+                                                  labels.size());
+                } else {
+                    late_scores_.add(start_score(labels, target, smoothing));
+                }
             });
         }
-        expect_finite_loss();
+        if (!is_recording_) read_scores(lateness());
         run_event(Event::after_loss);
         run_event(Event::before_backward);
         Tensor<T, Device> dlogits;
@@ -277,16 +345,57 @@ private:
         }
     }
 
-    void expect_finite_loss() const {
+    using BatchUnderWay = typename LateScores<Device, TrainingMetrics::BatchRecord>::Batch;
+
+    /// Takes in what is read of late scores.
+    struct ScoreReader {
+        Trainer& trainer;
+
+        void read_loss(const BatchUnderWay& batch, double loss) const {
+            trainer.state_.loss = loss;
+            trainer.expect_finite_loss(batch);
+        }
+        void read_score(BatchUnderWay& batch) const {
+            batch.score = detail::over_ranks(batch.score, trainer.communicator_);
+            trainer.state_.epoch_score.add(batch.score);
+        }
+        void read_record(const BatchUnderWay& batch) const {
+            trainer.metrics_.write_batch(*batch.record, batch.learning_rate, batch.score, trainer.logger_);
+        }
+    };
+
+    /// How many batches the scores are late. The sums over ranks wait for the device anyway.
+    [[nodiscard]] std::size_t lateness() const { return communicator_.size() == 1 ? scores_are_late<Device> : 0; }
+
+    /// Reads the scores of all batches but the newest `leave`.
+    void read_scores(std::size_t leave) { late_scores_.read(leave, ScoreReader{*this}); }
+
+    /// The score of the samples whose logits the state has.
+    template <class Target>
+    [[nodiscard]] LateScore<Device> start_score(std::span<const Index> labels, const Target& target,
+                                                double smoothing) const {
+        return {score_numbers(state_.logits, labels, target, smoothing), labels.size()};
+    }
+
+    void add_eval_score(std::optional<LateScore<Device>> late) {
+        if (!late) return;
+        state_.loss = late->loss();
+        state_.eval_score.add(late->score());
+    }
+
+    void expect_finite_loss(const BatchUnderWay& batch) {
         if (std::isfinite(state_.loss)) return;
-        throw std::runtime_error(
-            text("Trainer: loss at batch ", state_.timestamp.batch, ": got ", state_.loss,
-                 ", expected a finite number; the optimizer has not stepped. Try a smaller learning rate (now ",
-                 state_.optimizer.options().learning_rate,
-                 "), a warmup of it, or clipped gradients, from the last checkpoint"));
+        const std::string words =
+            text("Trainer: loss at batch ", batch.number, ": got ", state_.loss, ", expected a finite number; ",
+                 lateness() == 0 ? "the optimizer has not stepped" : "the optimizer has stepped since",
+                 ". Try a smaller learning rate (now ", batch.learning_rate,
+                 "), a warmup of it, or clipped gradients, from the last checkpoint");
+        late_scores_.forget();  // batches after it are worth nothing
+        throw std::runtime_error(words);
     }
 
     void finish_epoch() {
+        read_scores(0);
         const Timestamp before = state_.timestamp;
         state_.timestamp.to_next_epoch();
         run_event(Event::epoch_end);
@@ -301,12 +410,13 @@ private:
         const bool is_time =
             must_evaluate || reaches_interval(options_.eval_interval, before, state_.timestamp, state_.run);
         if (eval_loader_ && is_time) {
+            read_scores(0);
             metrics_.log_evaluation(evaluate(), logger_);
             logger_.write(LogEvent::evaluation, state_.timestamp);
         }
         state_.stopping = must_stop();
         run_event(checkpoint);
-        metrics_.restart_clock();
+        if (late_scores_.empty()) metrics_.restart_clock();
     }
 
     Model& model_;
@@ -321,6 +431,12 @@ private:
     Logger logger_;
     Engine<T, Device> engine_;
     TrainingMetrics metrics_;
+    LateScores<Device, TrainingMetrics::BatchRecord> late_scores_;
+    StepGraph<Device> graph_;
+    bool is_recording_ = false;      ///< the step under way runs when its graph is started
+    std::set<Index> trained_sizes_;  ///< of batches
+    /// The numbers of the recorded step's parts, with their samples.
+    std::vector<std::pair<Tensor<double, Device>, std::size_t>> recorded_scores_;
     std::atomic<bool> stop_ = false;
 };
 

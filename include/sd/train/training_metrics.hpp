@@ -44,29 +44,48 @@ public:
             for (const auto keeps : *blocks[i].mask) kept_[i] += keeps;
         }
     }
-    /// All of it, with that score. All ranks take part.
+    /// What is logged of a batch beside its score, which may come later.
+    struct BatchRecord {
+        Timestamp timestamp;             ///< after the batch
+        std::vector<Metric> algorithms;  ///< by them
+        std::vector<Metric> others;      ///< by the trainer
+    };
+    /// All of a batch of so many samples, over all ranks, has gone through. All ranks take part.
     template <class State>
-    void log_batch(const State& state, const Score& score, Logger& logger) {
-        log_score("train", score, logger);
-        logger.log("learning_rate", state.optimizer.options().learning_rate);
-        const Speed batch{static_cast<double>(score.samples),
-                          std::chrono::duration<double>(Clock::now() - batch_start_).count()};
-        log_speed(batch, logger);
-        epoch_.samples += batch.samples;
-        epoch_.seconds += batch.seconds;
-        log_traffic(logger);
-
+    [[nodiscard]] BatchRecord end_batch(const State& state, double samples, Logger& logger) {
+        BatchRecord record{state.timestamp, logger.take(), {}};
+        Logger others;
+        log_traffic(others);
         sum_over_ranks(kept_, communicator_);
         std::vector<double> rates, kept;
         const auto blocks = state.model.blocks();
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             if (!blocks[i].policy->is_stochastic()) continue;
             rates.push_back(blocks[i].policy->drop_rate());
-            kept.push_back(kept_[i] / batch.samples);
+            kept.push_back(kept_[i] / samples);
         }
-        if (rates.empty()) return;
-        logger.log("stochastic_depth/drop_rates", std::move(rates));
-        logger.log("stochastic_depth/kept_fraction", std::move(kept));
+        if (!rates.empty()) {
+            others.log("stochastic_depth/drop_rates", std::move(rates));
+            others.log("stochastic_depth/kept_fraction", std::move(kept));
+        }
+        record.others = others.take();
+        return record;
+    }
+    /// Writes the record of a batch that had that score. Its time is that since the batch before was written.
+    void write_batch(BatchRecord record, double learning_rate, const Score& score, Logger& logger) {
+        std::vector<Metric> of_later_batches = logger.take();
+        logger.log(std::move(record.algorithms));
+        log_score("train", score, logger);
+        logger.log("learning_rate", learning_rate);
+        const Speed batch{static_cast<double>(score.samples),
+                          std::chrono::duration<double>(Clock::now() - batch_start_).count()};
+        batch_start_ = Clock::now();
+        log_speed(batch, logger);
+        epoch_.samples += batch.samples;
+        epoch_.seconds += batch.seconds;
+        logger.log(std::move(record.others));
+        logger.write(LogEvent::batch, record.timestamp);
+        logger.log(std::move(of_later_batches));
     }
     /// An epoch is finished, with that score.
     void log_epoch(const Score& score, Logger& logger) {

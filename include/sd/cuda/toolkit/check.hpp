@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 #include <cudnn_graph.h>
 
+#include <iostream>
 #include <stdexcept>
 
 SD_NAMESPACE_BEGIN
@@ -19,14 +20,31 @@ namespace cuda {
     throw std::runtime_error(text(file, ':', line, ": ", call, ": ", words));
 }
 
-inline void check(cudaError_t status, const char* call, const char* file, int line) {
-    if (status != cudaSuccess) fail(call, file, line, cudaGetErrorString(status));
+/// What a library says of a failed call; nullptr of one that has not failed.
+inline const char* words_of(cudaError_t status) { return status == cudaSuccess ? nullptr : cudaGetErrorString(status); }
+inline const char* words_of(cudnnStatus_t status) {
+    return status == CUDNN_STATUS_SUCCESS ? nullptr : cudnnGetErrorString(status);
 }
-inline void check(cudnnStatus_t status, const char* call, const char* file, int line) {
-    if (status != CUDNN_STATUS_SUCCESS) fail(call, file, line, cudnnGetErrorString(status));
+inline const char* words_of(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_SUCCESS ? nullptr : cublasGetStatusString(status);
 }
-inline void check(cublasStatus_t status, const char* call, const char* file, int line) {
-    if (status != CUBLAS_STATUS_SUCCESS) fail(call, file, line, cublasGetStatusString(status));
+
+template <class Status>
+void check(Status status, const char* call, const char* file, int line) {
+    if (const char* const words = words_of(status)) fail(call, file, line, words);
+}
+
+/// For calls where nothing may be thrown, such as in destructors: false, and a line "file:line: call: words" on the
+/// standard error stream, if one failed.
+template <class Status>
+bool report(Status status, const char* call, const char* file, int line) noexcept {
+    const char* const words = words_of(status);
+    if (words == nullptr) return true;
+    try {
+        std::cerr << text(file, ':', line, ": ", call, ": ", words, '\n') << std::flush;
+    } catch (...) {  // there is nobody left to tell
+    }
+    return false;
 }
 
 }  // namespace cuda
@@ -35,3 +53,6 @@ SD_NAMESPACE_END
 
 /// Calls a function of CUDA, cuDNN, cuBLAS or NCCL and throws std::runtime_error, with call, file and line, if it fails.
 #define SD_CUDA_CHECK(call) ::sd::cuda::check((call), #call, __FILE__, __LINE__)
+
+/// The same where nothing may be thrown: tells the standard error stream instead, and is false.
+#define SD_CUDA_REPORT(call) ::sd::cuda::report((call), #call, __FILE__, __LINE__)

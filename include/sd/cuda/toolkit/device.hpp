@@ -3,6 +3,7 @@
 
 #include "sd/cuda/elementwise.hpp"
 #include "sd/cuda/toolkit/runtime.hpp"
+#include "sd/cuda/write_arguments.hpp"
 
 #include <cstddef>
 #include <limits>
@@ -78,8 +79,15 @@ public:
     }
     /// Copies as many elements from another storage of the device.
     void copy_from(const Storage& other) { copy(other.data(), count_, data(), cudaMemcpyDeviceToDevice); }
-    /// Copies the first `count` elements from the processor's memory.
-    void write(const T* source, Index count) { copy(source, count, data(), cudaMemcpyHostToDevice); }
+    /// Copies the first `count` elements from the processor's memory. Few of them travel with a kernel, so that nobody
+    /// waits.
+    void write(const T* source, Index count) {
+        if (bytes(count) <= cuda::most_argument_bytes) {
+            cuda::write_by_arguments<Cuda>(source, bytes(count), data());
+        } else {
+            copy(source, count, data(), cudaMemcpyHostToDevice);
+        }
+    }
     /// Copies the first `count` elements to the processor's memory, and waits for them.
     void read(T* target, Index count) const {
         copy(data(), count, target, cudaMemcpyDeviceToHost);

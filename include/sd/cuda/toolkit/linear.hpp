@@ -28,7 +28,7 @@ public:
         SD_CUDA_CHECK(cublasLtMatrixLayoutCreate(&layout_, type, static_cast<std::uint64_t>(rows),
                                                  static_cast<std::uint64_t>(columns), rows));
     }
-    ~MatrixLayout() { (void)cublasLtMatrixLayoutDestroy(layout_); }
+    ~MatrixLayout() { SD_CUDA_REPORT(cublasLtMatrixLayoutDestroy(layout_)); }
     MatrixLayout(const MatrixLayout&) = delete;
     MatrixLayout& operator=(const MatrixLayout&) = delete;
     [[nodiscard]] cublasLtMatrixLayout_t get() const { return layout_; }
@@ -81,7 +81,7 @@ public:
 
 private:
     struct DestroyProduct {
-        void operator()(cublasLtMatmulDesc_t product) const { (void)cublasLtMatmulDescDestroy(product); }
+        void operator()(cublasLtMatmulDesc_t product) const { SD_CUDA_REPORT(cublasLtMatmulDescDestroy(product)); }
     };
 
     Cublas() {

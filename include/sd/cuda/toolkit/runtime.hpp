@@ -1,6 +1,7 @@
 // The device that this process uses: its stream and its memory.
 #pragma once
 
+#include "sd/cuda/block_cache.hpp"
 #include "sd/cuda/toolkit/check.hpp"
 
 #include <cstdint>
@@ -28,30 +29,45 @@ public:
     }
 
     [[nodiscard]] cudaStream_t stream() const { return stream_; }
+    /// The stream of copies that go on beside the work; whoever uses it sees to the order by events.
+    [[nodiscard]] cudaStream_t copy_stream() const { return copy_stream_; }
 
     /// Memory for what is started next. The pool keeps what it has, so steps after the first take nothing from the
-    /// system.
-    [[nodiscard]] void* allocate(std::size_t bytes) {
-        void* memory = nullptr;
-        SD_CUDA_CHECK(cudaMallocAsync(&memory, bytes, stream_));
-        return memory;
+    /// system. Throws std::runtime_error if the device has no memory left.
+    [[nodiscard]] Block allocate(std::size_t bytes) {
+        const Block block = pool_.allocate(bytes);
+        if (bytes > 0 && block.memory == nullptr) {
+            throw std::runtime_error(text("sd::Cuda: memory: got none left, expected ", bytes, " bytes beside the ",
+                                          pool_.taken(), " that are in use"));
+        }
+        return block;
     }
     /// Gives memory back after all that was started so far.
-    void release(void* memory) noexcept { (void)cudaFreeAsync(memory, stream_); }
+    void release(const Block& block) noexcept { pool_.release(block); }
 
     /// Waits for all that was started.
     void synchronize() { SD_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
     /// Bytes that the pool has taken from the system; constant in the steady state.
-    [[nodiscard]] std::uint64_t reserved_bytes() const {
-        std::uint64_t bytes = 0;
-        SD_CUDA_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &bytes));
-        return bytes;
-    }
+    [[nodiscard]] std::uint64_t reserved_bytes() const { return pool_.taken(); }
 
     FloatMath float_math = FloatMath::exact;  ///< of convolutions and products
 
 private:
+    struct DeviceMemory {
+        [[nodiscard]] static void* allocate(std::size_t bytes) {
+            void* memory = nullptr;
+            const cudaError_t status = cudaMalloc(&memory, bytes);
+            if (status == cudaErrorMemoryAllocation) {
+                (void)cudaGetLastError();  // or the next launch would tell of it
+                return nullptr;
+            }
+            SD_CUDA_CHECK(status);
+            return memory;
+        }
+        static void release(void* memory) noexcept { SD_CUDA_REPORT(cudaFree(memory)); }
+    };
+
     Runtime() {
         int devices = 0;
         const cudaError_t status = cudaGetDeviceCount(&devices);
@@ -60,31 +76,26 @@ private:
                                           status == cudaSuccess ? "none" : cudaGetErrorString(status),
                                           ", expected an NVIDIA GPU and its driver"));
         }
-        int device = 0;
-        SD_CUDA_CHECK(cudaGetDevice(&device));
         SD_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-        SD_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool_, device));
-        std::uint64_t all = UINT64_MAX;
-        SD_CUDA_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &all));
+        SD_CUDA_CHECK(cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking));
     }
 
     cudaStream_t stream_ = nullptr;
-    cudaMemPool_t pool_ = nullptr;
+    cudaStream_t copy_stream_ = nullptr;
+    BlockCache<DeviceMemory> pool_;
 };
 
-/// Memory for one call of a library, given back after it.
+/// Memory of the pool, given back when it goes.
 class Workspace {
 public:
-    explicit Workspace(std::size_t bytes) : memory_(bytes == 0 ? nullptr : Runtime::instance().allocate(bytes)) {}
-    ~Workspace() {
-        if (memory_ != nullptr) Runtime::instance().release(memory_);
-    }
+    explicit Workspace(std::size_t bytes) : block_(Runtime::instance().allocate(bytes)) {}
+    ~Workspace() { Runtime::instance().release(block_); }
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;
-    [[nodiscard]] void* data() const { return memory_; }
+    [[nodiscard]] void* data() const { return block_.memory; }
 
 private:
-    void* memory_;
+    Block block_;
 };
 
 }  // namespace cuda

@@ -1,0 +1,30 @@
+// Numbers on their way from a device to the processor.
+#pragma once
+
+#include "sd/core/tensor.hpp"
+
+#include <span>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// A copy of a device's tensor in the processor's memory, started when it is made, in the order of everything else that
+/// was started on the device; get() waits for it. Movable; it may go before the copy is finished. Every device has its
+/// own.
+template <class T, class Device>
+class Readback;
+
+/// The processor's numbers are where they are needed.
+template <class T>
+class Readback<T, Cpu> {
+public:
+    /// Of these numbers.
+    explicit Readback(Tensor<T> numbers) : numbers_(std::move(numbers)) {}
+    /// The numbers, valid as long as this is.
+    [[nodiscard]] std::span<const T> get() { return {numbers_.data(), static_cast<std::size_t>(numbers_.size())}; }
+
+private:
+    Tensor<T> numbers_;
+};
+
+SD_NAMESPACE_END
