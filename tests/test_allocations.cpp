@@ -37,9 +37,10 @@ namespace {
 
 using sd::Index;
 
-// Allocations of each of four steps. Before them, a step in which every block keeps all samples and three with masks,
-// in which the pool finds blocks for tensors of other lifetimes. With survivors, whose tensors have as many samples as
-// a block keeps, every block keeps three of four in each step after the first, each time others.
+// Allocations of each of four steps. Before them, a step in which every block keeps all samples, and twice four with
+// masks, in which the pool finds blocks for tensors of other lifetimes. Of a step with masks every fourth block drops its
+// branch, or with survivors, whose tensors have as many samples as a block keeps, every block one of four samples: each
+// time others, in turn.
 std::vector<long> allocations_of_steps(const sd::StochasticDepthOptions& options) {
     auto model = sd::resnet50<float>({.num_classes = 10, .seed = 3});
     sd::apply_stochastic_depth(model, options);
@@ -48,14 +49,14 @@ std::vector<long> allocations_of_steps(const sd::StochasticDepthOptions& options
     const std::vector<Index> labels{0, 1, 2, 3};
     const std::span<const Index> classes(labels);
     std::vector<long> counts;
-    for (int step = 0; step < 8; ++step) {
+    constexpr int warm_up = 9;
+    for (int step = 0; step < warm_up + 4; ++step) {
         for (std::size_t i = 0; i < model.blocks().size(); ++i) {
+            const std::size_t turn = (i + static_cast<std::size_t>(step)) % 4;
             sd::Mask mask{1, 1, 1, 1};
-            if (step > 0) {
-                mask[(i + static_cast<std::size_t>(step)) % 4] = 0;
-            }
-            const bool given = step == 0 || options.compute == sd::Compute::survivors;
-            model.blocks()[i].set_mask(given ? std::optional(mask) : std::nullopt);
+            if (step > 0 && options.stochastic_method == sd::StochasticMethod::sample) mask[turn] = 0;
+            if (step > 0 && options.stochastic_method == sd::StochasticMethod::block && turn == 0) mask = {0, 0, 0, 0};
+            model.blocks()[i].set_mask(mask);
         }
         const long before = allocations.load();
         optimizer.zero_grad();
@@ -65,7 +66,7 @@ std::vector<long> allocations_of_steps(const sd::StochasticDepthOptions& options
         optimizer.step();
         const long count = allocations.load() - before;
         CHECK(loss > 0);
-        if (step >= 4) counts.push_back(count);
+        if (step >= warm_up) counts.push_back(count);
     }
     return counts;
 }
