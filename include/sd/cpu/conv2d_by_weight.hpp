@@ -47,7 +47,8 @@ public:
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_panel_(taps_ * round_up(side.depth, lanes<T>) * width_),
+          sums_of_tap_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_panel_(taps_ * sums_of_tap_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_) {}
 
     /// Writes the gradients of a group's weights to where they stand.
@@ -65,7 +66,7 @@ public:
                      dy_slabs.data() + thread * dy_slabs.extent(1), offsets.data() + thread * taps_);
         });
         add_spans(sums);
-        unpack_panels(sums, side_.weights(group), width_, dweight);
+        unpack_panels(sums, side_.weights(group), width_, sums_of_tap_, dweight);
     }
 
 private:
@@ -113,6 +114,7 @@ private:
                            .tap_offsets = offsets,
                            .taps = taps_,
                            .sums = sums.data() + task.panel * sums_of_panel_,
+                           .sums_tap = sums_of_tap_,
                            .columns = width_,
                            .accumulate = p > task.first_piece},
                           task.channels, sums_of_panel_, x_ahead, dy_ahead);
@@ -124,7 +126,7 @@ private:
     GradientSource<T> dy_;
     Lattice plain_;  ///< reads dy at the points themselves
     Cut cut_;
-    Index pieces_, taps_, vectors_, width_, sums_of_panel_;
+    Index pieces_, taps_, vectors_, width_, sums_of_tap_, sums_of_panel_;
     OuterCut tasks_;
 };
 

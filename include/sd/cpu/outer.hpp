@@ -40,7 +40,8 @@ struct OuterTask {
     Index rows, width;
     const Index* tap_offsets;
     Index taps;
-    T* sums;          ///< (tap, channel of x rounded up to lanes, o of the panel)
+    T* sums;          ///< (tap, channel of x, o of the panel), with room for a whole tile after the last channel
+    Index sums_tap;   ///< elements of sums from one tap to the next
     Index columns;    ///< of a panel; the last one may have fewer vectors in use and keeps zeros in the others
     bool accumulate;  ///< else the sums are the product alone
 };
@@ -60,7 +61,7 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
     }();
     for (Index tap = 0; tap < task.taps; ++tap) {
         for (Index channel = 0; channel < task.x_channels; channel += rows) {
-            T* target = task.sums + (tap * round_up(task.x_channels, lanes<T>) + channel) * task.columns;
+            T* target = task.sums + tap * task.sums_tap + channel * task.columns;
             Vector<T> sum[rows][vectors] = {};
             const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
             for (Index i = 0; i < task.rows; ++i) {

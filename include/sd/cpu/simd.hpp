@@ -181,6 +181,14 @@ constexpr Index round_up(Index value, Index multiple) { return (value + multiple
 /// The quotient, rounded up.
 constexpr Index quotient_up(Index value, Index divisor) { return (value + divisor - 1) / divisor; }
 
+/// A stride of so many elements, or of a cache line more if it would be a multiple of 4096 bytes: many places so far apart
+/// all lie in one set of the cache, and drive each other out where they are read or written in turn.
+template <class T>
+constexpr Index spread_stride(Index elements) {
+    constexpr Index size = static_cast<Index>(sizeof(T));
+    return elements + (elements * size % 4096 == 0 ? 64 / size : 0);
+}
+
 }  // namespace cpu
 
 SD_NAMESPACE_END

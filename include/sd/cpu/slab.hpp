@@ -23,11 +23,10 @@ struct SlabShape {
     Index first_column = 0, column_step = 1, columns = 0;
     Index first_channel = 0, channels = 0;
 
-    /// Elements between the blocks. A plane of 4096 bytes or a multiple would put all blocks into one set of the cache.
+    /// Elements between the blocks.
     template <class T>
     [[nodiscard]] Index plane() const {
-        const Index pixels = rows * columns;
-        return (pixels + (pixels * vector_bytes % 4096 == 0 ? 1 : 0)) * lanes<T>;
+        return spread_stride<T>(rows * columns * lanes<T>);
     }
     template <class T>
     [[nodiscard]] Index blocks() const {

@@ -153,54 +153,75 @@ private:
     bool exist_;
 };
 
-/// Panels of `width` columns, zeros beyond the last one; each column times its factor, if factors are given.
+/// Packs panels of `width` columns, zeros beyond the last one; each column times its factor, if factors are given.
 template <class T>
-[[nodiscard]] Tensor<T> pack_panels(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors) {
-    constexpr Index grain = 1 << 14;
-    const Index panels = quotient_up(map.column_count(), width);
-    const Index taps = map.tap_count();
-    const Index panel_size = map.depth_count() * taps * width;
-    Tensor<T> packed = Tensor<T>::empty({panels, panel_size});
-    if (panel_size == 0) return packed;
-    const Index blocks = quotient_up(map.depth_count(), lanes<T>);
-    const WeightRuns runs(map);
-    const auto pack_block = [&](Index panel, Index first) {
-        const Index first_column = panel * width;
-        const Index columns = std::min(width, map.column_count() - first_column);
-        const Index depth = std::min(lanes<T>, map.depth_count() - first);
-        T* target = packed.data() + panel * panel_size + first * taps * width;
-        const auto row = [&](Index k, Index tap) { return target + (tap * depth + k - first) * width; };
-        if (round_up(columns, lanes<T>) < width || !runs.exist()) std::fill_n(target, depth * taps * width, T(0));
-        if (runs.exist()) {
+class PanelPacker {
+public:
+    PanelPacker(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors)
+        : weight_(weight.data()), map_(map), width_(width), factors_(factors), runs_(map) {}
+
+    /// Depth channels of the block that begins with one.
+    [[nodiscard]] Index block_depth(Index first) const { return std::min(lanes<T>, map_.depth_count() - first); }
+
+    /// Writes the block of a panel that begins with depth channel `first`: (tap, channel of the block, column).
+    void pack_block(Index panel, Index first, T* target) const {
+        const Index taps = map_.tap_count();
+        const Index depth = block_depth(first);
+        const Index first_column = panel * width_;
+        const Index columns = std::min(width_, map_.column_count() - first_column);
+        const auto row = [&](Index k, Index tap) { return target + (tap * depth + k - first) * width_; };
+        if (round_up(columns, lanes<T>) < width_ || !runs_.exist()) std::fill_n(target, depth * taps * width_, T(0));
+        if (runs_.exist()) {
             for (Index c = 0; c < columns; c += lanes<T>) {
                 const Index count = std::min(lanes<T>, columns - c);
                 const Vector<T> factor =
-                    factors == nullptr ? Vector<T>{} + T(1) : load_some(factors + first_column + c, count);
-                runs.read(
-                    weight.data(), first, first + depth, first_column + c, count,
+                    factors_ == nullptr ? Vector<T>{} + T(1) : load_some(factors_ + first_column + c, count);
+                runs_.read(
+                    weight_, first, first + depth, first_column + c, count,
                     [&](Index k, Index tap, const Vector<T>& values) { store<T>(factor * values, row(k, tap) + c); });
             }
             return;
         }
         for (Index c = 0; c < columns; ++c) {  // a column's weights lie together in the tensor
-            const T factor = factors == nullptr ? T(1) : factors[first_column + c];
-            for_each_weight(map, first, first + depth, first_column + c,
-                            [&](Index k, Index tap, Index place) { row(k, tap)[c] = factor * weight.data()[place]; });
+            const T factor = factors_ == nullptr ? T(1) : factors_[first_column + c];
+            for_each_weight(map_, first, first + depth, first_column + c,
+                            [&](Index k, Index tap, Index place) { row(k, tap)[c] = factor * weight_[place]; });
         }
-    };
-    parallel_ranges(panels * blocks, std::max<Index>(1, grain / (lanes<T> * taps * width)),
-                    [&](Index begin, Index end) {
-                        for (Index i = begin; i < end; ++i) pack_block(i / blocks, i % blocks * lanes<T>);
-                    });
+    }
+
+private:
+    const T* weight_;
+    const WeightMap& map_;
+    Index width_;
+    const T* factors_;
+    WeightRuns runs_;
+};
+
+/// All panels of `width` columns, as PanelPacker packs them.
+template <class T>
+[[nodiscard]] Tensor<T> pack_panels(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors) {
+    constexpr Index grain = 1 << 14;
+    const Index panels = quotient_up(map.column_count(), width);
+    const Index of_channel = map.tap_count() * width;
+    const Index panel_size = map.depth_count() * of_channel;
+    Tensor<T> packed = Tensor<T>::empty({panels, panel_size});
+    if (panel_size == 0) return packed;
+    const Index blocks = quotient_up(map.depth_count(), lanes<T>);
+    const PanelPacker<T> packer(weight, map, width, factors);
+    parallel_ranges(panels * blocks, std::max<Index>(1, grain / (lanes<T> * of_channel)), [&](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            const Index first = i % blocks * lanes<T>;
+            packer.pack_block(i / blocks, first, packed.data() + i / blocks * panel_size + first * of_channel);
+        }
+    });
     return packed;
 }
 
-/// Writes the first span of sums (spans, panels, (tap, depth channel rounded up to lanes, column of the panel)) to where
-/// the weights stand.
+/// Writes the first span of sums (spans, panels, (tap, depth channel, column of the panel)), `tap_step` elements from a tap
+/// to the next, to where the weights stand.
 template <class T>
-void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Tensor<T>& weight) {
+void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Index tap_step, Tensor<T>& weight) {
     constexpr Index grain = 64;
-    const Index depth = round_up(map.depth_count(), lanes<T>);
     const Index parts = quotient_up(map.depth_count(), grain);
     const WeightRuns runs(map);
     parallel_for(sums.extent(1) * parts, [&](Index task) {
@@ -209,7 +230,7 @@ void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Ten
         const Index first = task % parts * grain;
         const Index last = std::min(map.depth_count(), first + grain);
         const T* panel = sums.data() + task / parts * sums.extent(2);
-        const auto row = [&](Index k, Index tap) { return panel + (tap * depth + k) * width; };
+        const auto row = [&](Index k, Index tap) { return panel + tap * tap_step + k * width; };
         if (runs.exist()) {
             for (Index c = 0; c < columns; c += lanes<T>) {
                 runs.write(weight.data(), first, last, first_column + c, std::min(lanes<T>, columns - c),

@@ -108,9 +108,8 @@ struct WinogradTiles {
 
     /// Room for `tiles` tiles of `channels` channels.
     static WinogradTiles of(T* data, Index tiles, Index channels) {
-        // As in SlabShape: a plane of a multiple of 4096 bytes would put all blocks into one set of the cache.
-        const Index plane = (tiles + (tiles * vector_bytes % 4096 == 0 ? 1 : 0)) * lanes<T>;
-        return {data, plane, plane * quotient_up(channels, lanes<T>)};
+        const Index plane = spread_stride<T>(tiles * lanes<T>);
+        return {data, plane, spread_stride<T>(plane * quotient_up(channels, lanes<T>))};
     }
     [[nodiscard]] Index size() const { return winograd_positions * position; }
 };

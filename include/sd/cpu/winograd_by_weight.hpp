@@ -30,7 +30,8 @@ public:
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_panel_(winograd_positions * round_up(side.depth, lanes<T>) * width_),
+          sums_of_position_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_panel_(winograd_positions * sums_of_position_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
@@ -55,7 +56,7 @@ public:
         transform_back(sums);
         WeightMap map = side_.weights(group);
         map.taps = tap_positions(sorted_by_offset(side_.lattice));
-        unpack_panels(sums, map, width_, dweight);
+        unpack_panels(sums, map, width_, sums_of_position_, dweight);
     }
 
 private:
@@ -123,6 +124,7 @@ private:
                            .tap_offsets = x_positions,
                            .taps = winograd_positions,
                            .sums = sums.data() + task.panel * sums_of_panel_,
+                           .sums_tap = sums_of_position_,
                            .columns = width_,
                            .accumulate = row > begin},
                           channels, sums_of_panel_, x_ahead, dy_ahead);
@@ -156,10 +158,13 @@ private:
                 for (Index c = 0; c < width_; c += lanes<T>) {
                     Vector<T> du[4][4];
                     Vector<T> dg[3][3];
-                    for (Index p = 0; p < winograd_positions; ++p)
-                        du[p / 4][p % 4] = load(sum + p * depth * width_ + c);
+                    for (Index p = 0; p < winograd_positions; ++p) {
+                        du[p / 4][p % 4] = load(sum + p * sums_of_position_ + c);
+                    }
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
-                    for (Index tap = 0; tap < 9; ++tap) store<T>(dg[tap / 3][tap % 3], sum + tap * depth * width_ + c);
+                    for (Index tap = 0; tap < 9; ++tap) {
+                        store<T>(dg[tap / 3][tap % 3], sum + tap * sums_of_position_ + c);
+                    }
                 }
             }
         });
@@ -170,7 +175,7 @@ private:
     GradientSource<T> dy_;
     WinogradCut cut_;
     Index all_rows_, rows_each_;  ///< of tiles, over the batch and in a piece
-    Index vectors_, width_, sums_of_panel_;
+    Index vectors_, width_, sums_of_position_, sums_of_panel_;
     OuterCut tasks_;
 };
 

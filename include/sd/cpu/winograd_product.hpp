@@ -24,31 +24,47 @@ namespace cpu {
 
 /// Panels of transformed weights: (panel, position, depth channel, column).
 template <class T>
-[[nodiscard]] Tensor<T> pack_winograd_panels(const Tensor<T>& weight, WeightMap map, const Lattice& lattice,
-                                             Index width, const T* factors) {
-    map.taps = tap_positions(sorted_by_offset(lattice));
-    const Tensor<T> packed = pack_panels(weight, map, width, factors);
-    const Index depth = map.depth_count();
-    const Index panels = packed.extent(0);
-    Tensor<T> transformed = Tensor<T>::empty({panels, winograd_positions * depth * width});
-    parallel_ranges(panels * depth, 64, [&](Index first, Index last) {
-        for (Index i = first; i < last; ++i) {
-            const Index k = i % depth;
-            const Index block = k / lanes<T> * lanes<T>;
-            const Index block_depth = std::min(lanes<T>, depth - block);
-            const T* from = packed.data() + i / depth * packed.extent(1) + (block * 9 + k - block) * width;
-            T* to = transformed.data() + i / depth * transformed.extent(1) + k * width;
-            for (Index c = 0; c < width; c += lanes<T>) {
-                Vector<T> g[3][3];
-                Vector<T> u[4][4];
-                for (Index tap = 0; tap < 9; ++tap) g[tap / 3][tap % 3] = load(from + tap * block_depth * width + c);
-                transform_both_ways(g, u, WinogradWeight());
-                for (Index p = 0; p < winograd_positions; ++p) store<T>(u[p / 4][p % 4], to + p * depth * width + c);
+class WinogradPanels {
+public:
+    WinogradPanels(const Tensor<T>& weight, WeightMap map, const Lattice& lattice, Index width, const T* factors)
+        : position_(spread_stride<T>(map.depth_count() * width)),
+          panel_(winograd_positions * position_),
+          data_(Tensor<T>::empty({quotient_up(map.column_count(), width), panel_})) {
+        map.taps = tap_positions(sorted_by_offset(lattice));
+        const PanelPacker<T> packer(weight, map, width, factors);
+        const Index blocks = quotient_up(map.depth_count(), lanes<T>);
+        Tensor<T> taps = Tensor<T>::empty({num_threads(), taps_of_kernel * lanes<T> * width});
+        parallel_ranges(data_.extent(0) * blocks, 4, [&](Index begin, Index end) {
+            T* block = taps.data() + thread_index() * taps_of_kernel * lanes<T> * width;
+            for (Index i = begin; i < end; ++i) {
+                const Index first = i % blocks * lanes<T>;
+                packer.pack_block(i / blocks, first, block);
+                transform(block, packer.block_depth(first) * width, data_.data() + i / blocks * panel_ + first * width);
             }
+        });
+    }
+
+    [[nodiscard]] const T* of(Index panel, Index position) const {
+        return data_.data() + panel * panel_ + position * position_;
+    }
+
+private:
+    static constexpr Index taps_of_kernel = 9;
+
+    // From 9 taps of `size` weights each to 16 positions.
+    void transform(const T* taps, Index size, T* target) const {
+        for (Index i = 0; i < size; i += lanes<T>) {
+            Vector<T> g[3][3];
+            Vector<T> u[4][4];
+            for (Index tap = 0; tap < taps_of_kernel; ++tap) g[tap / 3][tap % 3] = load(taps + tap * size + i);
+            transform_both_ways(g, u, WinogradWeight());
+            for (Index p = 0; p < winograd_positions; ++p) store<T>(u[p / 4][p % 4], target + p * position_ + i);
         }
-    });
-    return transformed;
-}
+    }
+
+    Index position_, panel_;  ///< elements between positions and between panels
+    Tensor<T> data_;
+};
 
 /// Writes the points of a lattice that suits; as Product.
 template <class T, class Source, class Epilogue>
@@ -76,7 +92,7 @@ public:
           together_(winograd_positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
                         ? points_
                         : round_up(tiles_, points_)),
-          weights_(pack_winograd_panels(weight, map, lattice, width_, factors)) {}
+          weights_(weight, map, lattice, width_, factors) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample; }
@@ -137,11 +153,10 @@ public:
                                  .taps = 1,
                                  .weights = nullptr};
         for (Index c = 0; c < columns_; c += width_) {
-            const T* panel = weights_.data() + c / width_ * weights_.extent(1);
             for (Index first = 0; first < tiles; first += together_) {
                 const Index last = std::min(tiles, first + together_);
                 for (Index p = 0; p < winograd_positions; ++p) {
-                    operands.weights = panel + p * channels_ * width_;
+                    operands.weights = weights_.of(c / width_, p);
                     for (Index tile = first; tile < last; tile += points_) {
                         operands.point = memory.tiles.data + p * memory.tiles.position + tile * lanes<T>;
                         multiply_(operands, memory.sums + (p * together_ + tile - first) * width_, false);
@@ -219,7 +234,7 @@ private:
     Index points_, width_;
     MultiplyTile<T> multiply_;
     Index together_;  ///< tiles whose sums are held at a time
-    Tensor<T> weights_;
+    WinogradPanels<T> weights_;
 };
 
 }  // namespace cpu
