@@ -139,17 +139,21 @@ public:
             : target_(epilogue.target_),
               mean_(epilogue.moments_.first(task)),
               m2_(epilogue.moments_.second(task)),
-              count_(epilogue.counts_.data() + task) {}
+              task_count_(epilogue.counts_.data()[task]) {}
+        Task(const Task&) = delete;
+        Task& operator=(const Task&) = delete;
+        // Counts of other tasks lie in the same line of the cache, so it is written once.
+        ~Task() { task_count_ = count_; }
 
         void add(const TileResult<T>& tile) {
             if (tile.column != column_) {  // another panel begins at the task's first point
                 column_ = tile.column;
-                *count_ = T(0);
+                count_ = T(0);
             }
             const T points = static_cast<T>(tile.points);
             const T share = T(1) / points;
-            const T weight = points / (*count_ + points);
-            const T both = *count_ * weight;
+            const T weight = points / (count_ + points);
+            const T both = count_ * weight;
             tile.for_each_vector([&](Index c, auto count) {
                 Vector<T> mean = {};
                 for (Index r = 0; r < tile.points; ++r) {
@@ -169,14 +173,15 @@ public:
                 store<T>(load(task_mean) + delta * weight, task_mean);
                 store<T>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
-            *count_ += points;
+            count_ += points;
         }
 
     private:
         Target<T> target_;
         T* mean_;
         T* m2_;
-        T* count_;
+        T& task_count_;
+        T count_ = T(0);  ///< points so far, in the panel of `column_`
         Index column_ = 0;
     };
 
