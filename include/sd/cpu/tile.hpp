@@ -85,7 +85,7 @@ inline constexpr std::array<TileShape, 6> tile_shapes =
     const auto points = static_cast<double>(tile.points);
     const auto vectors = static_cast<double>(tile.vectors);
     return vector_registers == 32 ? points * vectors + 0.1 * points + 0.5 * vectors + 1.5
-                                  : std::max(points * vectors, 1.1 * (points + vectors)) + 0.4;
+                                  : std::max(points * vectors, 1.1 * (points + vectors)) + 0.1 * vectors + 0.3;
 }
 
 /// The tile that computes rows of `width` points and `columns` columns in the least time, by estimate.

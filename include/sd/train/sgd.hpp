@@ -56,8 +56,8 @@ struct SgdFactors {
           has_momentum(options.momentum != 0),
           nesterov(options.nesterov) {}
 
-    /// Updates element i; v is looked at only with momentum.
-    SD_HOST_DEVICE void update(Index i, T* w, T* v, const T* dw) const {
+    /// Updates element i; v is looked at only with momentum. No two of the tensors share memory.
+    SD_HOST_DEVICE void update(Index i, T* __restrict w, T* __restrict v, const T* __restrict dw) const {
         const T g = dw[i] + weight_decay * w[i];
         T direction = g;
         if (has_momentum) {
@@ -77,7 +77,8 @@ void sgd_update(std::span<SgdTensor<T>> tensors, const SgdOptions& options) {
         T* v = tensor.velocity.data();
         const T* dw = tensor.grad.data();
         parallel_ranges(tensor.value.size(), 16384, [&](Index begin, Index end) {
-            for (Index i = begin; i < end; ++i) factors.update(i, w, v, dw);
+            const SgdFactors<T> own = factors;  // which no pointer leads to, so the compiler makes vectors of the loop
+            for (Index i = begin; i < end; ++i) own.update(i, w, v, dw);
         });
     }
 }
