@@ -86,6 +86,19 @@ template <class T>
 #endif
 }
 
+/// The first `count` values at an address that lie `step` elements apart, at most `lanes`; zeros in the other lanes.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> load_apart(const T* from, Index step, Index count) {
+    Vector<T> result = {};
+    if (count >= lanes<T>) {
+#pragma GCC unroll 16
+        for (Index i = 0; i < lanes<T>; ++i) result[i] = from[i * step];
+    } else {
+        for (Index i = 0; i < count; ++i) result[i] = from[i * step];
+    }
+    return result;
+}
+
 /// Writes the first `count` lanes, at most all.
 template <class T>
 [[gnu::always_inline]] inline void store_some(const Vector<T>& values, std::type_identity_t<T>* to, Index count) {

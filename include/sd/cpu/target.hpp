@@ -20,11 +20,12 @@ public:
     /// `channels` of the last dimension are written together. Those of a group may be half a line of the cache, which
     /// past the caches would cost more than a whole one.
     Target(Tensor<T>& target, Index channels)
-        : data_(target.data()),
-          streamed_(
-              target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-              target.extent(target.rank() - 1) % lanes<T> == 0 &&
-              (channels == target.extent(target.rank() - 1) || channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
+        : Target(target.data(), target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+                                    target.extent(target.rank() - 1) % lanes<T> == 0 &&
+                                    (channels == target.extent(target.rank() - 1) ||
+                                     channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
+    /// Elements that go past the caches, or do not.
+    Target(T* data, bool streamed) : data_(data), streamed_(streamed) {}
 
     /// Stores the first `count` lanes at an element.
     [[gnu::always_inline]] void put(const Vector<T>& values, Index element, Index count) const {

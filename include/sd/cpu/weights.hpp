@@ -8,6 +8,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
+#include "sd/cpu/target.hpp"
 #include "sd/cpu/transpose.hpp"
 
 #include <algorithm>
@@ -69,12 +70,14 @@ public:
 
     /// Whether there is such an order.
     [[nodiscard]] bool exist() const { return exist_; }
+    /// Whether columns lie side by side, a weight each.
+    [[nodiscard]] bool columns_adjoin() const { return column_step_ == 1; }
 
     /// Calls use(k, tap, weights) for depth channels [first, last), with the weights of columns [column, column +
     /// count), at most `lanes`, and zeros in the other lanes.
     template <class T, class Use>
     void read(const T* weight, Index first, Index last, Index column, Index count, const Use& use) const {
-        if (column_step_ == 1) {  // kernels of one weight, columns side by side
+        if (columns_adjoin()) {
             const T* from = weight + map_.columns[static_cast<std::size_t>(column)].offset;
             for (Index k = first; k < last; ++k) {
                 use(k, Index{0}, load_some(from + map_.depth[static_cast<std::size_t>(k)].offset, count));
@@ -82,6 +85,12 @@ public:
             return;
         }
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
+            if (run_channels_ == 1 && taps_in(position, length) <= lanes<T> / 4) {  // not worth a transposition
+                for_each_tap<T>(k, position, length, [&](Index i, Index channel, Index tap) {
+                    use(channel, tap, load_apart(weight + place + i, column_step_, count));
+                });
+                return;
+            }
             Vector<T> values[lanes<T>];
 #pragma GCC unroll 16
             for (Index c = 0; c < lanes<T>; ++c) {
@@ -93,10 +102,10 @@ public:
         });
     }
 
-    /// The reverse: writes the columns' values, value_of(k, tap), to where the weights stand. Kernel positions without a
-    /// tap become zero.
-    template <class T, class ValueOf>
-    void write(T* weight, Index first, Index last, Index column, Index count, const ValueOf& value_of) const {
+    /// The reverse: writes the columns' values, value_of(k, tap), to where the weights stand, by put(values, place, length).
+    /// Kernel positions without a tap become zero.
+    template <class T, class Put, class ValueOf>
+    void write(Index first, Index last, Index column, Index count, const Put& put, const ValueOf& value_of) const {
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
             Vector<T> values[lanes<T>];
 #pragma GCC unroll 16
@@ -104,11 +113,17 @@ public:
             for_each_tap<T>(k, position, length,
                             [&](Index i, Index channel, Index tap) { values[i] = value_of(channel, tap); });
             transpose<T>(values);
-            for (Index c = 0; c < count; ++c) store_some<T>(values[c], weight + place + c * column_step_, length);
+            for (Index c = 0; c < count; ++c) put(values[c], place + c * column_step_, length);
         });
     }
 
 private:
+    /// How many of the next `length` weights of a kernel have a tap.
+    [[nodiscard]] Index taps_in(Index position, Index length) const {
+        const auto begin = tap_of_.begin() + position;
+        return std::count_if(begin, begin + length, [](Index tap) { return tap >= 0; });
+    }
+
     /// Elements from an index to the next, 0 if they differ or there is but one.
     [[nodiscard]] static Index step_of(const PooledVector<WeightIndex>& indices) {
         for (std::size_t i = 2; i < indices.size(); ++i) {
@@ -160,6 +175,25 @@ public:
     PanelPacker(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors)
         : weight_(weight.data()), map_(map), width_(width), factors_(factors), runs_(map) {}
 
+    /// Calls use(panel, first depth channel) for all blocks of all panels, in parallel and as the weights lie in memory.
+    template <class Use>
+    void for_each_block(const Use& use) const {
+        constexpr Index elements = Index{1} << 14;  // of a range that a thread takes
+        constexpr Index adjoining_panels = 8;       // which a row of weights is read for at once
+        const Index panels = quotient_up(map_.column_count(), width_);
+        const Index blocks = quotient_up(map_.depth_count(), lanes<T>);
+        const Index together = runs_.columns_adjoin() ? adjoining_panels : 1;
+        const Index size = together * lanes<T> * map_.tap_count() * width_;
+        parallel_ranges(quotient_up(panels, together) * blocks, std::max<Index>(1, elements / size),
+                        [&](Index begin, Index end) {
+                            for (Index i = begin; i < end; ++i) {
+                                const Index first = i / blocks * together;
+                                const Index last = std::min(panels, first + together);
+                                for (Index p = first; p < last; ++p) use(p, i % blocks * lanes<T>);
+                            }
+                        });
+    }
+
     /// Depth channels of the block that begins with one.
     [[nodiscard]] Index block_depth(Index first) const { return std::min(lanes<T>, map_.depth_count() - first); }
 
@@ -200,19 +234,13 @@ private:
 /// All panels of `width` columns, as PanelPacker packs them.
 template <class T>
 [[nodiscard]] Tensor<T> pack_panels(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors) {
-    constexpr Index grain = 1 << 14;
-    const Index panels = quotient_up(map.column_count(), width);
     const Index of_channel = map.tap_count() * width;
     const Index panel_size = map.depth_count() * of_channel;
-    Tensor<T> packed = Tensor<T>::empty({panels, panel_size});
+    Tensor<T> packed = Tensor<T>::empty({quotient_up(map.column_count(), width), panel_size});
     if (panel_size == 0) return packed;
-    const Index blocks = quotient_up(map.depth_count(), lanes<T>);
     const PanelPacker<T> packer(weight, map, width, factors);
-    parallel_ranges(panels * blocks, std::max<Index>(1, grain / (lanes<T> * of_channel)), [&](Index begin, Index end) {
-        for (Index i = begin; i < end; ++i) {
-            const Index first = i % blocks * lanes<T>;
-            packer.pack_block(i / blocks, first, packed.data() + i / blocks * panel_size + first * of_channel);
-        }
+    packer.for_each_block([&](Index panel, Index first) {
+        packer.pack_block(panel, first, packed.data() + panel * panel_size + first * of_channel);
     });
     return packed;
 }
@@ -221,9 +249,12 @@ template <class T>
 /// to the next, to where the weights stand.
 template <class T>
 void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Index tap_step, Tensor<T>& weight) {
-    constexpr Index grain = 64;
+    constexpr Index run = 512;               // weights of a column that are written together
+    constexpr Index kept = Index{64} << 10;  // of larger gradients nothing is left in a cache when they are read
+    const Index grain = round_up(quotient_up(run, map.positions), lanes<T>);
     const Index parts = quotient_up(map.depth_count(), grain);
     const WeightRuns runs(map);
+    const Target<T> target(weight.data(), weight.size() > kept);
     parallel_for(sums.extent(1) * parts, [&](Index task) {
         const Index first_column = task / parts * width;
         const Index columns = std::min(width, map.column_count() - first_column);
@@ -233,9 +264,12 @@ void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Ind
         const auto row = [&](Index k, Index tap) { return panel + tap * tap_step + k * width; };
         if (runs.exist()) {
             for (Index c = 0; c < columns; c += lanes<T>) {
-                runs.write(weight.data(), first, last, first_column + c, std::min(lanes<T>, columns - c),
-                           [&](Index k, Index tap) { return load(row(k, tap) + c); });
+                runs.write<T>(
+                    first, last, first_column + c, std::min(lanes<T>, columns - c),
+                    [&](const Vector<T>& values, Index place, Index count) { target.put(values, place, count); },
+                    [&](Index k, Index tap) { return load(row(k, tap) + c); });
             }
+            stream_fence();
             return;
         }
         for (Index c = 0; c < columns; ++c) {

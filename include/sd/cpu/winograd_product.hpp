@@ -32,15 +32,11 @@ public:
           data_(Tensor<T>::empty({quotient_up(map.column_count(), width), panel_})) {
         map.taps = tap_positions(sorted_by_offset(lattice));
         const PanelPacker<T> packer(weight, map, width, factors);
-        const Index blocks = quotient_up(map.depth_count(), lanes<T>);
         Tensor<T> taps = Tensor<T>::empty({num_threads(), taps_of_kernel * lanes<T> * width});
-        parallel_ranges(data_.extent(0) * blocks, 4, [&](Index begin, Index end) {
+        packer.for_each_block([&](Index panel, Index first) {
             T* block = taps.data() + thread_index() * taps_of_kernel * lanes<T> * width;
-            for (Index i = begin; i < end; ++i) {
-                const Index first = i % blocks * lanes<T>;
-                packer.pack_block(i / blocks, first, block);
-                transform(block, packer.block_depth(first) * width, data_.data() + i / blocks * panel_ + first * width);
-            }
+            packer.pack_block(panel, first, block);
+            transform(block, packer.block_depth(first) * width, data_.data() + panel * panel_ + first * width);
         });
     }
 
