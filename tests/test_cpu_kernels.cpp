@@ -1,5 +1,6 @@
 // The parallel kernels against the plain loops of reference/, on shapes drawn at random. Both run in double, where the
 // bound is tight, and the kernels also in float, against the reference in double.
+#include "conv2d_case.hpp"
 #include "kernel_inputs.hpp"
 #include "messages.hpp"
 
@@ -27,42 +28,10 @@ using sd_test::relative_error;
 
 namespace {
 
-// A convolution in all directions, with all that it gathers; `i` turns through kinds of pending input.
+// `i` turns through kinds of pending input.
 template <class T>
 void check_conv2d(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& options, Index i) {
-    CAPTURE(x_shape);
-    CAPTURE(weight_shape);
-    CAPTURE(options.stride);
-    CAPTURE(options.padding);
-    CAPTURE(options.dilation);
-    const Pending<T> x = random_pending<T>(x_shape, 1, i % 3);
-    const auto weight = random_tensor<T>(weight_shape, 4);
-    sd::Moments<T> moments;
-    const Tensor<T> y = sd::conv2d_forward(x, weight, options, &moments);
-    check_close(y, sd::reference::conv2d_forward(in_double(x), in_double(weight), options));
-    const auto expected_moments = sd::reference::batch_moments(in_double(y));
-    CHECK(moments.count == expected_moments.count);
-    check_close(moments.mean, expected_moments.mean);
-    check_close(moments.m2, expected_moments.m2);
-    check_close(sd::conv2d_forward(x, weight, options), in_double(y));
-    const Shape outputs{weight_shape[0]};
-    const auto scale = random_tensor<T>(outputs, 10);
-    const auto shift = random_tensor<T>(outputs, 11);
-    check_close(sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, i % 2 == 0),
-                sd::reference::conv2d_batch_norm_forward(in_double(x), in_double(weight), options, in_double(scale),
-                                                         in_double(shift), i % 2 == 0));
-    const auto dy = random_gradient<T>(y.shape(), 20, i / 3 % 3);
-    const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
-    sd::BatchNormSums<T> sums;
-    sd::BatchNormSums<double> expected_sums;
-    const auto before_in_double = in_double(before);
-    const Tensor<double> expected_dx = sd::reference::conv2d_by_input<double>(
-        in_double(dy), in_double(weight), options, x_shape, &before_in_double, &expected_sums);
-    check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape), expected_dx);
-    check_close(sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums), expected_dx);
-    check_close(sums, expected_sums);
-    check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
-                sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+    sd_test::Conv2dCase<T>(x_shape, weight_shape, options, i).check();
 }
 
 constexpr int repetitions = 40;

@@ -1,0 +1,93 @@
+// A convolution in all directions, with all that it gathers, by the kernels and by the plain loops.
+#pragma once
+
+#include "kernel_inputs.hpp"
+
+#include "sd/cpu/conv2d.hpp"
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+namespace sd_test {
+
+/// Inputs of one convolution on the processor, drawn at random.
+template <class T>
+class Conv2dCase {
+public:
+    /// What the kernels make of the inputs.
+    struct Results {
+        Tensor<T> y, y_alone, folded, dx, dx_alone, dweight;  ///< `alone`: nothing was gathered on the way
+        sd::Moments<T> moments;
+        sd::BatchNormSums<T> sums;
+
+        [[nodiscard]] std::vector<Tensor<T>> all() const {
+            return {y, y_alone, folded, dx, dx_alone, dweight, moments.mean, moments.m2, sums.dweight, sums.dbias};
+        }
+    };
+
+    /// `kind` turns through kinds of pending input: 9 of x and dy together, every second one with a ReLU.
+    Conv2dCase(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& settings, Index kind)
+        : options(settings),
+          relu(kind % 2 == 0),
+          x(random_pending<T>(x_shape, 1, kind % 3)),
+          weight(random_tensor<T>(weight_shape, 4)),
+          scale(random_tensor<T>({weight_shape[0]}, 10)),
+          shift(random_tensor<T>({weight_shape[0]}, 11)),
+          dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20, kind / 3 % 3)),
+          before(random_pass<T>(x_shape, 30, relu, true)) {}
+
+    [[nodiscard]] Results run() const {
+        Results results;
+        results.y = sd::conv2d_forward(x, weight, options, &results.moments);
+        results.y_alone = sd::conv2d_forward(x, weight, options);
+        results.folded = sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, relu);
+        results.dx = sd::conv2d_by_input<T>(dy, weight, options, x.shape(), &before, &results.sums);
+        results.dx_alone = sd::conv2d_by_input<T>(dy, weight, options, x.shape());
+        results.dweight = sd::conv2d_by_weight<T>(x, dy, options, weight.shape());
+        return results;
+    }
+
+    /// Compares all results with those of the plain loops in double. What is summed over all pixels may differ by
+    /// `tolerance` times what rounding is granted elsewhere.
+    void check(double tolerance = 1) const {
+        CAPTURE(x.shape());
+        CAPTURE(weight.shape());
+        CAPTURE(options.stride);
+        CAPTURE(options.padding);
+        CAPTURE(options.dilation);
+        CAPTURE(options.groups);
+        const Results results = run();
+        const Pending<double> x_in_double = in_double(x);
+        const Tensor<double> weight_in_double = in_double(weight);
+        const sd::PendingGradient<double> dy_in_double = in_double(dy);
+        check_close(results.y, sd::reference::conv2d_forward(x_in_double, weight_in_double, options));
+        check_close(results.y_alone, in_double(results.y));
+        const auto moments = sd::reference::batch_moments(in_double(results.y));
+        CHECK(results.moments.count == moments.count);
+        check_close(results.moments.mean, moments.mean, tolerance);
+        check_close(results.moments.m2, moments.m2, tolerance);
+        check_close(results.folded, sd::reference::conv2d_batch_norm_forward(x_in_double, weight_in_double, options,
+                                                                             in_double(scale), in_double(shift), relu));
+        const auto before_in_double = in_double(before);
+        sd::BatchNormSums<double> sums;
+        const auto dx = sd::reference::conv2d_by_input<double>(dy_in_double, weight_in_double, options, x.shape(),
+                                                               &before_in_double, &sums);
+        check_close(results.dx, dx);
+        check_close(results.dx_alone, dx);
+        check_close(results.sums.dweight, sums.dweight, tolerance);
+        check_close(results.sums.dbias, sums.dbias, tolerance);
+        check_close(results.dweight,
+                    sd::reference::conv2d_by_weight<double>(x_in_double, dy_in_double, options, weight.shape()),
+                    tolerance);
+    }
+
+    sd::Conv2dOptions options;
+    bool relu;  ///< at the end of the convolution with batch norm folded in, and of the batch norm before
+    Pending<T> x;
+    Tensor<T> weight, scale, shift;
+    sd::PendingGradient<T> dy;
+    sd::BatchNormPass<T> before;
+};
+
+}  // namespace sd_test

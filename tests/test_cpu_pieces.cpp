@@ -1,0 +1,153 @@
+// Shapes that the kernels cut into several pieces: against the plain loops, and the same bits for any number of threads,
+// more than there are pieces among them.
+#include "conv2d_case.hpp"
+#include "kernel_inputs.hpp"
+
+#include "sd/sd.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+using sd::Index;
+using sd::Pending;
+using sd::Shape;
+using sd::Tensor;
+using sd_test::check_close;
+using sd_test::in_double;
+using sd_test::random_gradient;
+using sd_test::random_pass;
+using sd_test::random_pending;
+using sd_test::random_tensor;
+
+namespace {
+
+// All bits, NaN and the sign of zero included.
+template <class T>
+bool same_bits(const std::vector<Tensor<T>>& a, const std::vector<Tensor<T>>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor<T>& one, const Tensor<T>& other) {
+        return one.shape() == other.shape() &&
+               std::memcmp(one.data(), other.data(), static_cast<std::size_t>(one.size()) * sizeof(T)) == 0;
+    });
+}
+
+// results() is what kernels give, in memory that held NaN before.
+template <class Results>
+void check_threads(const Results& results) {
+    const int threads = sd::num_threads();
+    sd::set_num_threads(1);
+    const auto expected = results();
+    for (const int count : {2, 3, 7}) {
+        CAPTURE(count);
+        sd::set_num_threads(count);
+        sd::poison_pool();
+        CHECK(same_bits(results(), expected));
+    }
+    sd::set_num_threads(threads);
+}
+
+struct Case {
+    const char* cut;
+    Shape x, weight;
+    sd::Conv2dOptions options;
+};
+
+// Cuts depend on the width of vectors and on the type; the extents are such that all of them make these.
+const Case cases[] = {
+    {"rows of Winograd's tiles, groups in turn", {2, 31, 29, 72}, {80, 36, 3, 3}, {.padding = 1, .groups = 2}},
+    {"parts of rows, with dilation", {1, 5, 900, 24}, {20, 24, 3, 3}, {.padding = 2, .dilation = 2}},
+    {"parts of rows, with stride", {1, 5, 1401, 24}, {20, 24, 3, 3}, {.stride = 2, .padding = 1}},
+    {"parts of the one row of a 1x1 kernel", {3, 40, 41, 40}, {25, 40, 1, 1}, {}},
+    {"less than the cache holds, for groups", {1, 70, 71, 96}, {96, 32, 1, 1}, {.groups = 3}},
+    {"single pixels of a 1x1 kernel with stride", {2, 45, 44, 20}, {50, 20, 1, 1}, {.stride = 2}},
+    {"the first layer", {2, 61, 62, 3}, {20, 3, 7, 7}, {.stride = 2, .padding = 3}},
+    {"depth by input", {2, 5, 5, 70}, {1200, 70, 3, 3}, {.padding = 2, .dilation = 2}},
+    {"panels of weights", {1, 3, 3, 20}, {530, 20, 3, 3}, {.stride = 2, .padding = 1}},
+    {"panels of weights by Winograd's tiles", {1, 3, 3, 24}, {530, 24, 3, 3}, {.padding = 1}},
+    {"one pixel", {1, 1, 1, 1}, {1, 1, 1, 1}, {}},
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("conv2d in several pieces", T, float, double) {
+    Index kind = 0;
+    for (const Case& one : cases) {
+        CAPTURE(one.cut);
+        const sd_test::Conv2dCase<T> conv2d(one.x, one.weight, one.options, 2 + 3 * kind++);
+        conv2d.check(10);
+        check_threads([&] { return conv2d.run().all(); });
+    }
+}
+
+// Output channels of groups that go past the caches, in whole lines or half ones.
+TEST_CASE("groups of a tensor that goes past the caches") {
+    const auto x = random_tensor<float>({1, 261, 260, 16}, 1);
+    for (const Index groups : {2, 4}) {
+        const auto weight = random_tensor<float>({96, 16 / groups, 1, 1}, 2);
+        check_close(sd::conv2d_forward<float>(x, weight, {.groups = groups}),
+                    sd::reference::conv2d_forward<double>(in_double(x), in_double(weight), {.groups = groups}));
+    }
+}
+
+// Each sample is cut, so that sums of a piece must find their own place, also where samples are dropped.
+TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double) {
+    const Shape shape{4, 40, 41, 43};
+    const std::vector<Index> selection{1, -1, 0, 2};
+    const Pending<T> shortcut = random_pending<T>(shape, 1, 1);
+    const Pending<T> branch = random_pending<T>(sd::with_samples(shape, 3), 4, 1);
+    const auto dy = random_gradient<T>(shape, 7, 2);
+    const auto pass = random_pass<T>(shape, 20, true, true);
+    const auto before = random_pass<T>(branch.shape(), 30, true, true);
+    struct Results {
+        Tensor<T> y, value, gradient, relu;
+        sd::Moments<T> moments;
+        sd::BatchNormSums<T> sums, join_sums;
+        sd::ResidualJoinGradient<T> join;
+        [[nodiscard]] std::vector<Tensor<T>> all() const {
+            return {y,
+                    value,
+                    gradient,
+                    relu,
+                    moments.mean,
+                    moments.m2,
+                    sums.dbias,
+                    sums.dweight,
+                    join_sums.dweight,
+                    join_sums.dbias,
+                    join.dshortcut,
+                    join.dbranch};
+        }
+    };
+    const auto run = [&] {
+        Results results;
+        results.y = sd::residual_join_forward(shortcut, branch, selection, T(0.75), true);
+        results.join =
+            sd::residual_join_backward<T>(dy.dy, results.y, selection, 3, T(0.75), true, &before, &results.join_sums);
+        results.value = sd::materialize(shortcut);
+        results.gradient = sd::materialize(dy);
+        results.relu = sd::relu_forward(shortcut.raw);
+        results.moments = sd::batch_moments(shortcut.raw);
+        results.sums = sd::batch_norm_sums(dy.dy, pass);
+        return results;
+    };
+    const Results results = run();
+    check_close(results.y,
+                sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, true));
+    const auto before_in_double = in_double(before);
+    sd::BatchNormSums<double> join_sums;
+    const auto join = sd::reference::residual_join_backward<double>(in_double(dy.dy), in_double(results.y), selection,
+                                                                    3, 0.75, true, &before_in_double, &join_sums);
+    check_close(results.join.dshortcut, join.dshortcut);
+    check_close(results.join.dbranch, join.dbranch);
+    check_close(results.join_sums, join_sums);
+    check_close(results.value, sd::reference::materialize(in_double(shortcut)));
+    check_close(results.gradient, sd::reference::materialize(in_double(dy)));
+    check_close(results.relu, sd::reference::relu_forward(in_double(shortcut.raw)));
+    const auto moments = sd::reference::batch_moments(in_double(shortcut.raw));
+    check_close(results.moments.mean, moments.mean);
+    check_close(results.moments.m2, moments.m2);
+    check_close(results.sums, sd::reference::batch_norm_sums(in_double(dy.dy), in_double(pass)));
+    check_threads([&] { return run().all(); });
+}
