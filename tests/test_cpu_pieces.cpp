@@ -1,5 +1,5 @@
-// Shapes that the kernels cut into several pieces: against the plain loops, and the same bits for any number of threads,
-// more than there are pieces among them.
+// Shapes that the kernels cut into several pieces: against the plain loops, and the same bits for any number of
+// threads, more than there are pieces among them.
 #include "conv2d_case.hpp"
 #include "kernel_inputs.hpp"
 

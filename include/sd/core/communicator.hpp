@@ -84,7 +84,8 @@ public:
     }
 
     /// Starts to replace every number by its sum over all ranks, added in rank order. The numbers may not be touched
-    /// before the sum is finished, and all ranks give as many. Throws std::invalid_argument unless T is float or double.
+    /// before the sum is finished, and all ranks give as many. Throws std::invalid_argument unless T is float or
+    /// double.
     template <class T>
     [[nodiscard]] std::unique_ptr<PendingSum> start_sum(std::span<T> numbers) {
         if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
