@@ -27,7 +27,7 @@ template <cpu::Vectorized T>
     if (x.size() == 0) return moments;
     const Index rows = x.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
-    const Index chunks = (rows + grain - 1) / grain;
+    const Index chunks = cpu::quotient_up(rows, grain);
 
     Tensor<T> partial(Shape{chunks, 2, channels});
     parallel_ranges(rows, grain, [&](Index first, Index last) {
@@ -65,8 +65,8 @@ template <cpu::Vectorized T>
 
 namespace cpu {
 
-/// Adds to the sums of batch norm's backward what one vector of channels of a pixel has: the gradient dy by act(scale z +
-/// shift), and z. `dweight` still lacks the factor inverse_std.
+/// Adds to the sums of batch norm's backward what one vector of channels of a pixel has: the gradient dy by act(scale z
+/// + shift), and z. `dweight` still lacks the factor inverse_std.
 template <class T>
 [[gnu::always_inline]] inline void add_to_sums(const Vector<T>& dy, const Vector<T>& z, const Vector<T>& scale,
                                                const Vector<T>& shift, const Vector<T>& center, bool relu,

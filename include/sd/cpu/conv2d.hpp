@@ -39,7 +39,8 @@ void run_groups(const Source& source, const Lattice& lattice, Index depth, Index
     }
 }
 
-/// The epilogues of all groups, made by epilogue_of(first channel, channels), which may not move.
+/// The epilogues of all groups, made by epilogue_of(first channel, channels). Products refer to them, so they stay
+/// where they are made.
 template <class EpilogueOf>
 [[nodiscard]] auto epilogues_of(Index groups, Index channels, const EpilogueOf& epilogue_of) {
     PooledVector<decltype(epilogue_of(Index{}, channels))> epilogues;
@@ -136,12 +137,11 @@ template <cpu::Vectorized T>
     PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
-    if (plan.positions == 1 && options.stride == 1 && options.padding == 0) {  // all pixels are one row, as forward
-        const Index pixels = dx.size() / geometry.in_channels;
-        gradient = cpu::reshaped(dy, {1, 1, pixels, geometry.out_channels});
-        target = {1, 1, pixels, geometry.in_channels};
+    if (cpu::is_pointwise(geometry)) {
+        gradient = cpu::reshaped(dy, cpu::as_one_row(dy.shape()));
+        target = cpu::as_one_row(x_shape);
         lattices.front().height = 1;
-        lattices.front().width = pixels;
+        lattices.front().width = target[2];
     }
     const cpu::GradientSource<T> source(gradient);
     for (const cpu::Lattice& lattice : lattices) {

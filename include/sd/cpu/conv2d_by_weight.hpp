@@ -8,7 +8,7 @@
 //                 sums (R channels i x V vectors of o) over the pixels of the piece    registers
 //                 added to the task's part of dweight                                  cache
 //
-// 3x3 convolutions with stride 1 go by Winograd's tiles (winograd_by_weight.hpp).
+// Those that Winograd's tiles suit go by them (winograd_by_weight.hpp).
 #pragma once
 
 #include "sd/core/parallel.hpp"
@@ -24,14 +24,6 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_by_weight;
 
 namespace cpu {
-
-/// The same gradient under other extents.
-template <class T>
-[[nodiscard]] PendingGradient<T> reshaped(PendingGradient<T> dy, const Shape& shape) {
-    dy.dy = dy.dy.reshape(shape);
-    if (!dy.is_plain()) dy.y.raw = dy.y.raw.reshape(shape);
-    return dy;
-}
 
 /// What by-weight sums, one merged group at a time.
 template <class T>

@@ -57,7 +57,7 @@ template <class T>
 struct Cut {
     static constexpr Index least_pieces = 16;  ///< if there are as many rows
 
-    Index rows_each, row_tasks, columns_each, column_tasks;
+    Index rows_each, row_pieces, columns_each, column_pieces;
 
     /// Slabs of about `pixels` pixels at most; pieces of a row are multiples of `points`.
     static Cut of(const Lattice& lattice, Index samples, Index pixels, Index points) {
@@ -72,23 +72,24 @@ struct Cut {
             const Index most = (pixels / whole - halo_rows - 1) / row_step + 1;
             const Index tasks = std::max(quotient_up(lattice.height, most), quotient_up(least_pieces, samples));
             cut.rows_each = quotient_up(lattice.height, std::min(tasks, lattice.height));
-            cut.row_tasks = quotient_up(lattice.height, cut.rows_each);
+            cut.row_pieces = quotient_up(lattice.height, cut.rows_each);
         } else {
             // All pieces together a multiple of 8, or near it: few threads then finish together.
             const Index most = std::max(points, (pixels / (halo_rows + 1) - halo_columns) / column_step);
             const Index multiple = quotient_up(8, samples * lattice.height);
-            const Index tasks = std::max<Index>(1, (lattice.width + most * multiple / 2) / (most * multiple)) * multiple;
+            const Index tasks =
+                std::max<Index>(1, (lattice.width + most * multiple / 2) / (most * multiple)) * multiple;
             cut.columns_each = std::min(lattice.width, round_up(quotient_up(lattice.width, tasks), points));
-            cut.column_tasks = quotient_up(lattice.width, cut.columns_each);
-            cut.row_tasks = lattice.height;
+            cut.column_pieces = quotient_up(lattice.width, cut.columns_each);
+            cut.row_pieces = lattice.height;
         }
         return cut;
     }
 
-    [[nodiscard]] Index pieces_of_sample() const { return row_tasks * column_tasks; }
+    [[nodiscard]] Index pieces_of_sample() const { return row_pieces * column_pieces; }
     [[nodiscard]] Piece piece(const Lattice& lattice, Index number) const {
-        const Index i = number / column_tasks % row_tasks * rows_each;
-        const Index j = number % column_tasks * columns_each;
+        const Index i = number / column_pieces % row_pieces * rows_each;
+        const Index j = number % column_pieces * columns_each;
         return {number / pieces_of_sample(), i, j, std::min(rows_each, lattice.height - i),
                 std::min(columns_each, lattice.width - j)};
     }

@@ -6,8 +6,9 @@
 //     StoreActivated       forward in evaluation: the shift and ReLU of the batch norm folded into the weights
 //     StoreWithSums        by input in training: the sums of the backward of the batch norm before
 //
-// Each is made once for a product. A task has its own `Task`, which sees the tiles of one panel of columns after the
-// other; what tasks gather is merged in their order, so the bits are the same for any number of threads.
+// Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of one panel of
+// columns after the other; what tasks gather is merged in their order, so the bits are the same for any number of
+// threads.
 #pragma once
 
 #include "sd/core/moments.hpp"

@@ -1,8 +1,8 @@
 // How a convolution reads x, forward and by weight: which image is packed into slabs, and which weight meets it.
 //
 //     1x1, no stride, no padding      all pixels of the batch are one row: no edges, tiles are always full
-//     few channels (the first layer)  the columns that a row of the kernel covers are taken as channels, so that vectors
-//                                     are filled; taps are the kernel's rows alone. They lie together in memory already:
+//     few channels (the first layer)  the columns that a row of the kernel covers are taken as channels, which fill a
+//                                     vector; taps are the kernel's rows alone. They lie together in memory already:
 //
 //                                     padded row   | 0 0 0 | r g b | r g b | r g b | r g b | ...
 //                                     pixel 0      |<------- kernel_width * C ------->|
@@ -32,12 +32,11 @@ public:
           depth(plan.in()),
           y_shape(geometry.output_shape()) {
         const Conv2dOptions& options = geometry.options;
-        if (lattice.taps.size() == 1 && options.stride == 1 && options.padding == 0) {
-            const Index pixels = geometry.batch * geometry.in_height * geometry.in_width;
-            x_view = ImageView(Shape{1, 1, pixels, geometry.in_channels});
-            y_shape = {1, 1, pixels, geometry.out_channels};
+        if (is_pointwise(geometry)) {
+            x_view = ImageView(as_one_row(input.shape()));
+            y_shape = as_one_row(y_shape);
             lattice.height = 1;
-            lattice.width = pixels;
+            lattice.width = y_shape[2];
         } else if (options.groups == 1 && options.dilation == 1 && geometry.in_channels < lanes<T> &&
                    geometry.kernel_width > 1) {
             read_columns_as_channels(geometry);

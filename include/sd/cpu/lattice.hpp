@@ -51,14 +51,25 @@ private:
     }
 };
 
-/// Leaves out the taps that read nothing but padding of an image, for whichever point: what others read then lies within
-/// an image's extent around the points, however large the dilation.
+/// Leaves out the taps that read nothing but padding of an image, for whichever point: what others read then lies
+/// within an image's extent around the points, however large the dilation.
 inline void drop_idle_taps(Lattice& lattice, Index image_height, Index image_width) {
     std::erase_if(lattice.taps, [&](const Tap& tap) {
         const auto misses = [](Index first, Index last, Index extent) { return last < 0 || first >= extent; };
         return misses(tap.row_offset, tap.row_offset + (lattice.height - 1) * lattice.row_step, image_height) ||
                misses(tap.column_offset, tap.column_offset + (lattice.width - 1) * lattice.column_step, image_width);
     });
+}
+
+/// Whether each pixel is read for itself: a 1x1 kernel without stride and padding.
+[[nodiscard]] inline bool is_pointwise(const Conv2dGeometry& geometry) {
+    return geometry.kernel_height * geometry.kernel_width == 1 && geometry.options.stride == 1 &&
+           geometry.options.padding == 0;
+}
+
+/// A batch whose pixels are taken as one row: no edges, so tiles are always full.
+[[nodiscard]] inline Shape as_one_row(const Shape& images) {
+    return {1, 1, images[0] * images[1] * images[2], images[3]};
 }
 
 /// All pixels of y, reading x.
@@ -87,8 +98,8 @@ inline void drop_idle_taps(Lattice& lattice, Index image_height, Index image_wid
         lattice.row = phase / columns;
         lattice.column = phase % columns;
         lattice.step = stride;
-        lattice.height = (geometry.in_height - lattice.row + stride - 1) / stride;
-        lattice.width = (geometry.in_width - lattice.column + stride - 1) / stride;
+        lattice.height = quotient_up(geometry.in_height - lattice.row, stride);
+        lattice.width = quotient_up(geometry.in_width - lattice.column, stride);
         for (Index kh = 0; kh < geometry.kernel_height; ++kh) {
             const Index row = lattice.row + options.padding - kh * options.dilation;
             for (Index kw = 0; kw < geometry.kernel_width; ++kw) {

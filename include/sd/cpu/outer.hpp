@@ -32,7 +32,7 @@ template <class T>
 
 /// The two slabs of a piece and the sums they add to.
 template <class T>
-struct OuterTask {
+struct OuterOperands {
     const T* x;
     Index x_columns, x_plane, x_channels, row_step, point_step;
     const T* dy;
@@ -49,34 +49,36 @@ struct OuterTask {
 /// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x. `step` as in
 /// multiply_tile.
 template <class T, Index vectors, Index step>
-void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ahead,
+void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T>>& x_ahead,
                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
     constexpr Index rows = outer_rows<T, vectors>;
     const auto pixel_stride = [&] {
         if constexpr (step != 0) {
             return constant<step * lanes<T>>;
         } else {
-            return task.point_step * lanes<T>;
+            return operands.point_step * lanes<T>;
         }
     }();
-    for (Index tap = 0; tap < task.taps; ++tap) {
-        for (Index channel = 0; channel < task.x_channels; channel += rows) {
-            T* target = task.sums + tap * task.sums_tap + channel * task.columns;
+    for (Index tap = 0; tap < operands.taps; ++tap) {
+        for (Index channel = 0; channel < operands.x_channels; channel += rows) {
+            T* target = operands.sums + tap * operands.sums_tap + channel * operands.columns;
             Vector<T> sum[rows][vectors] = {};
-            const T* x = task.x + channel / lanes<T> * task.x_plane + channel % lanes<T> + task.tap_offsets[tap];
-            for (Index i = 0; i < task.rows; ++i) {
+            const T* x =
+                operands.x + channel / lanes<T> * operands.x_plane + channel % lanes<T> + operands.tap_offsets[tap];
+            for (Index i = 0; i < operands.rows; ++i) {
                 multiply_add<rows, vectors>(
-                    sum, task.width, x + i * task.row_step * task.x_columns * lanes<T>, constant<1>, pixel_stride,
-                    task.dy + tap * task.dy_tap + i * task.width * lanes<T>, constant<lanes<T>>, task.dy_plane);
+                    sum, operands.width, x + i * operands.row_step * operands.x_columns * lanes<T>, constant<1>,
+                    pixel_stride, operands.dy + tap * operands.dy_tap + i * operands.width * lanes<T>,
+                    constant<lanes<T>>, operands.dy_plane);
             }
 #pragma GCC unroll 16
-            for (Index r = 0; r < rows; ++r, target += task.columns) {
+            for (Index r = 0; r < rows; ++r, target += operands.columns) {
 #pragma GCC unroll 4
                 for (Index v = 0; v < vectors; ++v) {
                     T* to = target + v * lanes<T>;
-                    store<T>(task.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
+                    store<T>(operands.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
                 }
-                if (!task.accumulate) std::fill(target + vectors * lanes<T>, target + task.columns, T(0));
+                if (!operands.accumulate) std::fill(target + vectors * lanes<T>, target + operands.columns, T(0));
             }
             x_ahead.advance();
             dy_ahead.advance();
@@ -85,7 +87,8 @@ void run_outer(const OuterTask<T>& task, SlabPrefetch<T, PendingSource<T>>& x_ah
 }
 
 template <class T>
-using RunOuter = void (*)(const OuterTask<T>&, SlabPrefetch<T, PendingSource<T>>&, SlabPrefetch<T, GradientSource<T>>&);
+using RunOuter = void (*)(const OuterOperands<T>&, SlabPrefetch<T, PendingSource<T>>&,
+                          SlabPrefetch<T, GradientSource<T>>&);
 
 /// run_outer for the vectors in use, at most most_outer_vectors, and a step.
 template <class T>
@@ -98,16 +101,16 @@ template <class T>
     return table[static_cast<std::size_t>(vectors - 1)][static_cast<std::size_t>(step <= 2 ? step : 0)];
 }
 
-/// The outer products of all panels that `channels` channels of dy make; `task` begins with the first one, and a panel has
-/// `panel_size` sums.
+/// The outer products of all panels that `channels` channels of dy make; `operands` begin with the first one, and a
+/// panel has `panel_size` sums.
 template <class T>
-void run_panels(OuterTask<T> task, Index channels, Index panel_size, SlabPrefetch<T, PendingSource<T>>& x_ahead,
+void run_panels(OuterOperands<T> operands, Index channels, Index panel_size, SlabPrefetch<T, PendingSource<T>>& x_ahead,
                 SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    for (Index first = 0; first < channels; first += task.columns) {
-        const Index vectors = quotient_up(std::min(task.columns, channels - first), lanes<T>);
-        find_run_outer<T>(vectors, task.point_step)(task, x_ahead, dy_ahead);
-        task.dy += task.columns / lanes<T> * task.dy_plane;
-        task.sums += panel_size;
+    for (Index first = 0; first < channels; first += operands.columns) {
+        const Index vectors = quotient_up(std::min(operands.columns, channels - first), lanes<T>);
+        find_run_outer<T>(vectors, operands.point_step)(operands, x_ahead, dy_ahead);
+        operands.dy += operands.columns / lanes<T> * operands.dy_plane;
+        operands.sums += panel_size;
     }
 }
 

@@ -41,6 +41,14 @@ void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count,
     }
 }
 
+/// The same gradient under other extents.
+template <class T>
+[[nodiscard]] PendingGradient<T> reshaped(PendingGradient<T> dy, const Shape& shape) {
+    dy.dy = dy.dy.reshape(shape);
+    if (!dy.is_plain()) dy.y.raw = dy.y.raw.reshape(shape);
+    return dy;
+}
+
 }  // namespace cpu
 
 /// The values of a pending tensor; the tensor itself if it is plain.

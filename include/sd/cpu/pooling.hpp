@@ -28,8 +28,8 @@ struct WindowRange {
           last(std::min(extent, position * options.stride - options.padding + options.kernel)) {}
 };
 
-/// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of output
-/// row (n, oh): the largest value, and the number of the position in the window that has it, the first one in
+/// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of
+/// output row (n, oh): the largest value, and the number of the position in the window that has it, the first one in
 /// row-major order, or the last NaN if there are some.
 template <class T, class Each>
 void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,

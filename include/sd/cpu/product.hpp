@@ -102,8 +102,8 @@ public:
         Tensor<Index> offsets_;
     };
 
-    /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks, whose
-    /// slabs are not read at once.
+    /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks,
+    /// whose slabs are not read at once.
     [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
@@ -186,8 +186,8 @@ private:
     Tensor<T> weights_;
 };
 
-/// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over pieces,
-/// a group after the other at each.
+/// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over
+/// pieces, a group after the other at each.
 template <class SomeProduct>
 void run_products(PooledVector<SomeProduct>& products) {
     constexpr Index ranges = 64;  // of consecutive pieces, each taken by one thread at a time

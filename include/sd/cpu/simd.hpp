@@ -148,8 +148,8 @@ template <class T>
     return value < Vector<T>{} ? Vector<T>{} : value;
 }
 
-/// Has a vector that is used several times loaded into a register once. Compilers else read it from memory again at each
-/// use, which spares an instruction and costs a load.
+/// Has a vector that is used several times loaded into a register once. Compilers else read it from memory again at
+/// each use, which spares an instruction and costs a load.
 template <class VectorType>
 [[gnu::always_inline]] inline void hold(VectorType& values) {
 #if defined(__AVX512F__)
@@ -194,8 +194,8 @@ constexpr Index round_up(Index value, Index multiple) { return (value + multiple
 /// The quotient, rounded up.
 constexpr Index quotient_up(Index value, Index divisor) { return (value + divisor - 1) / divisor; }
 
-/// A stride of so many elements, or of a cache line more if it would be a multiple of 4096 bytes: many places so far apart
-/// all lie in one set of the cache, and drive each other out where they are read or written in turn.
+/// A stride of so many elements, or of a cache line more if it would be a multiple of 4096 bytes: many places so far
+/// apart all lie in one set of the cache, and drive each other out where they are read or written in turn.
 template <class T>
 constexpr Index spread_stride(Index elements) {
     constexpr Index size = static_cast<Index>(sizeof(T));

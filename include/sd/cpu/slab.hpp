@@ -1,5 +1,5 @@
-// A slab: the part of an image that one task reads, with everything pending applied, zeros in the padding, and channels
-// in blocks of one vector:
+// A slab: the part of an image that one piece of work reads, with everything pending applied, zeros in the padding, and
+// channels in blocks of one vector:
 //
 //     image   (row, column, channel)                 channels contiguous
 //     slab    (block, row, column, lane)             channel = block * lanes + lane

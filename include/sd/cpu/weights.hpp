@@ -50,8 +50,8 @@ template <class Use>
     }
 }
 
-/// The order of a map whose depth and columns both go through the tensor in equal steps, one of them from a kernel to the
-/// next. What a column has of one depth channel, or of all, is then a run of memory, and `lanes` columns are moved
+/// The order of a map whose depth and columns both go through the tensor in equal steps, one of them from a kernel to
+/// the next. What a column has of one depth channel, or of all, is then a run of memory, and `lanes` columns are moved
 /// together. Maps of merged groups, and of columns that are read as channels, have no such order.
 class WeightRuns {
 public:
@@ -102,8 +102,8 @@ public:
         });
     }
 
-    /// The reverse: writes the columns' values, value_of(k, tap), to where the weights stand, by put(values, place, length).
-    /// Kernel positions without a tap become zero.
+    /// The reverse: writes the columns' values, value_of(k, tap), to where the weights stand, by put(values, place,
+    /// length). Kernel positions without a tap become zero.
     template <class T, class Put, class ValueOf>
     void write(Index first, Index last, Index column, Index count, const Put& put, const ValueOf& value_of) const {
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
@@ -245,8 +245,8 @@ template <class T>
     return packed;
 }
 
-/// Writes the first span of sums (spans, panels, (tap, depth channel, column of the panel)), `tap_step` elements from a tap
-/// to the next, to where the weights stand.
+/// Writes the first span of sums (spans, panels, (tap, depth channel, column of the panel)), `tap_step` elements from a
+/// tap to the next, to where the weights stand.
 template <class T>
 void unpack_panels(const Tensor<T>& sums, const WeightMap& map, Index width, Index tap_step, Tensor<T>& weight) {
     constexpr Index run = 512;               // weights of a column that are written together

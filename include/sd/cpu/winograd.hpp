@@ -9,9 +9,9 @@
 //          | 0 -1  1  0 |         | 1/2 -1/2  1/2 |
 //          | 0  1  0 -1 |         |  0    0    1  |
 //
-// Differences are taken before products, so where a direct sum gives infinity from an infinite pixel, this may give NaN.
-// Summed over channels, each of the 16 positions is a matrix product of its own. The coefficients are 0, 1 and 1/2, so
-// rounding errors are those of a direct sum within a small factor. By weight, the adjoint of the same:
+// Differences are taken before products, so where a direct sum gives infinity from an infinite pixel, this may give
+// NaN. Summed over channels, each of the 16 positions is a matrix product of its own. The coefficients are 0, 1 and
+// 1/2, so rounding errors are those of a direct sum within a small factor. By weight, the adjoint of the same:
 //
 //     dg = G' [ (A dY A') * (B' d B) ] G
 #pragma once
@@ -24,8 +24,8 @@ namespace cpu {
 
 inline constexpr Index winograd_positions = 16;
 
-/// The two-dimensional transform of `from` x `from` vectors to `to` x `to` by a one-dimensional one: first of all columns,
-/// then of all rows.
+/// The two-dimensional transform of `from` x `from` vectors to `to` x `to` by a one-dimensional one: first of all
+/// columns, then of all rows.
 template <Index from, Index to, class V, class Transform>
 [[gnu::always_inline]] inline void transform_both_ways(const V (&values)[from][from], V (&results)[to][to],
                                                        const Transform& transform) {
