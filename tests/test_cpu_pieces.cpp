@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <vector>
 
 using sd::Index;
@@ -49,7 +50,7 @@ void check_threads(const Results& results) {
 }
 
 struct Case {
-    const char* cut;
+    std::string cut;
     Shape x, weight;
     sd::Conv2dOptions options;
 };
