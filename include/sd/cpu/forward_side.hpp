@@ -86,13 +86,14 @@ private:
         const Index channels = geometry.in_channels;
         const Index padding = geometry.options.padding * channels;
         const Index row = geometry.in_width * channels;
+        const Index alike = x.scale ? channels : row;  // elements that nothing or the same is done to
         Tensor<T> wide = Tensor<T>::empty(
             {geometry.batch, geometry.in_height, geometry.in_width + 2 * geometry.options.padding, channels});
         parallel_for(geometry.batch * geometry.in_height, [&](Index i) {
             T* target = wide.data() + i * (row + 2 * padding);
             std::fill_n(target, padding, T(0));
-            for (Index c = 0; c < row; c += channels) {
-                load_pending(x, x.raw.data() + i * row + c, 0, channels, target + padding + c);
+            for (Index c = 0; c < row; c += alike) {
+                load_pending(x, x.raw.data() + i * row + c, 0, alike, target + padding + c);
             }
             std::fill_n(target + padding + row, padding, T(0));
         });

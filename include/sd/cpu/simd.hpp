@@ -4,6 +4,7 @@
 #include "sd/core/shape.hpp"
 
 #include <concepts>
+#include <cstdint>
 #include <cstring>
 #include <type_traits>
 
@@ -67,6 +68,14 @@ template <class T>
         return static_cast<__mmask8>((1U << count) - 1);
     }
 }
+#elif defined(__AVX__)
+/// The same as all bits of the lanes.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline __m256i first_lanes(Index count) {
+    static constexpr std::int32_t bits[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    constexpr Index words = static_cast<Index>(sizeof(T)) / 4;
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + 8 - count * words));
+}
 #endif
 
 /// The first `count` values at an address, at most `lanes`; zeros in the other lanes, whose memory is not touched.
@@ -78,6 +87,12 @@ template <class T>
         return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
     } else {
         return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
+    }
+#elif defined(__AVX__)
+    if constexpr (std::is_same_v<T, float>) {
+        return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(from, first_lanes<T>(count)));
+    } else {
+        return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(from, first_lanes<T>(count)));
     }
 #else
     Vector<T> result = {};
@@ -159,12 +174,16 @@ template <class VectorType>
 #endif
 }
 
+/// A number that the compiler knows.
+template <Index value>
+inline constexpr std::integral_constant<Index, value> constant{};
+
 /// Calls use(first, count) for every vector of `size` elements. The counts of whole vectors are known to the compiler,
 /// which then leaves out what only the last one needs.
 template <class T, class Use>
 [[gnu::always_inline]] inline void for_each_vector(Index size, const Use& use) {
     Index first = 0;
-    for (; first + lanes<T> <= size; first += lanes<T>) use(first, std::integral_constant<Index, lanes<T>>());
+    for (; first + lanes<T> <= size; first += lanes<T>) use(first, constant<lanes<T>>);
     if (first < size) use(first, size - first);
 }
 

@@ -77,27 +77,46 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
     const Index after =
         std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
     const Index step = source.element(0, 0, slab.column_step);
-    for_each_vector<T>(slab.channels, [&](Index k, auto count) {
-        const Index channel = slab.first_channel + k;
-        source.with_channels(channel, count, [&](const auto& value_at) {
-            T* to = target + k / lanes<T> * slab.plane<T>();
-            const auto zeros = [&](Index pixels) {
-                for (Index i = 0; i < pixels; ++i, to += lanes<T>) store<T>(Vector<T>{}, to);
-            };
-            for (Index r = 0; r < slab.rows; ++r) {
-                const Index row = slab.first_row + r * slab.row_step;
-                if (row < 0 || row >= height) {
-                    zeros(slab.columns);
-                    continue;
-                }
-                zeros(before);
-                Index element =
-                    source.element(slab.sample, row, slab.first_column + before * slab.column_step) + channel;
-                for (Index c = before; c < after; ++c, to += lanes<T>, element += step) {
-                    store<T>(value_at(element), to);
-                }
-                zeros(slab.columns - after);
+    const Index plane = slab.plane<T>();
+    // put(element, to) packs one pixel of `blocks` blocks that begin with channel k of the slab.
+    const auto pack = [&]<Index blocks>(Index k, std::integral_constant<Index, blocks>, const auto& put) {
+        T* to = target + k / lanes<T> * plane;
+        const auto zeros = [&](Index pixels) {
+            for (Index i = 0; i < pixels; ++i, to += lanes<T>) {
+                for (Index b = 0; b < blocks; ++b) store<T>(Vector<T>{}, to + b * plane);
             }
+        };
+        for (Index r = 0; r < slab.rows; ++r) {
+            const Index row = slab.first_row + r * slab.row_step;
+            if (row < 0 || row >= height) {
+                zeros(slab.columns);
+                continue;
+            }
+            zeros(before);
+            Index element = source.element(slab.sample, row, slab.first_column + before * slab.column_step) +
+                            slab.first_channel + k;
+            for (Index c = before; c < after; ++c, to += lanes<T>, element += step) put(element, to);
+            zeros(slab.columns - after);
+        }
+    };
+    Index k = 0;
+    if constexpr (vector_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
+        constexpr auto whole = constant<lanes<T>>;
+        for (; k + 2 * lanes<T> <= slab.channels; k += 2 * lanes<T>) {
+            const Index channel = slab.first_channel + k;
+            source.with_channels(channel, whole, [&](const auto& first_at) {
+                source.with_channels(channel + lanes<T>, whole, [&](const auto& second_at) {
+                    pack(k, constant<2>, [&](Index element, T* to) {
+                        store<T>(first_at(element), to);
+                        store<T>(second_at(element + lanes<T>), to + plane);
+                    });
+                });
+            });
+        }
+    }
+    for_each_vector<T>(slab.channels - k, [&](Index rest, auto count) {
+        source.with_channels(slab.first_channel + k + rest, count, [&](const auto& value_at) {
+            pack(k + rest, constant<1>, [&](Index element, T* to) { store<T>(value_at(element), to); });
         });
     });
 }

@@ -22,10 +22,6 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// A number that the compiler knows.
-template <Index value>
-inline constexpr std::integral_constant<Index, value> constant{};
-
 /// sum(r, v) += sum over k < depth of a[r row_stride + k depth_stride] * b[k b_depth_stride + v b_vector_stride].
 /// Strides are `constant`s where they are known, so that addresses become one pointer plus constants.
 template <Index rows, Index vectors, class T, class RowStride, class DepthStride, class BDepthStride,
