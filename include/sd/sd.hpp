@@ -68,3 +68,5 @@
 #include "sd/train/trainer.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
+#include "sd/train/training_scores.hpp"
+#include "sd/train/training_step.hpp"

@@ -1,26 +1,20 @@
 // The training loop.
 #pragma once
 
-#include "sd/core/step_graph.hpp"
-#include "sd/cpu/cross_entropy.hpp"
-#include "sd/nn/resnet.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/late_scores.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
+#include "sd/train/training_scores.hpp"
+#include "sd/train/training_step.hpp"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
-#include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -90,15 +84,13 @@ public:
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
         metrics_.start();
-        late_scores_.forget();
-        is_recording_ = false;
+        scores_.forget();
         try {
             while (!state_.is_finished() && !state_.stopping) train_epoch();
-            read_scores(0);
+            scores_.read_all();
         } catch (...) {
             // What was trained before is logged. Among ranks, others may wait for something else.
-            is_recording_ = false;
-            if (communicator_.size() == 1) read_scores(0);
+            if (communicator_.size() == 1) scores_.read_all();
             throw;
         }
         const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
@@ -129,8 +121,9 @@ public:
             const std::span<const Index> labels(state_.batch.labels);
             state_.loss = 0;
             if (!labels.empty()) {
-                add_eval_score(std::exchange(late, start_score(labels, labels, 0.0)));
-                if (lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
+                LateScore<Device> score(score_numbers(state_.logits, labels, labels, 0.0), labels.size());
+                add_eval_score(std::exchange(late, std::move(score)));
+                if (scores_.lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
                     add_eval_score(std::exchange(late, std::nullopt));
                 }
             }
@@ -172,7 +165,6 @@ private:
         : model_(model),
           options_(std::move(options)),
           communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
-          parallel_(model, communicator_, options_.data_parallel),
           train_loader_(train_loader),
           eval_loader_(std::move(eval_loader)),
           base_learning_rate_(optimizer.options().learning_rate),
@@ -185,7 +177,9 @@ private:
                  .classes = train_loader_.num_classes()},
           logger_(communicator_.rank() == 0 ? options_.loggers : std::vector<std::shared_ptr<LogDestination>>()),
           engine_(options_.algorithms),
-          metrics_(communicator_) {
+          metrics_(communicator_),
+          scores_(state_, metrics_, logger_, communicator_),
+          step_(model, state_, metrics_, scores_, communicator_, options_) {
         if (options_.microbatches < 1) refuse("Trainer", "microbatches", options_.microbatches, "1 or more");
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
@@ -201,8 +195,8 @@ private:
 
     void run_event(Event event) {
         // Whoever acts then sees the scores; nobody else has to wait for them.
-        const bool sees_scores = event >= Event::after_loss && !is_recording_;
-        if (sees_scores && lateness() > 0 && engine_.acts(event, state_)) read_scores(0);
+        const bool sees_scores = event >= Event::after_loss;
+        if (sees_scores && scores_.may_wait() && engine_.acts(event, state_)) scores_.read_all();
         engine_.run_event(event, state_, logger_);
     }
 
@@ -231,101 +225,15 @@ private:
         state_.optimizer.set_learning_rate(base_learning_rate_ *
                                            options_.learning_rate.factor(state_.timestamp, state_.run));
         run_event(Event::batch_start);
-        state_.optimizer.zero_grad();
         const Index samples = detail::samples_of_batch(state_.timestamp, state_.run);
-        const Index largest_part = detail::expect_part_of_rank(state_, samples, communicator_);
-        state_.microbatches = std::min(options_.microbatches, largest_part);
-        metrics_.begin_batch(state_);
-        late_scores_.begin(state_.timestamp.batch, state_.optimizer.options().learning_rate);
-        run_step(samples);
-        late_scores_.finish();
-        read_scores(lateness());
+        step_.run(samples, [this](Event event) { run_event(event); });
 
         const Timestamp before = state_.timestamp;
         state_.timestamp.to_next_batch(static_cast<std::uint64_t>(samples));
         run_event(Event::batch_end);
-        late_scores_.close(metrics_.end_batch(state_, static_cast<double>(samples), logger_));
-        read_scores(lateness());
+        scores_.close(metrics_.end_batch(state_, static_cast<double>(samples), logger_));
         // A run that ends within an epoch is evaluated at its end too.
         finish_part(before, state_.is_finished(), Event::batch_checkpoint);
-    }
-
-    /// All microbatches and the optimizer's step, as one graph if it can be.
-    void run_step(Index samples) {
-        const auto step = [&] {
-            for (state_.microbatch = 0; state_.microbatch < state_.microbatches; ++state_.microbatch) {
-                train_microbatch(samples);
-            }
-            state_.optimizer.step();
-        };
-        is_recording_ = may_be_recorded(samples);
-        if (!is_recording_) {
-            step();
-            trained_sizes_.insert(samples);
-            return;
-        }
-        recorded_scores_.clear();
-        graph_.run(step);
-        is_recording_ = false;
-        for (const auto& [numbers, count] : recorded_scores_) late_scores_.add({numbers, count});
-        recorded_scores_.clear();
-    }
-
-    /// Whether the step has a graph. The first step of a size runs without: libraries make plans in it, and the
-    /// optimizer its buffers.
-    [[nodiscard]] bool may_be_recorded(Index samples) const {
-        const auto blocks = state_.model.blocks();
-        return options_.cuda_graph && trained_sizes_.contains(samples) &&
-               std::all_of(blocks.begin(), blocks.end(),
-                           [](const BlockView& block) { return block.policy->always_runs(); });
-    }
-
-    /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of
-    /// their gradients, over ranks and microbatches, is that of the whole batch.
-    void train_microbatch(Index samples) {
-        const Context context = parallel_.context({.step = state_.timestamp.batch, .seed = state_.seed}, samples,
-                                                  state_.microbatch, state_.microbatches);
-        state_.part = state_.microbatches == 1
-                          ? state_.batch
-                          : detail::gather_part(state_.batch, parallel_.part(), samples, communicator_);
-        run_event(Event::before_forward);
-        state_.logits = model_.forward(state_.part.images, context);
-        metrics_.add_part(state_);
-        run_event(Event::after_forward);
-        run_event(Event::before_loss);
-        const double smoothing = state_.loss_options.label_smoothing;
-        state_.loss = 0;
-        const std::span<const Index> labels(state_.part.labels);
-        if (!labels.empty()) {
-            with_target([&](const auto& target) {
-                if (is_recording_) {  // nothing can be read before the graph is started
-                    recorded_scores_.emplace_back(score_numbers(state_.logits, labels, target, smoothing),
-                                                  labels.size());
-                } else {
-                    late_scores_.add(start_score(labels, target, smoothing));
-                }
-            });
-        }
-        if (!is_recording_) read_scores(lateness());
-        run_event(Event::after_loss);
-        run_event(Event::before_backward);
-        Tensor<T, Device> dlogits;
-        with_target([&](const auto& target) { dlogits = cross_entropy_by_input(state_.logits, target, smoothing); });
-        dlogits = parallel_.share(dlogits);
-        if (state_.is_last_microbatch()) {
-            parallel_.backward([&] { backward(dlogits); });
-        } else {
-            backward(dlogits);
-        }
-        run_event(Event::after_backward);
-    }
-
-    void backward(const Tensor<T, Device>& dlogits) {
-        if constexpr (requires { model_.backward(dlogits, InputGradient::skipped); }) {
-            model_.backward(dlogits, InputGradient::skipped);
-        } else {
-            model_.backward(dlogits);
-        }
     }
 
     /// Whether any rank was asked to stop: all ranks end with the same batch.
@@ -335,67 +243,14 @@ private:
         return requests[0] > 0;
     }
 
-    /// Calls use with what the loss compares the logits with.
-    template <class Use>
-    void with_target(const Use& use) const {
-        if (state_.part.targets) {
-            use(state_.part.targets);
-        } else {
-            use(std::span<const Index>(state_.part.labels));
-        }
-    }
-
-    using BatchUnderWay = typename LateScores<Device, TrainingMetrics::BatchRecord>::Batch;
-
-    /// Takes in what is read of late scores.
-    struct ScoreReader {
-        Trainer& trainer;
-
-        void read_loss(const BatchUnderWay& batch, double loss) const {
-            trainer.state_.loss = loss;
-            trainer.expect_finite_loss(batch);
-        }
-        void read_score(BatchUnderWay& batch) const {
-            batch.score = detail::over_ranks(batch.score, trainer.communicator_);
-            trainer.state_.epoch_score.add(batch.score);
-        }
-        void read_record(const BatchUnderWay& batch) const {
-            trainer.metrics_.write_batch(*batch.record, batch.learning_rate, batch.score, trainer.logger_);
-        }
-    };
-
-    /// How many batches the scores are late. The sums over ranks wait for the device anyway.
-    [[nodiscard]] std::size_t lateness() const { return communicator_.size() == 1 ? scores_are_late<Device> : 0; }
-
-    /// Reads the scores of all batches but the newest `leave`.
-    void read_scores(std::size_t leave) { late_scores_.read(leave, ScoreReader{*this}); }
-
-    /// The score of the samples whose logits the state has.
-    template <class Target>
-    [[nodiscard]] LateScore<Device> start_score(std::span<const Index> labels, const Target& target,
-                                                double smoothing) const {
-        return {score_numbers(state_.logits, labels, target, smoothing), labels.size()};
-    }
-
     void add_eval_score(std::optional<LateScore<Device>> late) {
         if (!late) return;
         state_.loss = late->loss();
         state_.eval_score.add(late->score());
     }
 
-    void expect_finite_loss(const BatchUnderWay& batch) {
-        if (std::isfinite(state_.loss)) return;
-        const std::string words =
-            text("Trainer: loss at batch ", batch.number, ": got ", state_.loss, ", expected a finite number; ",
-                 lateness() == 0 ? "the optimizer has not stepped" : "the optimizer has stepped since",
-                 ". Try a smaller learning rate (now ", batch.learning_rate,
-                 "), a warmup of it, or clipped gradients, from the last checkpoint");
-        late_scores_.forget();  // batches after it are worth nothing
-        throw std::runtime_error(words);
-    }
-
     void finish_epoch() {
-        read_scores(0);
+        scores_.read_all();
         const Timestamp before = state_.timestamp;
         state_.timestamp.to_next_epoch();
         run_event(Event::epoch_end);
@@ -410,20 +265,19 @@ private:
         const bool is_time =
             must_evaluate || reaches_interval(options_.eval_interval, before, state_.timestamp, state_.run);
         if (eval_loader_ && is_time) {
-            read_scores(0);
+            scores_.read_all();
             metrics_.log_evaluation(evaluate(), logger_);
             logger_.write(LogEvent::evaluation, state_.timestamp);
         }
         state_.stopping = must_stop();
         run_event(checkpoint);
-        if (late_scores_.empty()) metrics_.restart_clock();
+        if (scores_.empty()) metrics_.restart_clock();
     }
 
     Model& model_;
     Options options_;
     Communicator alone_;
     Communicator& communicator_;
-    DataParallel<Model> parallel_;
     TrainLoader train_loader_;
     std::optional<EvalLoader> eval_loader_;
     double base_learning_rate_;
@@ -431,12 +285,8 @@ private:
     Logger logger_;
     Engine<T, Device> engine_;
     TrainingMetrics metrics_;
-    LateScores<Device, TrainingMetrics::BatchRecord> late_scores_;
-    StepGraph<Device> graph_;
-    bool is_recording_ = false;      ///< the step under way runs when its graph is started
-    std::set<Index> trained_sizes_;  ///< of batches
-    /// The numbers of the recorded step's parts, with their samples.
-    std::vector<std::pair<Tensor<double, Device>, std::size_t>> recorded_scores_;
+    TrainingScores<T, Device> scores_;
+    TrainingStep<Model> step_;
     std::atomic<bool> stop_ = false;
 };
 
