@@ -5,8 +5,8 @@
 
 XML is the folder of Doxygen's XML, for what Doxygen does not warn of: values of enumerations.
 
-Member types, deduction guides, the functions of numbers, operators, and types of elements explain themselves; the macros
-that make up the name of the inline namespace are nobody else's.
+Member types, deduction guides, the functions of numbers, operators, and types of elements explain themselves; the
+macros that make up the name of the inline namespace are nobody else's.
 """
 import pathlib
 import re
@@ -20,7 +20,8 @@ EXPLAINED = {"value_type", "device_type", "T", "Device", "exp", "log", "sqrt", "
 def explains_itself(warning):
     """Whether Doxygen's warning is of a name that needs no words."""
     member = re.search(r"Member (operator ?[^\s(]+|\w+).* is not documented", warning)
-    return member and (member[1] in EXPLAINED or ") -> " in warning or re.fullmatch(r"operator\s?[-+*/=<>]+|SD_ABI_\w+", member[1]))
+    return member and (member[1] in EXPLAINED or ") -> " in warning or
+                       re.fullmatch(r"operator\s?[-+*/=<>]+|SD_ABI_\w+", member[1]))
 
 
 def undocumented_values(path):
@@ -28,7 +29,8 @@ def undocumented_values(path):
     for enumeration in xml.etree.ElementTree.parse(path).iter("memberdef"):
         name = enumeration.findtext("name")
         for value in enumeration.iter("enumvalue") if name not in EXPLAINED else ():
-            if not any("".join(value.find(part).itertext()).strip() for part in ("briefdescription", "detaileddescription")):
+            parts = (value.find(part) for part in ("briefdescription", "detaileddescription"))
+            if not any("".join(part.itertext()).strip() for part in parts):
                 yield f"{name}::{value.findtext('name')} is not documented"
 
 

@@ -139,7 +139,8 @@ class PlotMetrics(unittest.TestCase):
                 (first + '{"event":"batch","epoch":0,"batch":-1}\n', "line 2: expected an object"),
                 (first + '{"event":"batch","epoch":0,"batch":2,"stochastic_depth/kept_fraction":["a"]}\n',
                  "line 2: kept_fraction"),
-                ('{"event":"batch","epoch":0,"batch":1,"loss/train":null}\n', "no line of a batch has a number loss/train"),
+                ('{"event":"batch","epoch":0,"batch":1,"loss/train":null}\n',
+                 "no line of a batch has a number loss/train"),
                 ("\x00\x01\n", "line 1: not JSON")):
             file = self.write("bad.jsonl", content)
             self.refused(f"{file}: {words}", self.sample, file)

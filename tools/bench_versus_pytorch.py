@@ -72,8 +72,8 @@ class Side:
 
 
 def paired_rounds(sides, rounds, seconds):
-    """For each side its seconds an image, a round. Every second round goes backwards. Turns are of whole cycles, and about
-    as long for each side: the seconds asked for, or the longest cycle."""
+    """For each side its seconds an image, a round. Every second round goes backwards. Turns are of whole cycles, and
+    about as long for each side: the seconds asked for, or the longest cycle."""
     cycles = [side.seconds_per_cycle() for side in sides]
     for side, cycle in zip(sides, cycles):
         side.runs = side.cycle * max(1, round(max(seconds, *cycles) / cycle))

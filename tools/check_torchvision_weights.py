@@ -41,8 +41,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         torch.save(network.state_dict(), folder / "network.pth")
-        subprocess.run([sys.executable, pathlib.Path(__file__).with_name("pth_to_safetensors.py"), folder / "network.pth",
-                        folder / "network.safetensors"], check=True)
+        subprocess.run([sys.executable, pathlib.Path(__file__).with_name("pth_to_safetensors.py"),
+                        folder / "network.pth", folder / "network.safetensors"], check=True)
         write_safetensors(folder / "images.safetensors", {"images": images})
         subprocess.run([arguments.program, "--model", arguments.model, "--weights", folder / "network.safetensors",
                         "--images", folder / "images.safetensors", "--logits", folder / "logits.safetensors",
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     with torch.no_grad():
         unchanged = unchanged and torch.equal(again(images), expected)
     error = ((logits - expected).abs().max() / expected.abs().max()).item()
-    print(f"{arguments.model}: {len(saved)} tensors, {loaded['bn1.num_batches_tracked']} batches tracked; largest logit "
-          f"{expected.abs().max():.3f}, largest error {error:.1e} of it; back in PyTorch "
+    print(f"{arguments.model}: {len(saved)} tensors, {loaded['bn1.num_batches_tracked']} batches tracked; "
+          f"largest logit {expected.abs().max():.3f}, largest error {error:.1e} of it; back in PyTorch "
           f"{'unchanged' if unchanged else 'CHANGED'}")
     sys.exit(0 if error <= 1e-4 and unchanged else 1)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Kills training runs, lets system calls fail under them, fills their disk, damages their checkpoints; resumes them, and
-compares what they leave in the end with what an uninterrupted run leaves: the last checkpoint must have the same bytes,
-the metrics the same numbers.
+"""Kills training runs, lets system calls fail under them, fills their disk, damages their checkpoints; resumes them,
+and compares what they leave in the end with what an uninterrupted run leaves: the last checkpoint must have the same
+bytes, the metrics the same numbers.
 
     tools/crash_test.py --train build/release/tools/sd_train --faults build/release/tests/faults/libsd_failing_calls.so
 
-It prints its seed, and a table in the end. --quick is the short form that the tests run; the long one needs root, to mount
-a small disk.
+It prints its seed, and a table in the end. --quick is the short form that the tests run; the long one needs root, to
+mount a small disk.
 """
 
 import argparse
@@ -64,7 +64,8 @@ class Run:
         self.test = test
         self.folder = pathlib.Path(tempfile.mkdtemp(dir=test.folder))
         self.checkpoints = self.folder / "checkpoints"
-        options = COMMON | CONFIGURATIONS[configuration] | {name.replace("_", "-"): value for name, value in other.items()}
+        options = COMMON | CONFIGURATIONS[configuration]
+        options |= {name.replace("_", "-"): value for name, value in other.items()}
         options |= {"data": f"cifar10:{test.data}", "checkpoint-dir": self.checkpoints,
                     "log": f"jsonl:{self.folder / 'metrics.jsonl'}"}
         self.arguments = [str(test.train), "--resume"]
@@ -195,8 +196,8 @@ class CrashTest:
             run.expect_outcome(self.expected[name])
 
     def fail_calls(self, share):
-        """Every system call of two checkpoints fails, is cut short or is the last one: a run of three batches that keeps
-        one checkpoint. `share`: the share of the writes that are tried, of other calls it is all."""
+        """Every system call of two checkpoints fails, is cut short or is the last one: a run of three batches that
+        keeps one checkpoint. `share`: the share of the writes that are tried, of other calls it is all."""
         name, short = "sample, mixup", {"duration": "3ba", "checkpoint_interval": "2ba", "keep": 1}
         calls, expected = self.counted_calls(name, "checkpoints", **short)
         told = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}

@@ -46,7 +46,8 @@ def draw_network(axes):
         axes.add_patch(FancyBboxPatch((i - 0.23, -0.28), 0.46, 0.56, boxstyle="round,pad=0.02,rounding_size=0.07",
                                       facecolor="white" if dropped else BLUE, edgecolor=color, linewidth=1.2,
                                       linestyle=(0, (3, 2)) if dropped else "-"))
-        axes.text(i, -0.02, "F", ha="center", va="center", color=GREY if dropped else "white", style="italic", fontsize=13)
+        axes.text(i, -0.02, "F", ha="center", va="center", color=GREY if dropped else "white", style="italic",
+                  fontsize=13)
         axes.text(join, 0, "+", ha="center", va="center", color=INK, fontsize=10,
                   bbox=dict(boxstyle="circle,pad=0.06", facecolor="white", edgecolor=INK, linewidth=1.0))
     arrow((BLOCKS - 0.48, 0), (BLOCKS - 0.08, 0))
@@ -72,8 +73,8 @@ def draw_survival(axes):
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
-    axes.set_title("The probability to be kept, $\\mathbf{1-p_i}$, falls linearly with depth to $\\mathbf{1-r}$, r the drop rate", loc="left", fontsize=11.5,
-                   color=INK, weight="bold", pad=4)
+    axes.set_title("The probability to be kept, $\\mathbf{1-p_i}$, falls linearly with depth to $\\mathbf{1-r}$, "
+                   "r the drop rate", loc="left", fontsize=11.5, color=INK, weight="bold", pad=4)
 
 
 def draw_grid(axes, title, subtitle, share, label):

@@ -56,8 +56,10 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         torch.multiprocessing.spawn(train, (temporary,), RANKS)
-        (first, no_grad), (second, no_grad_of_second) = (torch.load(os.path.join(temporary, str(r))) for r in range(RANKS))
+        (first, no_grad), (second, no_grad_of_second) = (
+            torch.load(os.path.join(temporary, str(r))) for r in range(RANKS))
     assert no_grad == no_grad_of_second
     assert all(torch.equal(first[name], second[name]) for name in first if name in second)
     spec = dict(SPEC, ranks=RANKS, torch=torch.__version__, no_grad=no_grad)
-    write_safetensors(arguments.file, {**first, **second}, {"kind": "distributed_data_parallel", "spec": json.dumps(spec)})
+    write_safetensors(arguments.file, {**first, **second},
+                      {"kind": "distributed_data_parallel", "spec": json.dumps(spec)})

@@ -3,7 +3,8 @@
 
     tools/make_parity_cases.py tests/data/parity [--seed 1]
 
-Needs torch and torchvision (Debian: python3-torch python3-torchvision). One case is one safetensors file. Its metadata hold
+Needs torch and torchvision (Debian: python3-torch python3-torchvision). One case is one safetensors file. Its metadata
+hold
 
     kind  model | kernel
     spec  JSON: the settings. Of a kernel `op` and its options; of a model block, stem, layers, planes, groups,
@@ -110,7 +111,8 @@ class Network(nn.Module):
                 else:
                     downsample = None
                 blocks.append(kind(channels, plane, stride, downsample, **width))
-                self.stochastic.append(StochasticBlock(blocks[-1], spec, next(rates)))  # a list: names stay torchvision's
+                # In a list: names stay torchvision's.
+                self.stochastic.append(StochasticBlock(blocks[-1], spec, next(rates)))
                 channels = out
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, spec["classes"])
@@ -144,10 +146,10 @@ def draw_values(model):
 
 
 def write_model(path, **changes):
-    spec = dict(block="bottleneck", stem="cifar", layers=[1, 1], planes=[2, 3], groups=1, width_per_group=64, shortcut="",
-                classes=3, method="sample", compute="all", scaling="inference", distribution="linear_huang", drop_rate=0.5,
-                mode="train", steps=1, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False, label_smoothing=0.0,
-                dtype="F64")
+    spec = dict(block="bottleneck", stem="cifar", layers=[1, 1], planes=[2, 3], groups=1, width_per_group=64,
+                shortcut="", classes=3, method="sample", compute="all", scaling="inference",
+                distribution="linear_huang", drop_rate=0.5, mode="train", steps=1, lr=0.1, momentum=0.9,
+                weight_decay=0.0, nesterov=False, label_smoothing=0.0, dtype="F64")
     spec.update(changes)
     blocks, samples, extent = sum(spec["layers"]), 4, 17 if spec["stem"] == "imagenet" else 6
     spec["drop_rates"] = drop_rates(spec["distribution"], spec["drop_rate"], blocks)
@@ -228,7 +230,8 @@ def write_kernels(directory):
         return torch.randn(*shape, dtype=torch.float64)
 
     for name, (kernel, stride, padding, dilation, groups) in {
-            "1x1": (1, 1, 0, 1, 1), "3x3_stride": (3, 2, 1, 1, 1), "5x5_dilation": (5, 1, 3, 2, 1), "groups": (3, 3, 2, 1, 3)}.items():
+            "1x1": (1, 1, 0, 1, 1), "3x3_stride": (3, 2, 1, 1, 1), "5x5_dilation": (5, 1, 3, 2, 1),
+            "groups": (3, 3, 2, 1, 3)}.items():
         spec = dict(op="conv2d", kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
         write_kernel(directory / f"conv2d_{name}.safetensors", spec,
                      {"x": randn(2, 3, 9, 7), "weight": randn(6, 3 // groups, kernel, kernel)},

@@ -111,7 +111,8 @@ def draw_training(axes, run, color, name, factor=1.0):
 
 
 def draw_setting(axes, run, color, width, name):
-    """A metric that is set, not measured: constant until it is told anew. Runs often have the same: the later is thinner."""
+    """A metric that is set, not measured: constant until it is told anew. Runs often have the same: the later is
+    thinner."""
     batches, values = run.series(name)
     told = [(batch, value) for i, (batch, value) in enumerate(zip(batches, values)) if i == 0 or value != values[i - 1]]
     if told:
@@ -209,8 +210,8 @@ def draw_legends(figure, runs, columns):
                             markerfacecolor="white", label="evaluation"))
     below = 0.25 * math.ceil(len(runs) / columns) / figure.get_figheight()
     for handles, top, count in ((names, 1, columns), (kinds, 1 - below, len(kinds))):
-        legend = figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncol=count, frameon=False,
-                               borderpad=0.3, borderaxespad=0)
+        legend = figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncol=count,
+                               frameon=False, borderpad=0.3, borderaxespad=0)
         legend.set_in_layout(False)
 
 

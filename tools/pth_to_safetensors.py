@@ -3,7 +3,8 @@
 
     tools/pth_to_safetensors.py resnet50.pth resnet50.safetensors
 
-Takes a state dict, or a dictionary that holds one under "state_dict" or "model"; a prefix "module." of names is dropped.
+Takes a state dict, or a dictionary that holds one under "state_dict" or "model"; a prefix "module." of names is
+dropped.
 Needs torch.
 """
 import argparse
@@ -29,4 +30,5 @@ if __name__ == "__main__":
     parser.add_argument("checkpoint")
     parser.add_argument("output")
     arguments = parser.parse_args()
-    write_safetensors(arguments.output, state_dict_of(torch.load(arguments.checkpoint, map_location="cpu")), {"format": "pt"})
+    loaded = torch.load(arguments.checkpoint, map_location="cpu")
+    write_safetensors(arguments.output, state_dict_of(loaded), {"format": "pt"})

@@ -13,7 +13,9 @@ def write_safetensors(path, tensors, metadata=None):
     """Size of the header, header padded to 8 bytes, data without gaps."""
     header, pieces, offset = {"__metadata__": metadata} if metadata else {}, [], 0
     for name, tensor in tensors.items():
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        data = b""
+        if tensor.numel():
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape),
                         "data_offsets": [offset, offset + len(data)]}
         pieces.append(data)
@@ -36,6 +38,8 @@ def read_safetensors(path):
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = (start + offset for offset in entry["data_offsets"])
-            data = torch.frombuffer(bytearray(content[begin:end]), dtype=torch.uint8) if end > begin else torch.empty(0, dtype=torch.uint8)
+            data = torch.empty(0, dtype=torch.uint8)
+            if end > begin:
+                data = torch.frombuffer(bytearray(content[begin:end]), dtype=torch.uint8)
             tensors[name] = data.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
     return tensors
