@@ -1,6 +1,5 @@
 // What the console shows of a run, in a file and on a terminal.
 #include "logged_run.hpp"
-#include "messages.hpp"
 
 #include "sd/train/console_logger.hpp"
 
@@ -12,14 +11,7 @@
 #include <stdexcept>
 #include <string>
 
-using sd::LogEvent;
-using sd::Logger;
-using sd::Timestamp;
-using sd_test::contains;
-using sd_test::error_of;
-using sd_test::log_run;
-using sd_test::logged_run;
-using sd_test::message_of;
+using namespace sd_test;
 
 namespace {
 

@@ -1,14 +1,16 @@
 // The logger and its destinations: what is told when, what files hold, how a resumed run cuts them back.
 #include "../tools/logs.hpp"
 #include "logged_run.hpp"
-#include "messages.hpp"
 #include "temporary_directory.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include <cmath>
+#include <csignal>
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -16,17 +18,10 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <sys/resource.h>
 #include <vector>
 
-using sd::LogEvent;
-using sd::Logger;
-using sd::Timestamp;
-using sd_test::contains;
-using sd_test::error_of;
-using sd_test::log_run;
-using sd_test::logged_run;
-using sd_test::message_of;
-using sd_test::TemporaryDirectory;
+using namespace sd_test;
 
 namespace {
 
@@ -34,6 +29,27 @@ std::string content_of(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
 }
+
+/// No file of this process can grow beyond so many bytes, as long as it lives.
+class FileSizeLimit {
+public:
+    explicit FileSizeLimit(std::size_t bytes) {
+        REQUIRE(::getrlimit(RLIMIT_FSIZE, &before_) == 0);
+        ::rlimit limit = before_;
+        limit.rlim_cur = bytes;
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    }
+    FileSizeLimit(const FileSizeLimit&) = delete;
+    FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+    ~FileSizeLimit() {
+        ::setrlimit(RLIMIT_FSIZE, &before_);
+        std::signal(SIGXFSZ, handler_);
+    }
+
+private:
+    ::rlimit before_{};
+    void (*handler_)(int) = std::signal(SIGXFSZ, SIG_IGN);
+};
 
 /// A destination that keeps what it is told, in words.
 struct Memory final : sd::LogDestination {
@@ -239,6 +255,53 @@ TEST_CASE("a file that cannot be written is an error, at once") {
     };
     CHECK(contains(full(std::make_shared<sd::JsonLinesLogger>("/dev/full")), "/dev/full: writing: got No space left"));
     CHECK(contains(full(std::make_shared<sd::CsvLogger>("/dev/full")), "/dev/full: writing: got No space left"));
+}
+
+TEST_CASE("a line that does not fit leaves no half of itself behind") {
+    const TemporaryDirectory directory;
+    const auto check = [&](const char* name, auto open) {
+        const auto path = directory.path() / name;
+        Logger logger({open(path)});
+        logger.start(logged_run, {});
+        logger.log("a", 1);
+        logger.write(LogEvent::batch, {.batch = 1});
+        const std::string before = content_of(path);
+        const FileSizeLimit limit(before.size() + 8);
+        logger.log("a", 0.1 + 0.2);
+        CHECK(contains(error_of<std::runtime_error>([&] { logger.write(LogEvent::batch, {.batch = 2}); }),
+                       path.string() + ": writing: got File too large"));
+        CHECK(content_of(path) == before);
+    };
+    check("json", [](const std::filesystem::path& path) { return std::make_shared<sd::JsonLinesLogger>(path); });
+    check("csv", [](const std::filesystem::path& path) { return std::make_shared<sd::CsvLogger>(path); });
+}
+
+TEST_CASE("a link stays one, and its file gets the lines, late columns included") {
+    const TemporaryDirectory directory;
+    const auto link = directory.path() / "link";
+    std::filesystem::create_directory(directory.path() / "below");
+    std::filesystem::create_symlink(directory.path() / "below/metrics.csv", link);
+    Logger logger({std::make_shared<sd::CsvLogger>(link)});
+    logger.log("a", 1);
+    logger.start(logged_run, {});
+    logger.log("b", 2);
+    logger.write(LogEvent::batch, {.batch = 1, .sample = 4});
+    CHECK(std::filesystem::is_symlink(link));
+    CHECK(content_of(directory.path() / "below/metrics.csv") ==
+          "event,epoch,batch,sample,a,b\nfit_start,0,0,0,1,\nbatch,0,1,4,,2\n");
+}
+
+TEST_CASE("a run that goes on tells a device what comes from there on") {
+    const Timestamp middle{.batch = 4};
+    Logger({std::make_shared<sd::JsonLinesLogger>("/dev/null")}).start(logged_run, middle);
+    Logger logger({std::make_shared<sd::CsvLogger>("/dev/null")});
+    logger.log("a", 1);
+    logger.start(logged_run, middle);
+    // Nor is anything put in a device's place.
+    logger.log("b", 2);
+    CHECK(contains(error_of<std::runtime_error>([&] { logger.write(LogEvent::batch, {.batch = 5}); }),
+                   "/dev/null: writing it again, for a late column: got a pipe or a device, expected a regular file"));
+    CHECK(std::filesystem::is_character_file("/dev/null"));
 }
 
 TEST_CASE("destinations by name") {

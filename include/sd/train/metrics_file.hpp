@@ -14,40 +14,54 @@
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
 SD_NAMESPACE_BEGIN
 namespace detail {
 
-/// A file open for appending.
+/// A file open for appending, or a pipe or a device, which keep nothing.
 class LineFile {
 public:
     /// Opens the file, or makes an empty one. Throws std::runtime_error if that fails.
-    explicit LineFile(std::filesystem::path path) : path_(std::move(path)) { open(); }
+    explicit LineFile(std::filesystem::path path) : path_(std::move(path)), name_(path_.string()) {
+        open();
+        // Behind links, also those of /dev/stdout: replace() puts a file in the place of another, not of its link.
+        std::error_code error;
+        const std::filesystem::path file = std::filesystem::canonical(path_, error);
+        if (!error && is_regular()) path_ = file;
+    }
 
-    /// Where it is.
-    [[nodiscard]] std::string name() const { return path_.string(); }
+    /// What it was called.
+    [[nodiscard]] const std::string& name() const { return name_; }
 
-    /// Adds a line and its end, in one write. Throws std::runtime_error unless the system has taken all of it.
+    /// Adds a line and its end, in one write. Throws std::runtime_error unless the system has taken all of it; none of
+    /// it is in the file then.
     void append(std::string line) {
         line += '\n';
-        write_all(file_->get(), std::as_bytes(std::span(line)), path_);
+        try {
+            write_all(file_->get(), std::as_bytes(std::span(line)), name_);
+        } catch (...) {
+            cut(content().rfind('\n') + 1);
+            throw;
+        }
     }
     /// All that is in it.
     [[nodiscard]] std::string content() const {
+        if (!is_regular()) return {};
         const auto bytes = read_file(path_);
         return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
     }
     /// Forgets what comes after so many bytes: one system call, so that a crash leaves it as it was or as it shall be.
-    /// Pipes and devices have nothing to forget.
     void cut(std::size_t size) {
-        struct ::stat status {};
-        if (::fstat(file_->get(), &status) != 0) fail("status");
-        if (S_ISREG(status.st_mode) && ::ftruncate(file_->get(), static_cast<::off_t>(size)) != 0) fail("cutting back");
+        if (is_regular() && ::ftruncate(file_->get(), static_cast<::off_t>(size)) != 0) fail("cutting back");
     }
     /// Puts another content in its place, whole or not at all.
     void replace(const std::string& content) {
+        if (!is_regular()) {
+            refuse_file(name_, "writing it again, for a late column", "a pipe or a device", "a regular file");
+        }
         write_file_atomically(path_, std::as_bytes(std::span(content)));
         open();
     }
@@ -63,9 +77,15 @@ private:
             std::make_unique<FileDescriptor>(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
         if (!file_->is_open()) fail("opening");
     }
-    [[noreturn]] void fail(const char* what) const { refuse_file(name(), what, system_message(), "a writable file"); }
+    [[nodiscard]] bool is_regular() const {
+        struct ::stat status {};
+        if (::fstat(file_->get(), &status) != 0) fail("status");
+        return S_ISREG(status.st_mode);
+    }
+    [[noreturn]] void fail(const char* what) const { refuse_file(name_, what, system_message(), "a writable file"); }
 
     std::filesystem::path path_;
+    std::string name_;  ///< for errors
     std::unique_ptr<FileDescriptor> file_;
 };
 
