@@ -124,8 +124,28 @@ TEST_CASE("stochastic depth acts at the start, and at every batch while a warmup
     events.clear();
     // At the start, then before each batch.
     CHECK(logged(sd::StochasticDepth(depth_options, "2ba"), events) == std::vector<double>{0, 0, 0.25, 0.5, 0.5});
-    CHECK(events == std::vector<Event>{Event::init, Event::batch_start, Event::batch_start, Event::batch_start,
-                                       Event::batch_start});
+    CHECK(events == std::vector<Event>{Event::init, Event::fit_start, Event::batch_start, Event::batch_start,
+                                       Event::batch_start, Event::batch_start});
+}
+
+TEST_CASE("where a run goes on, its first record has the rate of the next batch") {
+    for (const std::uint64_t batch : {0U, 1U, 3U, 4U, 7U, 9U}) {
+        const auto destination = std::make_shared<sd_test::RecordingDestination>();
+        const sd_test::Warnings fewer_than_8_blocks;
+        SmallNetwork<double> model;
+        sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.01});
+        sd::Trainer trainer(model, optimizer, small_loader<double>(12),
+                            {.max_duration = "3ep",
+                             .algorithms = {sd::StochasticDepth(
+                                 small_depth(sd::StochasticMethod::block, sd::DropDistribution::uniform, 0.5), "4ba")},
+                             .loggers = {destination}});
+        trainer.state().timestamp = {batch / 3, batch, 4 * batch, batch % 3, 4 * (batch % 3)};
+        trainer.fit();
+        REQUIRE(destination->records.front().event == sd::LogEvent::fit_start);
+        CAPTURE(batch);
+        CHECK(destination->values<double>("stochastic_depth/drop_rate").front() ==
+              0.5 * std::min(1.0, static_cast<double>(batch) / 4));
+    }
 }
 
 TEST_CASE("stochastic depth leaves masks alone that were given, once its rates stand still") {

@@ -28,8 +28,8 @@ SD_NAMESPACE_BEGIN
 ///
 /// with p_i of drop_rate_of_block: 0 at the first batch, exactly p_i from batch w on. An evaluation has the rates of
 /// the last finished batch, before the first one those of batch 0, also where a run goes on from a checkpoint. Logs at
-/// the start `stochastic_depth/num_stochastic_layers`, and there and at every batch at which it acts
-/// `stochastic_depth/drop_rate`: the setting times the same factor, which is the applied rate.
+/// the start `stochastic_depth/num_stochastic_layers`, and there, where training begins or goes on and at every batch at
+/// which it acts `stochastic_depth/drop_rate`: the setting times the same factor, which is the rate of the next batch.
 /// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
 class StochasticDepth {
 public:
@@ -43,11 +43,12 @@ public:
         validate(options_);
     }
 
-    /// At Event::init, and while a warmup is set at Event::batch_start and Event::eval_start.
+    /// At Event::init, and while a warmup is set at Event::fit_start, Event::batch_start and Event::eval_start.
     template <class State>
     [[nodiscard]] bool match(Event event, const State&) const {
         if (event == Event::init) return true;
-        return (event == Event::batch_start || event == Event::eval_start) && drop_warmup_.value() > 0;
+        const bool needs_rates = event == Event::fit_start || event == Event::batch_start || event == Event::eval_start;
+        return needs_rates && drop_warmup_.value() > 0;
     }
 
     /// Surgery at Event::init; the rates of the batch, or of the evaluation.
