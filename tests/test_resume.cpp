@@ -198,6 +198,42 @@ TEST_CASE("a loss that is not finite ends the run and leaves the last good check
     CHECK(newest(directory.path()) == expected.checkpoint);
 }
 
+TEST_CASE("a state that is not finite ends the run and does not take a good checkpoint's place") {
+    const sd_test::Warnings warnings;
+    const Settings settings{.keep = 1};
+    const Result expected = uninterrupted(settings);
+    struct SpoilUpdate {
+        bool momentum;
+        bool match(Event event, const sd::State<float>& state) const {
+            return event == Event::batch_end && state.timestamp.batch == 4;
+        }
+        void apply(Event, sd::State<float>& state, sd::Logger&) const {
+            auto buffers = state.optimizer.state_dict();
+            sd::Tensor<float> spoilt =
+                momentum ? buffers.at("fc.weight.momentum_buffer") : state.optimizer.parameters().front()->value;
+            spoilt.data()[spoilt.size() - 1] =
+                momentum ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+        }
+    };
+    for (const bool momentum : {false, true}) {
+        const TemporaryDirectory directory;
+        {
+            Run run(directory.path(), settings, nullptr, SpoilUpdate{momentum});
+            const std::string error = error_of<std::runtime_error>([&] { run.trainer.fit(); });
+            CAPTURE(error);
+            CHECK(contains(error, directory.path().string()));
+            CHECK(contains(error, momentum ? "\"fc.weight.momentum_buffer\" after batch 4: got -inf, expected finite"
+                                           : "\"conv1.weight\" after batch 4: got nan, expected finite"));
+        }
+        {
+            Run run(directory.path(), settings);
+            CHECK(run.saver.resume().value().path.filename() == sd::detail::checkpoint_name(2));
+            CHECK(run.trainer.fit() == sd::FitEnd::finished);
+        }
+        CHECK(newest(directory.path()) == expected.checkpoint);
+    }
+}
+
 TEST_CASE("checkpoints come when their interval does, and the last few stay") {
     const sd_test::Warnings warnings;
     const auto numbers_in = [](const std::filesystem::path& directory) {

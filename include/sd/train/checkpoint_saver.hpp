@@ -9,6 +9,8 @@
 #include "sd/train/run_settings.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -41,7 +43,9 @@ struct CheckpointOptions {
 /// Of several ranks, rank 0 alone reads and writes; what it loads, all get.
 ///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop
-/// is requested; after everything else that belongs to the batch, metrics on the disk included.
+/// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose parameters
+/// or momentum are not all finite is not written: the run then ends with std::runtime_error, which names the first of
+/// them, and goes on from the checkpoint before.
 template <class Trainer>
 class CheckpointSaver {
 public:
@@ -151,6 +155,7 @@ private:
             logger.flush();
             Checkpoint checkpoint;
             capture(checkpoint, trainer_.model(), state.optimizer);
+            expect_finite(checkpoint);
             checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score);
             if constexpr (Choices::are_made) checkpoint.run[choices_key] = Choices::so_far().text();
             checkpoint.settings = settings();
@@ -158,6 +163,22 @@ private:
         }
         saved_ = state.timestamp;
         is_own_ = true;
+    }
+
+    /// From a state that is not finite no run could go on; it must not take the place of one that is. A loss may be
+    /// finite and its update not. Buffers are left out: a user's may be what it likes.
+    void expect_finite(const Checkpoint& checkpoint) const {
+        const auto expect = [&](const SafeTensors& tensors, const std::string& name) {
+            const auto tensor = tensors.tensor<accumulate_t<typename Model::value_type>>(name);
+            const auto wrong = std::find_if_not(tensor.begin(), tensor.end(), [](auto x) { return std::isfinite(x); });
+            if (wrong == tensor.end()) return;
+            refuse_file(directory_->path().string(),
+                        text(detail::in_quotes(name), " after batch ", trainer_.state().timestamp.batch), *wrong,
+                        "finite numbers; the state is not saved. Try a smaller learning rate, a warmup of it, or "
+                        "clipped gradients, from the last checkpoint");
+        };
+        for_each_parameter(trainer_.model(), [&](const std::string& name, auto&) { expect(checkpoint.model, name); });
+        for (const std::string& name : checkpoint.optimizer.names()) expect(checkpoint.optimizer, name);
     }
 
     /// Takes the checkpoint's state, and returns which settings have changed.
