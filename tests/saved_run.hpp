@@ -86,6 +86,8 @@ struct Settings {
     sd::Time eval_interval = "1ep";
     sd::Index classes = 3;
     sd::Index keep = 2;
+    sd::Index eval_images = 10;
+    bool eval_shuffle = false;
     std::map<std::string, std::string> texts = {{"model", "cifar_resnet8"}};
 };
 
@@ -98,7 +100,7 @@ struct SavedRun {
              std::optional<sd::Algorithm<float>> algorithm = std::nullopt)
         : model(sd::cifar_resnet<float>(8, {.num_classes = settings.classes, .seed = 1})),
           optimizer(model.parameters(), {.learning_rate = settings.learning_rate, .momentum = 0.9}),
-          trainer(model, optimizer, loader(settings), loader(settings), options(settings, told, algorithm)),
+          trainer(model, optimizer, loader(settings), eval_loader(settings), options(settings, told, algorithm)),
           saver(trainer, {.directory = directory,
                           .interval = settings.interval,
                           .keep = settings.keep,
@@ -111,6 +113,11 @@ struct SavedRun {
                                               .shuffle = settings.shuffle,
                                               .seed = settings.loader_seed,
                                               .augmentation = settings.augmentation}));
+    }
+    static Loader eval_loader(const Settings& settings) {
+        const auto images = std::make_shared<sd::InMemoryDataset>(
+            sd::synthetic_images(settings.eval_images, settings.classes, 8, 8, settings.seed));
+        return Loader(sd::DataLoader(images, {.batch_size = settings.batch_size, .shuffle = settings.eval_shuffle}));
     }
     static sd::TrainerOptions<float> options(const Settings& settings, const std::shared_ptr<Told>& told,
                                              const std::optional<sd::Algorithm<float>>& algorithm) {

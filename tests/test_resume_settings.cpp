@@ -63,6 +63,13 @@ TEST_CASE("what does not go together is refused before anything changes, what wa
           "eval_interval: 2ba instead of 1ep"}) {
         CHECK(contains(warnings.messages.back(), change));
     }
+    // What is evaluated has no part in the position.
+    warnings.messages.clear();
+    CHECK(resumed({.eval_images = 9, .eval_shuffle = true}) == "accepted");
+    for (const char* change : {"eval_loader.dataset_size: 9 instead of 10", "eval_loader.samples: 9 instead of 10",
+                               "eval_loader.shuffle: true instead of false"}) {
+        CHECK(contains(warnings.messages.back(), change));
+    }
     warnings.messages.clear();
     CHECK(resumed({}) == "accepted");
     CHECK(std::none_of(warnings.messages.begin(), warnings.messages.end(),

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -293,6 +294,54 @@ TEST_CASE("a loss that is not finite stops the run before the optimizer steps") 
         CHECK(run.model.numbers() == before);
         CHECK(run.trainer.state().timestamp.batch == 2);
     }
+}
+
+TEST_CASE("the optimizer has its own learning rate again after a run, however it ended") {
+    const auto rates_of = [](const std::shared_ptr<RecordingDestination>& destination) {
+        return destination->values<double>("learning_rate");
+    };
+    SmallNetwork<double> model;
+    sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.05});
+    const auto loader = small_loader<double>(12);
+    const auto destination = std::make_shared<RecordingDestination>();
+    const sd::TrainerOptions<double> options{
+        .max_duration = "4ba", .learning_rate = "multistep:1ba:0.5", .loggers = {destination}};
+    for (int run = 0; run < 2; ++run) {
+        destination->records.clear();
+        sd::Trainer trainer(model, optimizer, loader, options);
+        trainer.fit();
+        CHECK(rates_of(destination) == std::vector<double>{0.05, 0.025, 0.025, 0.025});
+        CHECK(optimizer.options().learning_rate == 0.05);
+    }
+    sd::Trainer failing(model, optimizer, loader, options);
+    failing.add(Observer{[](Event event, State& state) {
+        if (event == Event::batch_end && state.timestamp.batch == 2) throw std::runtime_error("enough");
+    }});
+    CHECK_THROWS_WITH(failing.fit(), "enough");
+    CHECK(optimizer.options().learning_rate == 0.05);
+}
+
+TEST_CASE("a loader that gives fewer or more batches than it says is refused before a batch too many is trained") {
+    struct Loader {
+        sd::DataLoader<sd::InMemoryDataset, double> loader;
+        sd::Index more;
+
+        sd::Index batches() const { return loader.batches() - more; }
+        sd::Index samples() const { return loader.samples() - 4 * more; }
+        sd::Index batch_size() const { return 4; }
+        sd::Index num_classes() const { return loader.num_classes(); }
+        auto epoch(sd::Index epoch, sd::Index first) const { return loader.epoch(epoch, first); }
+    };
+    const auto refusal = [](sd::Index more) {
+        SmallNetwork<double> model;
+        sd::Sgd<double> optimizer(model.parameters());
+        sd::Trainer trainer(model, optimizer, Loader{small_loader<double>(12), more}, {.max_duration = "2ep"});
+        const std::string message = message_of([&] { trainer.fit(); });
+        CHECK(trainer.state().timestamp.batch == static_cast<std::uint64_t>(3 - std::max<sd::Index>(more, 0)));
+        return message;
+    };
+    CHECK(contains(refusal(1), "batches of an epoch that the loader gave: got more than 2, expected 2"));
+    CHECK(contains(refusal(-1), "batches of an epoch that the loader gave: got 3, expected 4"));
 }
 
 TEST_CASE("settings outside their ranges are refused") {

@@ -31,7 +31,7 @@ template <class Trainer>
     return has_buffers ? trainer.communicator().size() : 1;
 }
 
-/// What decides the numbers of a trainer's run: its own settings, those of the optimizer, of the loader and of the
+/// What decides the numbers of a trainer's run: its own settings, those of the optimizer, of the loaders and of the
 /// algorithms. The number of ranks is in it where the numbers depend on it by more than rounding.
 template <class Trainer>
 [[nodiscard]] SettingTexts settings_of_run(Trainer& trainer) {
@@ -40,6 +40,10 @@ template <class Trainer>
     const SgdOptions& sgd = state.optimizer.options();
     SettingTexts all = trainer.engine().settings(trainer.communicator().size());
     for (const auto& [key, value] : settings_of(trainer.train_loader())) all[text(loader_prefix, key)] = value;
+    if (const auto& loader = trainer.eval_loader()) {
+        for (const auto& [key, value] : settings_of(*loader)) all[text("eval_loader.", key)] = value;
+        all["eval_loader.samples"] = text(loader->samples());
+    }
     all.insert({{"seed", text(state.seed)},
                 {"batch_size", text(state.run.batch_size)},
                 {"batches_per_epoch", text(state.run.batches_per_epoch)},

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -79,7 +80,10 @@ public:
     /// Throws std::runtime_error if a loss is not finite, and what loaders, algorithms and loggers throw. If scores are
     /// not late, the optimizer has not stepped then; if they are, it has, and the last good state is the last
     /// checkpoint: none is written, and no evaluation made, before all losses so far have been read and were finite.
+    /// However it ends, the optimizer then has the learning rate again that the schedule multiplied, so that another
+    /// trainer starts from it too.
     FitEnd fit() {
+        const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
         logger_.start(state_.run, state_.timestamp);
@@ -150,6 +154,8 @@ public:
     [[nodiscard]] const Options& options() const { return options_; }
     /// Where the batches come from.
     [[nodiscard]] const TrainLoader& train_loader() const { return train_loader_; }
+    /// Where those to evaluate come from, if there are any.
+    [[nodiscard]] const std::optional<EvalLoader>& eval_loader() const { return eval_loader_; }
     /// What the schedule multiplies: the optimizer's learning rate when the trainer was made.
     [[nodiscard]] double base_learning_rate() const { return base_learning_rate_; }
     /// Where metrics go.
@@ -193,6 +199,13 @@ private:
         run_event(Event::init);
     }
 
+    /// Sets an optimizer's learning rate when it goes.
+    struct LearningRateRestored {
+        Optimizer& optimizer;
+        double learning_rate;
+        ~LearningRateRestored() { optimizer.set_learning_rate(learning_rate); }
+    };
+
     void run_event(Event event) {
         // Whoever acts then sees the scores; nobody else has to wait for them.
         const bool sees_scores = event >= Event::after_loss;
@@ -207,6 +220,9 @@ private:
         if (first == 0) run_event(Event::epoch_start);
         if (state_.timestamp.batch_in_epoch < state_.run.batches_per_epoch) {
             for (auto& batch : train_loader_.epoch(epoch, first)) {
+                if (state_.timestamp.batch_in_epoch == state_.run.batches_per_epoch) {
+                    refuse_batches(text("more than ", state_.run.batches_per_epoch));
+                }
                 state_.batch = {std::move(batch.images), std::move(batch.labels)};
                 train_batch();
                 if (state_.stopping) return;
@@ -216,9 +232,11 @@ private:
         if (state_.timestamp.batch_in_epoch == state_.run.batches_per_epoch) {
             finish_epoch();
         } else if (!state_.is_finished()) {
-            refuse("Trainer", "batches of an epoch that the loader gave", state_.timestamp.batch_in_epoch,
-                   state_.run.batches_per_epoch);
+            refuse_batches(text(state_.timestamp.batch_in_epoch));
         }
+    }
+    [[noreturn]] void refuse_batches(const std::string& got) const {
+        refuse("Trainer", "batches of an epoch that the loader gave", got, state_.run.batches_per_epoch);
     }
 
     void train_batch() {

@@ -37,7 +37,8 @@ concept TrainableModel = requires(Model& model,
 /// On several ranks these numbers are those of whole batches, while epoch() gives this rank's part of each, which
 /// part_of_rank says.
 ///
-/// A loader may have settings(), SettingTexts that decide its batches: a run is then resumed with the same ones alone.
+/// A loader may have settings(), SettingTexts that decide its batches: a run is then resumed with the same ones alone,
+/// and with a warning where those of the loader for evaluation differ.
 template <class Loader>
 concept BatchLoader = std::copy_constructible<Loader> && requires(const Loader& loader, Index i) {
     { loader.batches() } -> std::convertible_to<Index>;
