@@ -59,6 +59,7 @@ struct Settings {
     std::string precision = "float";
     bool cuda_graph = false;
 #else
+    static constexpr const char* precision = "float";
     static constexpr bool cuda_graph = false;
 #endif
 };
@@ -230,7 +231,8 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
 sd::SettingTexts checkpoint_settings(const Settings& settings) {
     return {{"model", settings.model},
             {"data", settings.data.substr(0, settings.data.find(':'))},
-            {"image_size", sd::text(settings.image_size)}};
+            {"image_size", sd::text(settings.image_size)},
+            {"precision", settings.precision}};
 }
 
 /// Goes on from the newest checkpoint and says so.
