@@ -1,4 +1,5 @@
 // The ResNet builder, its layers, and whole networks.
+#include "model_state.hpp"
 #include "random.hpp"
 
 #include "sd/cpu/cross_entropy.hpp"
@@ -16,6 +17,7 @@
 using sd::Index;
 using sd::Tensor;
 using sd_test::random_tensor;
+using sd_test::state_of;
 
 TEST_CASE("parameter counts are torchvision's") {
     CHECK(sd::resnet18<float>().parameter_count() == 11'689'512);
@@ -142,28 +144,14 @@ TEST_CASE("architectures that do not fit together are refused") {
 TEST_CASE("evaluation scales the branch and leaves running statistics alone") {
     auto model = sd::cifar_bottleneck_resnet<double>(11);
     const Tensor<double> x = random_tensor<double>({2, 8, 8, 3}, 4);
-    std::vector<double> before;
-    const auto statistics = [&] {
-        std::vector<double> all;
-        sd::for_each_state(
-            model, [](const std::string&, auto&) {},
-            [&]<class Buffer>(const std::string&, Buffer& buffer) {
-                if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                    all.push_back(static_cast<double>(buffer));
-                } else {
-                    all.insert(all.end(), buffer.begin(), buffer.end());
-                }
-            });
-        return all;
-    };
-    before = statistics();
+    const std::vector<double> before = state_of(model);
     const Tensor<double> plain = model.forward(x, sd::Context::eval());
-    CHECK(statistics() == before);
+    CHECK(state_of(model) == before);
     sd::apply_stochastic_depth(model, {.drop_rate = 0.5, .drop_distribution = sd::DropDistribution::uniform});
     const Tensor<double> scaled = model.forward(x, sd::Context::eval());
     CHECK(sd_test::relative_error(scaled, plain) > 1e-3);
     (void)model.forward(x, sd::Context::train({.step = 0, .seed = 1}));
-    CHECK(statistics() != before);
+    CHECK(state_of(model) != before);
 }
 
 TEST_CASE("a network trains: the loss on one batch falls") {

@@ -1,5 +1,6 @@
 // Schedules, policies and the stochastic residual block. Masks have test_masks.cpp.
 #include "messages.hpp"
+#include "model_state.hpp"
 #include "random.hpp"
 
 #include "sd/stochastic_depth/resnet_models.hpp"
@@ -19,6 +20,7 @@ using sd::Tensor;
 using sd_test::contains;
 using sd_test::message_of;
 using sd_test::random_tensor;
+using sd_test::state_of;
 
 namespace {
 
@@ -178,22 +180,6 @@ TEST_CASE("a branch that did not run keeps its statistics and its parameters, th
             }
             sd::StochasticResidual<sd::BasicBlock<double>> block(
                 sd::BasicBlock<double>({.in_channels = 3, .planes = 3}, initializer), policy);
-            const auto state_now = [&] {
-                std::vector<double> all;
-                sd::for_each_state(
-                    block,
-                    [&](const std::string&, auto& parameter) {
-                        all.insert(all.end(), parameter->value.begin(), parameter->value.end());
-                    },
-                    [&]<class Buffer>(const std::string&, Buffer& buffer) {
-                        if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                            all.push_back(static_cast<double>(buffer));
-                        } else {
-                            all.insert(all.end(), buffer.begin(), buffer.end());
-                        }
-                    });
-                return all;
-            };
             sd::ParameterList<double> parameters;
             sd::for_each_parameter(block, [&](const std::string&, auto& one) { parameters.push_back(one); });
             sd::Sgd<double> optimizer(parameters, {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.1});
@@ -205,12 +191,12 @@ TEST_CASE("a branch that did not run keeps its statistics and its parameters, th
                 (void)block.backward(x);
                 optimizer.step();
             };
-            const auto start = state_now();
+            const auto start = state_of(block);
             step({1, 1});  // fills momentum
-            const auto trained = state_now();
+            const auto trained = state_of(block);
             CHECK(trained != start);
             step({0, 0});
-            CHECK((state_now() == trained) == (skipped == sd::SkippedGradient::none));
+            CHECK((state_of(block) == trained) == (skipped == sd::SkippedGradient::none));
         }
     }
 }

@@ -40,6 +40,15 @@ struct BatchRecord {
     friend bool operator==(const BatchRecord&, const BatchRecord&) = default;
 };
 
+/// The path, on all ranks, of a temporary folder that rank 0 makes and keeps.
+std::string shared_folder(sd::Communicator& ranks, std::optional<sd_test::TemporaryDirectory>& folder) {
+    std::string path;
+    if (ranks.rank() == 0) path = folder.emplace().path().string();
+    path.resize(1000);
+    ranks.broadcast(std::span(path));
+    return path.c_str();
+}
+
 /// The lists of all ranks, one after the other.
 std::vector<Index> joined(const std::vector<Index>& own, sd::Communicator& communicator) {
     const auto ranks = static_cast<std::size_t>(communicator.size());
@@ -165,11 +174,7 @@ TEST_CASE("a run of two ranks goes on with one and with four") {
     for (const auto& depth : {survivors, blocks}) {
         const Outcome expected = run(alone, depth);
         std::optional<sd_test::TemporaryDirectory> folder;
-        std::string path;
-        if (ranks.rank() == 0) path = folder.emplace().path().string();
-        path.resize(1000);
-        ranks.broadcast(std::span(path));
-        path = path.c_str();
+        const std::string path = shared_folder(ranks, folder);
 
         MPI_Comm pair = MPI_COMM_NULL;
         sd::mpi::check(MPI_Comm_split(MPI_COMM_WORLD, ranks.rank() < 2 ? 0 : 1, 0, &pair), "MPI_Comm_split");
@@ -197,11 +202,7 @@ TEST_CASE("a run goes on with another number of ranks and other numbers: told wh
     if (ranks.size() != 4) return;
     sd_test::Warnings warnings;
     std::optional<sd_test::TemporaryDirectory> folder;
-    std::string path;
-    if (ranks.rank() == 0) path = folder.emplace().path().string();
-    path.resize(1000);
-    ranks.broadcast(std::span(path));
-    path = path.c_str();
+    const std::string path = shared_folder(ranks, folder);
     CHECK(run(ranks, survivors, path, 4, false, false).end == sd::FitEnd::stopped);
     if (ranks.rank() == 0) {
         warnings.messages.clear();
