@@ -100,3 +100,20 @@ TEST_CASE("where the device has no memory left, what is not in use goes back to 
     CHECK(cache.allocate(0).memory == nullptr);
     cache.release(cache.allocate(0));
 }
+
+TEST_CASE("blocks that are not in use are told") {
+    SmallDevice::reset(10000);
+    Cache cache;
+    const auto a = cache.allocate(512);
+    const auto b = cache.allocate(1024);
+    const auto told = [&] {
+        std::map<void*, std::size_t> all;
+        cache.for_each_free([&](const sd::cuda::Block& block) { all[block.memory] = block.bytes; });
+        return all;
+    };
+    CHECK(told().empty());
+    cache.release(b);
+    CHECK(told() == std::map<void*, std::size_t>{{b.memory, b.bytes}});
+    cache.release(a);
+    CHECK(told().size() == 2);
+}

@@ -11,6 +11,7 @@ namespace tools {
 
 #if defined(SD_TOOLS_CUDA)
 using Device = sd::Cuda;
+inline constexpr const char* device_name = "GPU";
 
 /// The loader's batches on the device, as elements of type T.
 template <class T, class Loader>
@@ -19,6 +20,7 @@ sd::DeviceLoader<T, Device, Loader> on_device(const Loader& loader) {
 }
 #else
 using Device = sd::Cpu;
+inline constexpr const char* device_name = "processor";
 
 /// The loader, whose batches are where they are needed.
 template <class T, class Loader>

@@ -1,4 +1,5 @@
 // sd_gradcheck: checks the gradients of every layer, branch, policy and loss of the library.
+#include "device.hpp"
 #include "gradcheck_cases.hpp"
 
 #include <iomanip>
@@ -6,6 +7,8 @@
 
 int main() {
     sd::set_warning_handler({});  // the networks here are small on purpose
+    std::cout << "judges: finite differences of what the " << tools::device_name << "'s kernels compute in double,\n"
+              << "and dual numbers, which run through the plain loops on the processor\n";
     int passed = 0;
     int failed = 0;
     std::cout << std::left << std::setw(72) << "gradients of" << std::right << std::setw(18) << "finite difference"
@@ -13,7 +16,7 @@ int main() {
     gradcheck_cases::all([&](const std::string& name, const auto& factory, const sd::Shape& x_shape,
                              const sd::testing::GradcheckOptions& options) {
         try {
-            const auto report = sd::testing::gradcheck(factory, x_shape, options);
+            const auto report = sd::testing::gradcheck<tools::Device>(factory, x_shape, options);
             ++(report.passed() ? passed : failed);
             std::cout << std::left << std::setw(72) << name << std::right << std::scientific << std::setprecision(1)
                       << std::setw(18) << report.difference_error() << std::setw(10) << report.dual_error() << '\n';

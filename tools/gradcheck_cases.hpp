@@ -1,4 +1,5 @@
-// The layers, branches and blocks that sd_gradcheck looks at, each as a factory for any scalar type.
+// The layers, branches and blocks that sd_gradcheck looks at, each as a factory for any scalar type and device. A unit
+// includes the kernels of its device first.
 #pragma once
 
 #include "sd/sd.hpp"
@@ -21,13 +22,15 @@ using sd::Tensor;
 using sd::testing::GradcheckOptions;
 
 /// A convolution, its batch norm and a ReLU, as a layer.
-template <class T>
+template <class T, class Device>
 class ConvBnLayer {
 public:
     explicit ConvBnLayer(sd::Initializer initializer)
         : unit_(3, 5, 3, {.stride = 2, .padding = 1}, true, initializer) {}
-    sd::Pending<T> forward(const Tensor<T>& x, const Context& context) { return unit_.forward(x, context); }
-    Tensor<T> backward(const Tensor<T>& dy) { return unit_.backward(dy); }
+    sd::Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return unit_.forward(x, context);
+    }
+    Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return unit_.backward(dy); }
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visitor("conv", unit_.conv());
@@ -35,25 +38,25 @@ public:
     }
 
 private:
-    sd::ConvBn<T> unit_;
+    sd::ConvBn<T, Device> unit_;
 };
 
 /// The loss as a layer of one output, for class labels or for target probabilities.
-template <class T>
+template <class T, class Device>
 class CrossEntropy {
 public:
     CrossEntropy(bool soft, double label_smoothing) : soft_(soft), label_smoothing_(label_smoothing) {}
 
-    Tensor<T> forward(const Tensor<T>& logits, const Context&) {
+    Tensor<T, Device> forward(const Tensor<T, Device>& logits, const Context&) {
         logits_ = logits;
         return with_target([&](const auto& target) {
-            return Tensor<T>::full({1}, sd::cross_entropy_forward(logits_, target, label_smoothing_));
+            return Tensor<T, Device>::full({1}, sd::cross_entropy_forward(logits_, target, label_smoothing_));
         });
     }
-    Tensor<T> backward(const Tensor<T>& dloss) {
-        Tensor<T> dlogits = with_target(
+    Tensor<T, Device> backward(const Tensor<T, Device>& dloss) {
+        Tensor<T, Device> dlogits = with_target(
             [&](const auto& target) { return sd::cross_entropy_by_input(logits_, target, label_smoothing_); });
-        for (T& entry : dlogits) entry *= dloss(0);
+        sd::scale_by(dlogits, sd::to_host(dloss).data()[0]);
         return dlogits;
     }
     template <class Visitor>
@@ -62,19 +65,19 @@ public:
 private:
     // Labels n mod C, or probabilities that do not sum to one.
     template <class Use>
-    Tensor<T> with_target(const Use& use) {
+    Tensor<T, Device> with_target(const Use& use) {
         const Index classes = logits_.extent(1);
         if (soft_) {
             Tensor<T> target(logits_.shape());
             for (Index i = 0; i < target.size(); ++i) target.data()[i] = T(0.1 * static_cast<double>(i % 7));
-            return use(target);
+            return use(sd::to_device<Device>(target));
         }
         std::vector<Index> labels;
         for (Index n = 0; n < logits_.extent(0); ++n) labels.push_back(n % classes);
         return use(std::span<const Index>(labels));
     }
 
-    Tensor<T> logits_;
+    Tensor<T, Device> logits_;
     bool soft_;
     double label_smoothing_;
 };
@@ -89,9 +92,9 @@ void layers(const Check& check) {
                                           options.padding, " dilation ", options.dilation, " groups ", options.groups);
         check(
             name,
-            [=]<class T>() {
+            [=]<class T, class Device>() {
                 sd::Initializer initializer(1);
-                return sd::Conv2d<T>(in, out, kernel, options, initializer);
+                return sd::Conv2d<T, Device>(in, out, kernel, options, initializer);
             },
             Shape{2, 7, 6, in}, train);
     };
@@ -100,44 +103,49 @@ void layers(const Check& check) {
     conv2d(4, 6, 3, {.stride = 2, .padding = 1, .groups = 2});
     conv2d(3, 4, 3, {.stride = 3, .padding = 2, .dilation = 2});
     conv2d(3, 17, 5, {.padding = 3});
-    const auto batch_norm = []<class T>() { return sd::BatchNorm2d<T>(5); };
+    const auto batch_norm = []<class T, class Device>() { return sd::BatchNorm2d<T, Device>(5); };
     check("batch norm", batch_norm, Shape{3, 4, 3, 5}, train);
     check("batch norm, evaluation", batch_norm, Shape{3, 4, 3, 5}, eval);
-    const auto conv_bn = []<class T>() { return ConvBnLayer<T>(sd::Initializer(2)); };
+    const auto conv_bn = []<class T, class Device>() { return ConvBnLayer<T, Device>(sd::Initializer(2)); };
     check("conv-bn-relu", conv_bn, Shape{2, 6, 5, 3}, train);
     check("conv-bn-relu, evaluation", conv_bn, Shape{2, 6, 5, 3}, eval);
     check(
-        "relu", []<class T>() { return sd::Relu<T>(); }, Shape{2, 3, 4, 5}, train);
+        "relu", []<class T, class Device>() { return sd::Relu<T, Device>(); }, Shape{2, 3, 4, 5}, train);
     check(
-        "max pool 3x3/2", []<class T>() { return sd::MaxPool2d<T>({.kernel = 3, .stride = 2, .padding = 1}); },
+        "max pool 3x3/2",
+        []<class T, class Device>() { return sd::MaxPool2d<T, Device>({.kernel = 3, .stride = 2, .padding = 1}); },
         Shape{2, 7, 6, 3}, train);
     check(
-        "average pool 2x2/2", []<class T>() { return sd::AvgPool2d<T>({.kernel = 2, .stride = 2}); }, Shape{2, 6, 7, 3},
+        "average pool 2x2/2",
+        []<class T, class Device>() { return sd::AvgPool2d<T, Device>({.kernel = 2, .stride = 2}); }, Shape{2, 6, 7, 3},
         train);
     check(
-        "global average pool", []<class T>() { return sd::GlobalAvgPool<T>(); }, Shape{3, 4, 5, 6}, train);
+        "global average pool", []<class T, class Device>() { return sd::GlobalAvgPool<T, Device>(); },
+        Shape{3, 4, 5, 6}, train);
     check(
         "linear",
-        []<class T>() {
+        []<class T, class Device>() {
             sd::Initializer initializer(3);
-            return sd::Linear<T>(7, 5, initializer);
+            return sd::Linear<T, Device>(7, 5, initializer);
         },
         Shape{4, 7}, train);
-    check(
-        "cross-entropy", []<class T>() { return CrossEntropy<T>(false, 0.0); }, Shape{5, 4}, train);
-    check(
-        "cross-entropy, smoothing", []<class T>() { return CrossEntropy<T>(false, 0.1); }, Shape{5, 4}, train);
-    check(
-        "cross-entropy, probabilities", []<class T>() { return CrossEntropy<T>(true, 0.1); }, Shape{5, 4}, train);
+    const auto cross_entropy = [&](const char* name, bool soft, double label_smoothing) {
+        check(
+            name, [=]<class T, class Device>() { return CrossEntropy<T, Device>(soft, label_smoothing); }, Shape{5, 4},
+            train);
+    };
+    cross_entropy("cross-entropy", false, 0.0);
+    cross_entropy("cross-entropy, smoothing", false, 0.1);
+    cross_entropy("cross-entropy, probabilities", true, 0.1);
 }
 
 /// A shortcut from 4 to `out` channels at the stride, of the kind.
 enum class ShortcutOf { identity, projection, pad };
 
-template <class T>
-sd::Shortcut<T> make_shortcut(ShortcutOf kind, Index out, sd::Initializer& initializer) {
-    if (kind == ShortcutOf::projection) return sd::ProjectionShortcut<T>(8, out, 2, initializer);
-    if (kind == ShortcutOf::pad) return sd::PadShortcut<T>(8, out);
+template <class T, class Device>
+sd::Shortcut<T, Device> make_shortcut(ShortcutOf kind, Index out, sd::Initializer& initializer) {
+    if (kind == ShortcutOf::projection) return sd::ProjectionShortcut<T, Device>(8, out, 2, initializer);
+    if (kind == ShortcutOf::pad) return sd::PadShortcut<T, Device>(8, out);
     return {};
 }
 
@@ -170,14 +178,14 @@ void blocks(const std::string& branch_name, const Check& check) {
         const Index out = shrinks ? 12 : 8;
         for (const PolicyCase& one : policies) {
             const auto factory = [&](const std::optional<Mask>& mask) {
-                return [&one, shortcut, shrinks, out, mask]<class T>() {
+                return [&one, shortcut, shrinks, out, mask]<class T, class Device>() {
                     sd::Initializer initializer(4);
-                    using BranchType = Branch<T, sd::Cpu>;
+                    using BranchType = Branch<T, Device>;
                     BranchType branch(
                         {.in_channels = 8, .planes = out / BranchType::expansion, .stride = shrinks ? 2 : 1},
                         initializer);
                     sd::StochasticResidual<BranchType> block(std::move(branch), one.policy,
-                                                             make_shortcut<T>(shortcut, out, initializer));
+                                                             make_shortcut<T, Device>(shortcut, out, initializer));
                     block.set_mask(mask);
                     return block;
                 };
@@ -194,21 +202,23 @@ void blocks(const std::string& branch_name, const Check& check) {
     }
 }
 
-/// tanh: an activation of a user's own after the addition.
-template <class T>
+/// tanh: an activation of a user's own after the addition, on the processor.
+template <class T, class Device>
 class TanhActivation {
 public:
-    Tensor<T> forward(const Tensor<T>& x, const Context&) {
+    Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context&) {
         using std::tanh;
+        const Tensor<T> own = sd::to_host(x);
         y_ = Tensor<T>(x.shape());
-        std::transform(x.begin(), x.end(), y_.begin(), [](const T& v) { return T(tanh(v)); });
-        return y_;
+        std::transform(own.begin(), own.end(), y_.begin(), [](const T& v) { return T(tanh(v)); });
+        return sd::to_device<Device>(y_);
     }
-    Tensor<T> backward(const Tensor<T>& dy) {
+    Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        const Tensor<T> own = sd::to_host(dy);
         Tensor<T> dx(dy.shape());
-        std::transform(dy.begin(), dy.end(), y_.begin(), dx.begin(),
+        std::transform(own.begin(), own.end(), y_.begin(), dx.begin(),
                        [](const T& g, const T& y) { return T(g * (T(1) - y * y)); });
-        return dx;
+        return sd::to_device<Device>(dx);
     }
 
 private:
@@ -216,13 +226,14 @@ private:
 };
 
 /// Checks a block with the activation: an identity whose samples are kept, dropped, and mixed.
-template <template <class> class Activation, class Check>
+template <template <class, class> class Activation, class Check>
 void activations(const std::string& name, const Check& check) {
     for (const Mask& mask : {Mask{1, 1, 1}, Mask{1, 0, 1}, Mask{0, 0, 0}}) {
-        const auto factory = [mask]<class T>() {
+        const auto factory = [mask]<class T, class Device>() {
             sd::Initializer initializer(6);
-            sd::StochasticResidual<sd::BasicBlock<T>, sd::SamplePolicy, Activation<T>> block(
-                sd::BasicBlock<T>({.in_channels = 4, .planes = 4}, initializer), {.compute = sd::Compute::survivors});
+            using Branch = sd::BasicBlock<T, Device>;
+            sd::StochasticResidual<Branch, sd::SamplePolicy, Activation<T, Device>> block(
+                Branch({.in_channels = 4, .planes = 4}, initializer), {.compute = sd::Compute::survivors});
             block.set_mask(mask);
             return block;
         };
@@ -231,27 +242,27 @@ void activations(const std::string& name, const Check& check) {
               GradcheckOptions{});
     }
 }
-template <class>
+template <class, class>
 using NoActivation = sd::NoActivation;
 
 /// Networks of both stems, branches and methods, with masks that are drawn.
 template <class Check>
 void networks(const Check& check) {
-    const auto bottleneck = []<class T>() {
-        sd::BottleneckResNet<T> model(
+    const auto bottleneck = []<class T, class Device>() {
+        sd::BottleneckResNet<T, Device> model(
             {.layers = {1, 2}, .planes = {2, 3}, .stem_channels = 4, .stem = sd::Stem::imagenet},
             {.num_classes = 3, .seed = 5});
         sd::apply_stochastic_depth(model, {.stochastic_method = sd::StochasticMethod::sample, .drop_rate = 0.5});
         return model;
     };
     check("resnet, bottleneck, sample", bottleneck, Shape{4, 19, 17, 3}, GradcheckOptions{});
-    const auto basic = []<class T>() {
-        sd::BasicResNet<T> model({.layers = {2, 2},
-                                  .planes = {4, 6},
-                                  .stem_channels = 4,
-                                  .stem = sd::Stem::cifar,
-                                  .shortcut = sd::ShortcutKind::pad},
-                                 {.num_classes = 3, .seed = 5});
+    const auto basic = []<class T, class Device>() {
+        sd::BasicResNet<T, Device> model({.layers = {2, 2},
+                                          .planes = {4, 6},
+                                          .stem_channels = 4,
+                                          .stem = sd::Stem::cifar,
+                                          .shortcut = sd::ShortcutKind::pad},
+                                         {.num_classes = 3, .seed = 5});
         sd::apply_stochastic_depth(model, {.target_layer_name = "ResNetBasicBlock", .drop_rate = 0.8});
         return model;
     };

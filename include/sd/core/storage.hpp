@@ -148,8 +148,8 @@ private:
 inline void trim_pool() { detail::Pool::instance().trim(); }
 
 /// Fills the memory that freed tensors left in the pool with NaN, so that an element that is read before it is written
-/// shows in the result. For checks.
-inline void poison_pool() { detail::Pool::instance().poison(); }
+/// shows in the result. For checks; a device has its own.
+inline void poison_pool(Cpu = {}) { detail::Pool::instance().poison(); }
 
 /// How many buffers the pool has taken from the system so far; constant while every request is served by reuse.
 [[nodiscard]] inline std::int64_t pool_allocations() { return detail::Pool::instance().allocations(); }

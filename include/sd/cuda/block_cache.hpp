@@ -68,6 +68,15 @@ public:
         }
     }
 
+    /// Calls use(block) for every block that is not in use.
+    template <class Use>
+    void for_each_free(const Use& use) const {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [bytes, blocks] : free_) {
+            for (void* memory : blocks) use(Block{memory, bytes});
+        }
+    }
+
     /// How many bytes the device has given.
     [[nodiscard]] std::uint64_t taken() const {
         const std::lock_guard lock(mutex_);

@@ -9,6 +9,8 @@
 //     dual numbers         the same layer, built with Dual for its scalar, through the plain loops of reference/: exact
 //                          to rounding
 //
+// A device's layer is judged by both too: L comes from its own kernels, and dual numbers are the processor's.
+//
 // Directions d are single entries, and all entries at once with random signs, so that no entry stays unseen.
 #pragma once
 
@@ -19,6 +21,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -52,21 +55,22 @@ inline bool same_values(const Tensor<double>& y, const Tensor<Dual>& twin, doubl
 }
 
 /// Moves every parameter by up to `noise`.
-template <class Layer>
-void move_parameters(Checked<double, Layer>& checked, std::uint64_t seed, double noise) {
+template <class Layer, class Device>
+void move_parameters(Checked<double, Layer, Device>& checked, std::uint64_t seed, double noise) {
     std::uint32_t stream = 2;
     for (auto& variable : checked.variables()) {
         if (variable.parameter == nullptr) continue;
-        const auto moves = random_elements(variable.value->shape(), seed, ++stream, -noise, noise);
-        for (Index i = 0; i < moves.size(); ++i) variable.value->data()[i] += moves.data()[i];
+        Tensor<double> moved = random_elements(variable.value->shape(), seed, ++stream, -noise, noise);
+        add_to(moved, to_host(*variable.value));
+        variable.value->write(moved.data());
     }
 }
 
 /// What holds of any backward, right or wrong in its formula. Returns the gradients, the input's first.
-template <class Layer, class Require>
-std::vector<Tensor<double>> check_protocol(Checked<double, Layer>& checked, const Tensor<double>& x,
+template <class Layer, class Device, class Require>
+std::vector<Tensor<double>> check_protocol(Checked<double, Layer, Device>& checked, const Tensor<double>& x,
                                            const Tensor<double>& dy, const Require& require) {
-    const Tensor<double> upstream = dy.clone();
+    const Tensor<double, Device> upstream = to_device<Device>(dy.clone());
     forget_gradients(checked.layer());
     const auto once = gradients(checked, upstream);
     const auto twice = gradients(checked, upstream);
@@ -77,17 +81,28 @@ std::vector<Tensor<double>> check_protocol(Checked<double, Layer>& checked, cons
         require(same_elements(doubled, twice[i]),
                 text("backward twice: the gradient by ", checked.variables()[i].name, " was not added to the first"));
     }
-    require(same_elements(*checked.variables()[0].value, x), "the layer wrote into its input");
-    require(same_elements(upstream, dy), "backward wrote into the upstream gradient");
+    require(same_elements(to_host(*checked.variables()[0].value), x), "the layer wrote into its input");
+    require(same_elements(to_host(upstream), dy), "backward wrote into the upstream gradient");
 
     (void)checked.forward();
     forget_gradients(checked.layer());
-    const auto zeros = gradients(checked, Tensor<double>(dy.shape()));
+    const auto zeros = gradients(checked, Tensor<double, Device>(dy.shape()));
     for (std::size_t i = 0; i < zeros.size(); ++i) {
         require(std::all_of(zeros[i].begin(), zeros[i].end(), [](double entry) { return entry == 0; }),
                 text("zero upstream: the gradient by ", checked.variables()[i].name, " is not zero"));
     }
     return once;
+}
+
+/// The factory's layer of T on the device.
+template <class T, class Device, class Factory>
+auto made(const Factory& factory) {
+    if constexpr (requires { factory.template operator()<T, Device>(); }) {
+        return factory.template operator()<T, Device>();
+    } else {
+        static_assert(std::is_same_v<Device, Cpu>, "gradcheck on a device: the factory is []<class T, class Device>()");
+        return factory.template operator()<T>();
+    }
 }
 
 }  // namespace detail
@@ -101,23 +116,26 @@ std::vector<Tensor<double>> check_protocol(Checked<double, Layer>& checked, cons
 ///     - a zero upstream gradient gives zeros
 ///
 /// factory() makes the layer: a template lambda, `[]<class T>() { return MyBranch<T>(64); }`, called with double and
-/// with Dual. The layer has forward(x, context), backward(dy) and visit(visitor). x_shape is the shape of its input,
-/// which is drawn from U(-1, 1). In evaluation (options.context), one training pass first gives buffers values.
+/// with Dual; for another device than the processor `[]<class T, class Device>() { return MyBranch<T, Device>(64); }`,
+/// called with double and the device, and with Dual and Cpu. The layer has forward(x, context), backward(dy) and
+/// visit(visitor). x_shape is the shape of its input, which is drawn from U(-1, 1). In evaluation (options.context), one
+/// training pass first gives buffers values.
 /// Returns what was found; report.passed() says whether all is well. Throws what the layer throws.
-template <class Factory>
+template <class Device = Cpu, class Factory>
 [[nodiscard]] GradcheckReport gradcheck(const Factory& factory, const Shape& x_shape,
                                         const GradcheckOptions& options = {}) {
-    using DoubleLayer = decltype(factory.template operator()<double>());
-    using DualLayer = decltype(factory.template operator()<Dual>());
+    using DoubleLayer = decltype(detail::made<double, Device>(factory));
+    using DualLayer = decltype(detail::made<Dual, Cpu>(factory));
     const Tensor<double> x = detail::random_elements(x_shape, options.seed, 1, -1, 1);
     const Context context = options.context.training() ? options.context : Context::eval({.gradients = true});
 
-    detail::Checked<double, DoubleLayer> checked(factory.template operator()<double>(), x.clone(), context);
+    detail::Checked<double, DoubleLayer, Device> checked(detail::made<double, Device>(factory), x.clone(), context);
     detail::move_parameters(checked, options.seed, options.parameter_noise);
     if (!context.training()) {
-        (void)Pending<double>(checked.layer().forward(x, Context::train({.step = 0, .seed = options.seed})));
+        (void)Pending<double, Device>(
+            checked.layer().forward(to_device<Device>(x), Context::train({.step = 0, .seed = options.seed})));
     }
-    detail::Checked<Dual, DualLayer> twin(factory.template operator()<Dual>(), detail::to_dual(x), context);
+    detail::Checked<Dual, DualLayer> twin(detail::made<Dual, Cpu>(factory), detail::to_dual(x), context);
     detail::copy_state(checked.layer(), twin.layer());
 
     GradcheckReport report;
@@ -125,7 +143,7 @@ template <class Factory>
         if (!holds) report.failures.push_back(what);
     };
 
-    poison_pool();
+    poison_pool(Device());
     const Tensor<double> y = checked.forward().clone();
     require(std::none_of(y.begin(), y.end(), [](double v) { return std::isnan(v); }),
             "forward: NaN in the output, so memory was read that had not been written");

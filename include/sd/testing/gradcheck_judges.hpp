@@ -70,20 +70,22 @@ inline std::vector<Direction> directions_of(Index size, std::uint32_t stream, co
 }
 
 /// Directional derivatives by central differences with step h.
-template <class Layer>
-std::vector<double> differences(Checked<double, Layer>& checked, Tensor<double>& value,
+template <class Layer, class Device>
+std::vector<double> differences(Checked<double, Layer, Device>& checked, Tensor<double, Device>& value,
                                 const std::vector<Direction>& directions, const Tensor<double>& dy, double h) {
-    const Tensor<double> before = value.clone();
+    const Tensor<double> before = to_host(value).clone();
+    Tensor<double> moved = before.clone();
     std::vector<double> result;
     for (const Direction& direction : directions) {
         const auto loss_at = [&](double distance) {
-            for (Index i = 0; i < value.size(); ++i) value.data()[i] = before.data()[i] + distance * direction.at(i);
+            for (Index i = 0; i < moved.size(); ++i) moved.data()[i] = before.data()[i] + distance * direction.at(i);
+            value.write(moved.data());
             return dot(dy, checked.forward());
         };
         const double above = loss_at(h);
         result.push_back((above - loss_at(-h)) / (2 * h));
     }
-    std::copy(before.begin(), before.end(), value.begin());
+    value.write(before.data());
     return result;
 }
 
@@ -132,10 +134,11 @@ Direction narrowed(Direction direction, const Tensor<double>& gradient, const Ju
 }
 
 /// Compares one tensor's gradient with both judges.
-template <class DoubleLayer, class DualLayer>
-GradcheckRow check_tensor(Checked<double, DoubleLayer>& checked, Checked<Dual, DualLayer>& twin, std::size_t index,
-                          const Tensor<double>& gradient, const Tensor<double>& dy, const GradcheckOptions& options) {
-    Tensor<double>& value = *checked.variables()[index].value;
+template <class DoubleLayer, class DualLayer, class Device>
+GradcheckRow check_tensor(Checked<double, DoubleLayer, Device>& checked, Checked<Dual, DualLayer>& twin,
+                          std::size_t index, const Tensor<double>& gradient, const Tensor<double>& dy,
+                          const GradcheckOptions& options) {
+    Tensor<double, Device>& value = *checked.variables()[index].value;
     const auto by_differences = [&](double step) {
         return [&, step](const std::vector<Direction>& along) { return differences(checked, value, along, dy, step); };
     };

@@ -1,4 +1,4 @@
-// The layer under gradcheck, in double or in dual numbers, with handles on all that gradcheck moves.
+// The layer under gradcheck, in double on a device or in dual numbers, with handles on all that gradcheck moves.
 #pragma once
 
 #include "sd/cpu/pending.hpp"
@@ -25,18 +25,18 @@ inline Tensor<Dual> to_dual(const Tensor<double>& x) {
     return result;
 }
 
-/// A layer with the handles that gradcheck moves: its input first, then its parameters.
-template <class T, class Layer>
+/// A layer with the handles that gradcheck moves: its input first, then its parameters. Outputs come to the processor.
+template <class T, class Layer, class Device = Cpu>
 class Checked {
 public:
     struct Variable {
         std::string name;
-        Tensor<T>* value;
-        Parameter<T>* parameter;  ///< nullptr for the input
+        Tensor<T, Device>* value;
+        Parameter<T, Device>* parameter;  ///< nullptr for the input
     };
 
-    Checked(Layer layer, Tensor<T> input, const Context& context)
-        : layer_(std::move(layer)), x_(std::move(input)), context_(context) {
+    Checked(Layer layer, const Tensor<T>& input, const Context& context)
+        : layer_(std::move(layer)), x_(to_device<Device>(input)), context_(context) {
         variables_.push_back({"input", &x_, nullptr});
         for_each_parameter(layer_, [&](const std::string& name, auto& parameter) {
             variables_.push_back({name, &parameter->value, parameter.get()});
@@ -47,17 +47,17 @@ public:
 
     Layer& layer() { return layer_; }
     std::vector<Variable>& variables() { return variables_; }
-    Tensor<T> forward() { return materialize(Pending<T>(layer_.forward(x_, context_))); }
-    Tensor<T> backward(const Tensor<T>& dy) { return layer_.backward(dy); }
+    Tensor<T> forward() { return to_host(materialize(Pending<T, Device>(layer_.forward(x_, context_)))); }
+    Tensor<T> backward(const Tensor<T, Device>& dy) { return to_host<T, Device>(layer_.backward(dy)); }
 
 private:
     Layer layer_;
-    Tensor<T> x_;
+    Tensor<T, Device> x_;
     Context context_;
     std::vector<Variable> variables_;
 };
 
-/// Copies parameters and buffers from one layer to its twin of another scalar type.
+/// Copies parameters and buffers from one layer to its twin in dual numbers.
 template <class From, class To>
 void copy_state(From& from, To& to) {
     std::vector<Tensor<double>> tensors;
@@ -66,7 +66,7 @@ void copy_state(From& from, To& to) {
         if constexpr (std::is_same_v<Buffer, std::int64_t>) {
             counts.push_back(buffer);
         } else {
-            tensors.push_back(buffer.clone());
+            tensors.push_back(to_host(buffer).clone());
         }
     };
     for_each_state(
@@ -97,13 +97,13 @@ void forget_gradients(Layer& layer) {
 }
 
 /// The gradients after one backward: by the input, then by each parameter; zeros where none was received.
-template <class Layer>
-std::vector<Tensor<double>> gradients(Checked<double, Layer>& checked, const Tensor<double>& dy) {
-    poison_pool();
+template <class Layer, class Device>
+std::vector<Tensor<double>> gradients(Checked<double, Layer, Device>& checked, const Tensor<double, Device>& dy) {
+    poison_pool(Device());
     std::vector<Tensor<double>> result{checked.backward(dy).clone()};
     for (auto& variable : checked.variables()) {
         if (variable.parameter == nullptr) continue;
-        result.push_back(variable.parameter->has_grad ? variable.parameter->grad.clone()
+        result.push_back(variable.parameter->has_grad ? to_host(variable.parameter->grad).clone()
                                                       : Tensor<double>(variable.value->shape()));
     }
     return result;

@@ -107,4 +107,7 @@ private:
     Index count_ = 0;
 };
 
+/// Fills the memory that freed tensors left in the device's pool with NaN, as the processor's does.
+inline void poison_pool(Cuda) { cuda::Runtime::instance().poison(); }
+
 SD_NAMESPACE_END

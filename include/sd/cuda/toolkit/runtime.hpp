@@ -45,6 +45,12 @@ public:
     /// Gives memory back after all that was started so far.
     void release(const Block& block) noexcept { pool_.release(block); }
 
+    /// Fills memory that is not in use with ones, after all that was started so far.
+    void poison() {
+        pool_.for_each_free(
+            [this](const Block& block) { SD_CUDA_CHECK(cudaMemsetAsync(block.memory, 0xFF, block.bytes, stream_)); });
+    }
+
     /// Waits for all that was started.
     void synchronize() { SD_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
