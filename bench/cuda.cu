@@ -1,5 +1,5 @@
 // sd_bench_cuda: on a GPU, the residual join against a copy, training steps of resnet50 with every method, and of
-// cifar_resnet110.
+// cifar_resnet110 with and without graphs.
 #include "sd/cuda/cuda.hpp"
 
 #include <algorithm>
@@ -12,8 +12,6 @@ namespace {
 
 using sd::Cuda;
 using sd::Index;
-
-constexpr int warmup = 30;  ///< steps before those that are timed
 
 /// The median of some runs in milliseconds, by the device's clock.
 template <class Run>
@@ -38,7 +36,7 @@ double milliseconds(int runs, const Run& run) {
 }
 
 void row(const std::string& name, double value, const std::string& unit, const std::string& note = "") {
-    std::cout << std::left << std::setw(44) << name << std::right << std::setw(12) << std::fixed << std::setprecision(1)
+    std::cout << std::left << std::setw(52) << name << std::right << std::setw(12) << std::fixed << std::setprecision(1)
               << value << ' ' << unit << "  " << note << std::endl;
 }
 
@@ -102,10 +100,14 @@ struct Method {
     sd::Compute compute;
 };
 
-/// Images a second of training steps on images of `pixels` by `pixels`.
+/// What a step starts goes one by one, or as one graph that is recorded anew in every step, as a Trainer does it.
+enum class Graph { off, on };
+
+/// Images a second of training steps on images of `pixels` by `pixels`. Steps follow each other without waiting, so that
+/// the processor may be ahead, as it is in a run.
 template <class T, class Model>
 void measure_training(const std::string& name, Model model, const char* block, const Method& method, Index batch,
-                      Index pixels) {
+                      Index pixels, Graph graph = Graph::off) {
     using A = sd::accumulate_t<T>;
     if (method.rate > 0) {
         sd::apply_stochastic_depth(model, {.target_layer_name = block,
@@ -125,9 +127,19 @@ void measure_training(const std::string& name, Model model, const char* block, c
         model.backward(sd::cross_entropy_by_input(logits, classes, 0.0), sd::InputGradient::skipped);
         optimizer.step();
     };
-    for (int i = 0; i < warmup; ++i) train();  // plans of the numbers of samples that are kept
-    const double time = milliseconds(20, train);
-    row(name + ", " + method.name + ", batch " + std::to_string(batch), static_cast<double>(batch) / time * 1e3,
+    train();  // plans, and the optimizer's buffers, which no graph has
+    sd::StepGraph<Cuda> recorded;
+    constexpr int steps = 10;  // three times as many before: plans of the numbers of samples that are kept
+    const double time = milliseconds(3, [&] {
+        for (int i = 0; i < steps; ++i) {
+            if (graph == Graph::on) {
+                recorded.run(train);
+            } else {
+                train();
+            }
+        }
+    });
+    row(name + ", " + method.name + ", batch " + std::to_string(batch), static_cast<double>(batch) * steps / time * 1e3,
         "images/s");
 }
 
@@ -145,9 +157,11 @@ void measure_resnet50(const std::string& precision) {
 
 template <class T>
 void measure_cifar_resnet110(const std::string& precision) {
-    measure_training<T>("cifar_resnet110, " + precision,
-                        sd::cifar_resnet<T, Cuda>(110, {.num_classes = 10, .seed = 42}), "ResNetBasicBlock", plain, 128,
-                        32);
+    for (const Graph graph : {Graph::off, Graph::on}) {
+        measure_training<T>("cifar_resnet110, " + precision + ", graph " + (graph == Graph::on ? "on" : "off"),
+                            sd::cifar_resnet<T, Cuda>(110, {.num_classes = 10, .seed = 42}), "ResNetBasicBlock", plain,
+                            128, 32, graph);
+    }
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ resnet50, bf16, plain, batch 256                   2500.0 images/s
 resnet50, bf16, sample, batch 256                  2490.0 images/s
 resnet50, bf16, survivors, batch 256               2600.0 images/s
 resnet50, bf16, block, batch 256                   2700.0 images/s
+cifar_resnet110, bf16, graph off, plain, batch 128    800.0 images/s
 """
 THEIRS = """PyTorch 2.9.0+cu130, resnet50, bf16, eager, batch 256                          2000.0 images/s
 PyTorch 2.9.0+cu130, cifar_resnet110, bf16, eager, graph off, batch 128          900.0 images/s
@@ -32,9 +33,11 @@ PyTorch 2.9.0+cu130, resnet50, bf16, compile, batch 256                        2
 """
 
 
-def report(ours, theirs):
+def report(ours, theirs, run=None):
     """The exit status, and the words after each name of the table."""
     with tempfile.TemporaryDirectory() as folder:
+        if run is not None:
+            Path(folder, "cifar10.jsonl").write_text(run)
         Path(folder, "join_and_networks.log").write_text(ours)
         if theirs is not None:
             Path(folder, "pytorch.log").write_text(theirs)
@@ -62,16 +65,27 @@ class Report(unittest.TestCase):
         self.assertEqual(rows["cifar_resnet110, bf16, PyTorch, graph off, images/s"], ["900.0", "-"])
         self.assertEqual(rows["cifar_resnet110, bf16, PyTorch, graph on, images/s"], ["-", "-", "missing"])
         self.assertEqual(rows["resnet50, tf32, plain over eager"], ["-", "1.20", "missing"])
+        self.assertEqual(rows["cifar_resnet110, bf16, graph off, images/s"], ["800.0", "-"])
+        self.assertEqual(rows["cifar_resnet110, bf16, graph on, images/s"], ["-", "-", "missing"])
+        self.assertFalse([name for name in rows if "accuracy" in name])
 
     def test_all_is_met(self):
         ours = OURS.replace("3200.0", "3600.0")
+        ours += ours.replace("graph off", "graph on")
         ours += ours.replace("bf16", "tf32").replace("copy ", "other ")
-        ours += "".join(f"cifar_resnet110, {kind}, plain, batch 128  9000.0 images/s\n" for kind in ("bf16", "tf32"))
         theirs = THEIRS.replace("2600.0", "2400.0")
         theirs += theirs.replace("graph off", "graph on")
         theirs += theirs.replace("bf16", "tf32")
         status, rows = report(ours, theirs)
         self.assertEqual(status, 0, rows)
+
+    def test_run_of_cifar10(self):
+        run = """{"event": "batch", "epoch": 0, "batch": 1, "loss/train": 2.3, "accuracy/train": 0.1}
+{"event": "eval", "epoch": 19, "batch": 7429, "loss/eval": 0.6, "accuracy/eval": 0.8}
+{"event": "eval", "epoch": 20, "batch": 7820, "loss/eval": 0.5, "accuracy/eval": 0.8431}
+"""
+        _, rows = report(OURS, THEIRS, run)
+        self.assertEqual(rows["cifar_resnet110, CIFAR-10, epoch 20, accuracy %"], ["84.3", "-"])
 
     def test_without_pytorch(self):
         status, rows = report(OURS, None)

@@ -4,8 +4,10 @@
     tools/gpu_report.py FOLDER
 
 reads join_and_networks.log, which sd_bench_cuda wrote, and pytorch.log, which tools/bench_pytorch_cuda.py wrote; what
-is not in them is reported as missing. The exit status is 1 if a goal is missed or a measurement is missing.
+is not in them is reported as missing. cifar10.jsonl, the log of a run of sd_train_cuda, may be there. The exit status is
+1 if a goal is missed or a measurement is missing.
 """
+import json
 import pathlib
 import re
 import sys
@@ -46,11 +48,23 @@ def goals(ours, theirs):
         sample = quotient(rates["sample"], rates["plain"])
         yield f"resnet50, {precision}, sample's speed over plain's", sample, "0.99", 1 / 1.01
     for precision in ("bf16", "tf32"):
-        rate = ours.get(f"cifar_resnet110, {precision}, plain, batch 128")
-        yield f"cifar_resnet110, {precision}, images/s", rate, "-", None
         for graph in ("off", "on"):
-            name = f"cifar_resnet110, {precision}, eager, graph {graph}, batch 128"
-            yield f"cifar_resnet110, {precision}, PyTorch, graph {graph}, images/s", theirs.get(name), "-", None
+            network = f"cifar_resnet110, {precision}"
+            rate = ours.get(f"{network}, graph {graph}, plain, batch 128")
+            eager = theirs.get(f"{network}, eager, graph {graph}, batch 128")
+            yield f"{network}, graph {graph}, images/s", rate, "-", None
+            yield f"{network}, PyTorch, graph {graph}, images/s", eager, "-", None
+
+
+def last_evaluation(path):
+    """(what, value) of the run's last evaluation; nothing without a run."""
+    if not path.is_file():
+        return
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    evaluations = [record for record in records if "accuracy/eval" in record]
+    if evaluations:
+        last = evaluations[-1]
+        yield f"cifar_resnet110, CIFAR-10, epoch {last['epoch']}, accuracy %", 100 * last["accuracy/eval"]
 
 
 def main():
@@ -63,6 +77,8 @@ def main():
         failed |= verdict in ("missing", "MISSED")
         text = "-" if value is None else f"{value:.2f}" if lowest is not None else f"{value:.1f}"
         print(f"{what:54} {text:>10} {goal:>6} {verdict}".rstrip())
+    for what, value in last_evaluation(folder / "cifar10.jsonl"):
+        print(f"{what:54} {value:>10.1f} {'-':>6}")
     return 1 if failed else 0
 
 
