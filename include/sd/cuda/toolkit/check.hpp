@@ -29,17 +29,18 @@ inline const char* words_of(cublasStatus_t status) {
     return status == CUBLAS_STATUS_SUCCESS ? nullptr : cublasGetStatusString(status);
 }
 
-template <class Status>
-void check(Status status, const char* call, const char* file, int line) {
-    if (const char* const words = words_of(status)) fail(call, file, line, words);
+/// Throws if there are words. CUDA keeps the last error: it is taken back, or the next launch would tell of it.
+inline void check(const char* words, const char* call, const char* file, int line) {
+    if (words == nullptr) return;
+    (void)cudaGetLastError();
+    fail(call, file, line, words);
 }
 
 /// For calls where nothing may be thrown, such as in destructors: false, and a line "file:line: call: words" on the
 /// standard error stream, if one failed.
-template <class Status>
-bool report(Status status, const char* call, const char* file, int line) noexcept {
-    const char* const words = words_of(status);
+inline bool report(const char* words, const char* call, const char* file, int line) noexcept {
     if (words == nullptr) return true;
+    (void)cudaGetLastError();
     try {
         std::cerr << text(file, ':', line, ": ", call, ": ", words, '\n') << std::flush;
     } catch (...) {  // there is nobody left to tell
@@ -52,7 +53,7 @@ bool report(Status status, const char* call, const char* file, int line) noexcep
 SD_NAMESPACE_END
 
 /// Calls a function of CUDA, cuDNN, cuBLAS or NCCL and throws std::runtime_error, with call, file and line, if it fails.
-#define SD_CUDA_CHECK(call) ::sd::cuda::check((call), #call, __FILE__, __LINE__)
+#define SD_CUDA_CHECK(call) ::sd::cuda::check(::sd::cuda::words_of(call), #call, __FILE__, __LINE__)
 
 /// The same where nothing may be thrown: tells the standard error stream instead, and is false.
-#define SD_CUDA_REPORT(call) ::sd::cuda::report((call), #call, __FILE__, __LINE__)
+#define SD_CUDA_REPORT(call) ::sd::cuda::report(::sd::cuda::words_of(call), #call, __FILE__, __LINE__)

@@ -25,7 +25,7 @@ public:
         SD_CUDA_CHECK(cudnnBackendCreateDescriptor(type, &descriptor_));
     }
     ~Descriptor() {
-        if (descriptor_ != nullptr) (void)cudnnBackendDestroyDescriptor(descriptor_);
+        if (descriptor_ != nullptr) SD_CUDA_REPORT(cudnnBackendDestroyDescriptor(descriptor_));
     }
     Descriptor(Descriptor&& other) noexcept : descriptor_(std::exchange(other.descriptor_, nullptr)) {}
     Descriptor& operator=(Descriptor&& other) noexcept {
@@ -96,8 +96,17 @@ public:
         SD_CUDA_CHECK(cudnnBackendGetAttribute(descriptor_, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr));
         return count;
     }
-    /// False if cuDNN cannot make what is described.
-    [[nodiscard]] bool try_finalize() { return cudnnBackendFinalize(descriptor_) == CUDNN_STATUS_SUCCESS; }
+    /// False if cuDNN cannot make what is described. Throws std::runtime_error if memory or the device failed it: that
+    /// says nothing of the engine, and another one in its place would be another result.
+    [[nodiscard]] bool try_finalize() {
+        const cudnnStatus_t status = cudnnBackendFinalize(descriptor_);
+        if (status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+            status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+            CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_EXECUTION_FAILED) {
+            fail("cudnnBackendFinalize", __FILE__, __LINE__, cudnnGetErrorString(status));
+        }
+        return status == CUDNN_STATUS_SUCCESS;
+    }
 
 private:
     cudnnBackendDescriptor_t descriptor_ = nullptr;

@@ -24,19 +24,20 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-inline void check(ncclResult_t status, const char* call, const char* file, int line) {
-    if (status != ncclSuccess) fail(call, file, line, ncclGetErrorString(status));
+inline const char* words_of(ncclResult_t status) {
+    return status == ncclSuccess ? nullptr : ncclGetErrorString(status);
 }
 
-/// sum(i) = the sum of parts(rank, i) in rank order.
+/// sum(i) = the sum of parts(rank, i) in rank order; the sum may begin at any element of a buffer.
 template <class T>
 struct SumOfRanks {
     const T* parts;  ///< (ranks, count)
     Index ranks, count;
-    [[nodiscard]] SD_HOST_DEVICE T operator()(Index i) const {
-        T sum = parts[i];
-        for (Index rank = 1; rank < ranks; ++rank) sum += parts[rank * count + i];
-        return sum;
+    T* sum;
+    SD_HOST_DEVICE void operator()(Index i) const {
+        T all = parts[i];
+        for (Index rank = 1; rank < ranks; ++rank) all += parts[rank * count + i];
+        sum[i] = all;
     }
 };
 
@@ -93,7 +94,7 @@ protected:
 
 private:
     struct Destroy {
-        void operator()(ncclComm_t communicator) const { (void)ncclCommDestroy(communicator); }
+        void operator()(ncclComm_t communicator) const { SD_CUDA_REPORT(ncclCommDestroy(communicator)); }
     };
 
     // Whether every rank's machine has this one's name.
@@ -117,27 +118,35 @@ private:
         with_device_memory(std::as_writable_bytes(numbers), true, [&](void* memory) {
             SD_CUDA_CHECK(
                 ncclAllGather(memory, parts.data(), numbers.size_bytes(), ncclUint8, communicator_.get(), stream_));
-            cuda::launch_map<Cuda>(cuda::SumOfRanks<T>{parts.data(), size_, count}, count, static_cast<T*>(memory));
+            cuda::launch_each<Cuda>(count, cuda::SumOfRanks<T>{parts.data(), size_, count, static_cast<T*>(memory)});
         });
         traffic_.bytes_sent += (size_ - 1) * static_cast<Index>(numbers.size_bytes());
         return std::make_unique<PendingSum>();
     }
 
-    // Calls use(memory) with the bytes on the device, and brings them back if they are the processor's and `back`.
+    // Calls use(memory) with the bytes on the device, and brings them back if they are the processor's and `back`. The
+    // processor's may be changed as soon as this returns.
     template <class Use>
     void with_device_memory(std::span<std::byte> bytes, bool back, const Use& use) {
-        cudaPointerAttributes attributes{};
-        SD_CUDA_CHECK(cudaPointerGetAttributes(&attributes, bytes.data()));
-        if (bytes.empty() || attributes.type == cudaMemoryTypeDevice) {
+        if (is_on_device(bytes)) {
             use(bytes.data());
             return;
         }
         const cuda::Workspace copy(bytes.size());
         SD_CUDA_CHECK(cudaMemcpyAsync(copy.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream_));
         use(copy.data());
-        if (!back) return;
-        SD_CUDA_CHECK(cudaMemcpyAsync(bytes.data(), copy.data(), bytes.size(), cudaMemcpyDeviceToHost, stream_));
+        if (back) {
+            SD_CUDA_CHECK(cudaMemcpyAsync(bytes.data(), copy.data(), bytes.size(), cudaMemcpyDeviceToHost, stream_));
+        }
         SD_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    }
+
+    // No bytes are on any device; their address may be null, of which CUDA tells nothing.
+    static bool is_on_device(std::span<const std::byte> bytes) {
+        if (bytes.empty()) return true;
+        cudaPointerAttributes attributes{};
+        SD_CUDA_CHECK(cudaPointerGetAttributes(&attributes, bytes.data()));
+        return attributes.type == cudaMemoryTypeDevice;
     }
 
     std::unique_ptr<std::remove_pointer_t<ncclComm_t>, Destroy> communicator_;
