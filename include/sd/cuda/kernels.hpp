@@ -7,6 +7,7 @@
 #include "sd/cuda/cross_entropy.hpp"
 #include "sd/cuda/device_loader.hpp"
 #include "sd/cuda/elementwise.hpp"
+#include "sd/cuda/global_pooling.hpp"
 #include "sd/cuda/joint_statistics.hpp"
 #include "sd/cuda/linear.hpp"
 #include "sd/cuda/mixup.hpp"

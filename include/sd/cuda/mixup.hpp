@@ -14,15 +14,13 @@ namespace cuda {
 template <class T>
 struct MixSamples {
     using A = accumulate_t<T>;
-    Index size, slab;  ///< elements of all samples, and of one
+    Index slab;  ///< elements of a sample
     const T* x;
     const Index* partner;
     A own, other;
     T* mixed;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index i = thread.block * block_threads + thread.index;
-        if (i >= size) return;
+    SD_HOST_DEVICE void operator()(Index i) const {
         const Index n = i / slab;
         mixed[i] = T(A(own * A(x[i]) + other * A(x[i + (partner[n] - n) * slab])));
     }
@@ -31,14 +29,11 @@ struct MixSamples {
 template <class T>
 struct OneHot {
     using A = accumulate_t<T>;
-    Index size, classes;
+    Index classes;
     const Index* labels;
     T* target;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index i = thread.block * block_threads + thread.index;
-        if (i < size) target[i] = T(A(labels[i / classes] == i % classes ? 1 : 0));
-    }
+    SD_HOST_DEVICE void operator()(Index i) const { target[i] = T(A(labels[i / classes] == i % classes ? 1 : 0)); }
 };
 
 }  // namespace cuda
@@ -50,9 +45,8 @@ template <class T, cuda::Accelerator Device>
     auto mixed = Tensor<T, Device>::empty(x.shape());
     const auto partners = cuda::uploaded<Device>(partner);
     const Index slab = x.size() / std::max<Index>(1, x.extent(0));
-    cuda::launch<Device>(cuda::MixSamples<T>{x.size(), slab, x.data(), partners.data(), static_cast<A>(share),
-                                             static_cast<A>(1 - share), mixed.data()},
-                         cuda::quotient_up(x.size(), cuda::block_threads));
+    cuda::launch_each<Device>(x.size(), cuda::MixSamples<T>{slab, x.data(), partners.data(), static_cast<A>(share),
+                                                            static_cast<A>(1 - share), mixed.data()});
     return mixed;
 }
 
@@ -62,8 +56,7 @@ template <class T, cuda::Accelerator Device>
                                              Index classes) {
     auto target = Tensor<T, Device>::empty({images.extent(0), classes});
     const auto own = cuda::uploaded<Device>(labels);
-    cuda::launch<Device>(cuda::OneHot<T>{target.size(), classes, own.data(), target.data()},
-                         cuda::quotient_up(target.size(), cuda::block_threads));
+    cuda::launch_each<Device>(target.size(), cuda::OneHot<T>{classes, own.data(), target.data()});
     return target;
 }
 

@@ -24,14 +24,12 @@ struct ImagePlace {
 /// Crops and mirrors samples of images (count, H, W, C), as augment() does.
 template <class T>
 struct GatherImages {
-    Index size, height, width, channels;
+    Index height, width, channels;
     const T* images;
     const ImagePlace* places;
     T* batch;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const Index i = thread.block * block_threads + thread.index;
-        if (i >= size) return;
+    SD_HOST_DEVICE void operator()(Index i) const {
         const Index c = i % channels;
         const Index pixel = i / channels;
         const Index w = pixel % width;
@@ -90,9 +88,8 @@ public:
         if (!places.empty()) {
             auto table = Tensor<ImagePlace, Device>::empty({static_cast<Index>(places.size())});
             table.write(places.data());
-            launch<Device>(GatherImages<T>{images.size(), images.extent(1), images.extent(2), images.extent(3),
-                                           images_.data(), table.data(), images.data()},
-                           quotient_up(images.size(), block_threads));
+            launch_each<Device>(images.size(), GatherImages<T>{images.extent(1), images.extent(2), images.extent(3),
+                                                               images_.data(), table.data(), images.data()});
         }
         return {std::move(images), std::move(labels)};
     }
