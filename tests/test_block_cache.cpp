@@ -101,6 +101,20 @@ TEST_CASE("where the device has no memory left, what is not in use goes back to 
     cache.release(cache.allocate(0));
 }
 
+TEST_CASE("while they are held, blocks do not go back to the device, not even for a request that needs them") {
+    SmallDevice::reset(10000);
+    Cache cache;
+    const auto used = cache.allocate(7000);
+    cache.hold(true);
+    cache.release(used);
+    CHECK(cache.allocate(2000).memory != nullptr);  // of what the device has left
+    CHECK(cache.allocate(3000).memory == nullptr);
+    CHECK(SmallDevice::given.contains(used.memory));
+    cache.hold(false);
+    CHECK(cache.allocate(3000).memory != nullptr);
+    CHECK_FALSE(SmallDevice::given.contains(used.memory));
+}
+
 TEST_CASE("blocks that are not in use are told") {
     SmallDevice::reset(10000);
     Cache cache;

@@ -34,7 +34,7 @@ public:
     explicit BlockCache(System system = {}) : system_(std::move(system)) {}
 
     /// A block of `bytes` or more; nothing for no bytes. If the device has no memory left, blocks that are not in use
-    /// go back to it first. The block has no memory if that was not enough.
+    /// go back to it first, unless they are held. The block has no memory if that was not enough.
     [[nodiscard]] Block allocate(std::size_t bytes) {
         if (bytes == 0) return {};
         const std::lock_guard lock(mutex_);
@@ -48,7 +48,7 @@ public:
             return {memory, found->first};
         }
         void* memory = system_.allocate(size);
-        if (memory == nullptr) {
+        if (memory == nullptr && !held_) {
             trim();
             memory = system_.allocate(size);
         }
@@ -64,8 +64,15 @@ public:
             const std::lock_guard lock(mutex_);
             free_[block.bytes].push_back(block.memory);
         } catch (...) {  // no memory for the table's entry
-            system_.release(block.memory);
+            if (!held_) system_.release(block.memory);
         }
+    }
+
+    /// From now on, or no longer, nothing goes back to the device. Work that is recorded to start later uses blocks that
+    /// it has given back already, and the device does not know of it yet.
+    void hold(bool held) {
+        const std::lock_guard lock(mutex_);
+        held_ = held;
     }
 
     /// Calls use(block) for every block that is not in use.
@@ -105,6 +112,7 @@ private:
     mutable std::mutex mutex_;
     std::map<std::size_t, std::vector<void*>> free_;
     std::uint64_t taken_ = 0;
+    bool held_ = false;
 };
 
 }  // namespace cuda

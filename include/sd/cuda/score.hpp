@@ -83,8 +83,8 @@ template <class T, cuda::Accelerator Device, class Target>
 [[nodiscard]] Tensor<double, Device> score_numbers(const Tensor<T, Device>& logits, std::span<const Index> labels,
                                                    const Target& target, double label_smoothing) {
     using A = accumulate_t<T>;
-    const cuda::LossTarget<T, Device> classes("score_numbers", logits.shape(), labels);
     const auto loss = cuda::loss_on_device("score_numbers", logits, target, label_smoothing);
+    const cuda::LossTarget<T, Device> classes("score_numbers", logits.shape(), labels);
     auto before = Tensor<Index, Device>::empty({logits.extent(0)});
     cuda::launch<Device>(cuda::ClassesBefore<T>{logits.extent(1), logits.data(), classes.view().classes, before.data()},
                          logits.extent(0));

@@ -52,8 +52,7 @@ struct Launcher<Cuda> {
             refuse("sd::Cuda", "blocks of a kernel", blocks, std::numeric_limits<int>::max());
         }
         run_kernel<<<static_cast<unsigned>(blocks), block_threads, 0, Runtime::instance().stream()>>>(kernel);
-        const cudaError_t status = cudaGetLastError();
-        if (status != cudaSuccess) fail(typeid(Kernel).name(), __FILE__, __LINE__, cudaGetErrorString(status));
+        check(words_of(cudaGetLastError()), typeid(Kernel).name(), __FILE__, __LINE__);
     }
 };
 
@@ -80,12 +79,13 @@ public:
     /// Copies as many elements from another storage of the device.
     void copy_from(const Storage& other) { copy(other.data(), count_, data(), cudaMemcpyDeviceToDevice); }
     /// Copies the first `count` elements from the processor's memory. Few of them travel with a kernel, so that nobody
-    /// waits.
+    /// waits; more are waited for, since the device may read them from where they are.
     void write(const T* source, Index count) {
         if (bytes(count) <= cuda::most_argument_bytes) {
             cuda::write_by_arguments<Cuda>(source, bytes(count), data());
         } else {
             copy(source, count, data(), cudaMemcpyHostToDevice);
+            cuda::Runtime::instance().synchronize();
         }
     }
     /// Copies the first `count` elements to the processor's memory, and waits for them.

@@ -57,7 +57,7 @@ public:
     /// result (rows, columns) = a b in cuBLASLt's order, sums in float. The algorithm is the heuristic's first, without
     /// sums in more than one order.
     void multiply(const Operand& a, const Operand& b, void* result, cudaDataType_t type, Index rows, Index columns) {
-        const bool tf32 = Runtime::instance().float_math == FloatMath::tf32;
+        const bool tf32 = a.type == CUDA_R_32F && Runtime::instance().float_math == FloatMath::tf32;
         cublasLtMatmulDesc_t product = nullptr;
         SD_CUDA_CHECK(
             cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -115,9 +115,10 @@ struct CublasLinear {
                         Tensor<T, Cuda>& y) {
         const Index samples = x.extent(0), inputs = x.extent(1), outputs = y.extent(1);
         const Tensor<T, Cuda> w = converted<T>(weight);
+        auto product = Tensor<A, Cuda>::empty(y.shape());  // not y: bfloat16 is rounded once, after the bias
         Cublas::instance().multiply({w.data(), type, inputs, outputs, true}, {x.data(), type, inputs, samples, false},
-                                    y.data(), type, outputs, samples);
-        launch_map<Cuda>(PlusBias<A>{bias.data(), outputs}, y.size(), y.data(), std::as_const(y).data());
+                                    product.data(), CUDA_R_32F, outputs, samples);
+        launch_map<Cuda>(PlusBias<A>{bias.data(), outputs}, y.size(), y.data(), std::as_const(product).data());
     }
     static void by_input(const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight, Tensor<T, Cuda>& dx) {
         const Index samples = dy.extent(0), inputs = dx.extent(1), outputs = dy.extent(1);

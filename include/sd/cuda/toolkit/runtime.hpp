@@ -51,6 +51,9 @@ public:
             [this](const Block& block) { SD_CUDA_CHECK(cudaMemsetAsync(block.memory, 0xFF, block.bytes, stream_)); });
     }
 
+    /// While it holds, memory that is given back stays with the pool, see BlockCache::hold.
+    void hold_memory(bool held) { pool_.hold(held); }
+
     /// Waits for all that was started.
     void synchronize() { SD_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
@@ -89,6 +92,15 @@ private:
     cudaStream_t stream_ = nullptr;
     cudaStream_t copy_stream_ = nullptr;
     BlockCache<DeviceMemory> pool_;
+};
+
+/// While this is there, work is recorded that starts later, and that uses memory which it has given back by then.
+class Recording {
+public:
+    Recording() { Runtime::instance().hold_memory(true); }
+    ~Recording() { Runtime::instance().hold_memory(false); }
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
 };
 
 /// Memory of the pool, given back when it goes.

@@ -23,9 +23,11 @@ public:
     StepGraph& operator=(const StepGraph&) = delete;
 
     /// Records what work() starts on the runtime's stream, and starts it. If work() throws, nothing is started. Throws
-    /// std::runtime_error if it does what cannot be recorded: waiting for the device, or reading from it.
+    /// std::runtime_error if it does what cannot be recorded: waiting for the device, or reading from it; or if it needs
+    /// memory that the device has not left, since none goes back to it meanwhile.
     template <class Work>
     void run(const Work& work) {
+        const cuda::Recording recording;
         const Graph graph = recorded(work);
         if (!updates_to(graph.get())) {
             cudaGraphExec_t made = nullptr;
@@ -55,8 +57,8 @@ private:
             work();
         } catch (...) {
             (void)cudaStreamEndCapture(stream, &graph);  // what was recorded is of no use, broken or not
-            if (graph != nullptr) Graph(graph).reset();
-            (void)cudaGetLastError();
+            (void)cudaGetLastError();                    // or the next launch would tell of it
+            Graph(graph).reset();
             throw;
         }
         SD_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
