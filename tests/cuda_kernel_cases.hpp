@@ -1,80 +1,15 @@
-// The device's kernels against the plain loops of reference/ in double, on shapes drawn at random. KernelDevice is the
-// device that the including unit tests: the emulator, or a GPU.
+// The device's kernels against the plain loops of reference/ in double, on shapes drawn at random. The join and
+// convolution have files of their own.
 #pragma once
 
-#include "kernel_inputs.hpp"
-
-#include "sd/sd.hpp"
-
-#include "sd/cuda/kernels.hpp"
+#include "cuda_kernel_inputs.hpp"
 
 #include <doctest/doctest.h>
 
-#include <cstring>
+#include <cmath>
 #include <limits>
-#include <set>
+#include <memory>
 #include <vector>
-
-namespace cuda_cases {
-
-using sd::Index;
-using sd::Shape;
-using sd_test::check_close;
-using sd_test::Draw;
-using sd_test::in_double;
-using sd_test::random_selection;
-using Device = KernelDevice;
-template <class T>
-using Tensor = sd::Tensor<T, Device>;
-template <class T>
-using Pending = sd::Pending<T, Device>;
-template <class T>
-using Pass = sd::BatchNormPass<T, Device>;
-template <class T>
-using Sums = sd::BatchNormSums<sd::accumulate_t<T>, Device>;
-
-constexpr int repetitions = 30;
-
-template <class T>
-Tensor<T> random_tensor(const Shape& shape, std::uint64_t stream, double low = -1, double high = 1) {
-    return sd::converted<T>(
-        sd::to_device<Device>(sd_test::random_tensor<sd::accumulate_t<T>>(shape, stream, low, high)));
-}
-
-template <class T>
-Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
-    using A = sd::accumulate_t<T>;
-    const Shape channels{shape[shape.rank() - 1]};
-    if (kind == 0) return random_tensor<T>(shape, stream);
-    return {random_tensor<T>(shape, stream), random_tensor<A>(channels, stream + 1),
-            random_tensor<A>(channels, stream + 2), kind == 2};
-}
-
-template <class T>
-Pass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
-    using A = sd::accumulate_t<T>;
-    const Shape channels{shape[shape.rank() - 1]};
-    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<A>(channels, stream + 3),
-            random_tensor<A>(channels, stream + 4, 0.5, 2), batch_statistics};
-}
-
-template <class T>
-sd::PendingGradient<T, Device> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
-    using A = sd::accumulate_t<T>;
-    const auto dy = random_tensor<T>(shape, stream);
-    if (kind == 0) return dy;
-    const Shape channels{shape[shape.rank() - 1]};
-    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<A>(channels, stream + 4),
-            random_tensor<A>(channels, stream + 5), random_tensor<A>(channels, stream + 6)};
-}
-
-// Channels that threads take one by one, and those that they take 16 bytes at a time, few and many.
-inline Index random_channels(Draw& draw) {
-    constexpr Index choices[] = {1, 3, 8, 16, 24, 37, 64, 136, 300, 2048};
-    return choices[draw(0, 9)];
-}
-
-}  // namespace cuda_cases
 
 using namespace cuda_cases;  // NOLINT: for the test cases below
 
@@ -119,6 +54,29 @@ TEST_CASE_TEMPLATE("device: batch norm", T, float, double, sd::bfloat16) {
     }
 }
 
+TEST_CASE_TEMPLATE("device: batch norm of one value a channel gives the bias, and leaves the running variance", T,
+                   float, double, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
+    const sd::Context context = sd::Context::train({.step = 0, .seed = 0});
+    for (const Index channels : {5, 16}) {
+        sd::BatchNorm2d<T, Device> layer(channels);
+        const auto bias = random_tensor<A>({channels}, 1);
+        layer.bias()->value = bias;
+        const auto x = random_tensor<T>({1, 1, 1, channels}, 2);
+        check_close(layer.forward(x, context).reshape({channels}), in_double(bias), 3);  // eps makes 316 of rounding
+        const auto mean = in_double(x.reshape({channels}));
+        const auto running_mean = in_double(layer.running_mean());
+        const auto running_var = in_double(layer.running_var());
+        for (Index c = 0; c < channels; ++c) {
+            CHECK(running_mean(c) == doctest::Approx(0.1 * mean(c)).epsilon(1e-6));
+            CHECK(running_var(c) == 1);
+        }
+        const auto dy = random_tensor<T>(x.shape(), 3);
+        const auto dx = in_double(layer.backward(dy));
+        for (const double value : dx) CHECK(std::abs(value) < 316 * 2e-7);
+    }
+}
+
 TEST_CASE_TEMPLATE("device: batch moments of many rows do not cancel far from zero", T, float, double) {
     sd::Tensor<T> x = sd_test::random_tensor<T>({64, 30, 30, 3}, 1);  // more rows than one block may have
     for (T& value : x) value += T(10000);
@@ -149,104 +107,6 @@ TEST_CASE_TEMPLATE("device: relu, pending tensors, channels, sums, conversion", 
         check_close(sum, sd::reference::add_selected(in_double(y), in_double(dy), {}));
         check_close(sd::converted<A>(y), in_double(y));
     }
-}
-
-TEST_CASE_TEMPLATE("device: residual join", T, float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
-    for (int i = 0; i < repetitions; ++i) {
-        Draw draw(static_cast<std::uint64_t>(i));
-        const Shape shape{draw(1, 9), draw(1, 9), draw(1, 9), random_channels(draw)};
-        CAPTURE(shape);
-        Index branch_samples = 0;
-        std::vector<Index> selection = random_selection(shape[0], draw, branch_samples);
-        if (i % 3 == 0) {  // the branch has every sample, some of which join none
-            branch_samples = shape[0];
-            for (std::size_t n = 0; n < selection.size(); ++n) {
-                if (selection[n] >= 0) selection[n] = static_cast<Index>(n);
-            }
-        }
-        const bool relu = draw(0, 1) == 1;
-        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, 2));
-        const Pending<T> branch = random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, 2));
-        sd::join_output_t<T, Device> output;
-        const Tensor<T> y = sd::residual_join_forward<T>(shortcut, branch, selection, A(0.75), relu, &output);
-        check_close(
-            y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
-        const auto dy = random_tensor<T>(shape, 7);
-        const auto before = random_pass<T>(branch.shape(), 20, i % 2 == 0, true);
-        Sums<T> sums;
-        const auto expected = sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection,
-                                                                            branch_samples, 0.75, relu);
-        for (const auto* pass : {static_cast<const Pass<T>*>(nullptr), &before}) {
-            const auto gradient = sd::residual_join_backward<T>(dy, output, selection, branch_samples, A(0.75), relu,
-                                                                pass, pass == nullptr ? nullptr : &sums);
-            check_close(gradient.dshortcut, expected.dshortcut);
-            check_close(gradient.dbranch, expected.dbranch);
-            if (pass == nullptr) continue;
-            check_close(sums, sd::reference::batch_norm_sums(in_double(gradient.dbranch), in_double(before)));
-        }
-        const auto whole = sd::residual_join_backward<T>(dy, output, {}, shape[0], A(1), relu);
-        const auto expected_whole =
-            sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), {}, shape[0], 1.0, relu);
-        check_close(whole.dshortcut, expected_whole.dshortcut);
-        check_close(whole.dbranch, expected_whole.dbranch);
-        check_close(sd::add_selected<T>(dy, branch.raw, selection),
-                    sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
-        const std::vector<Index> samples(5, shape[0] - 1);
-        check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
-    }
-}
-
-TEST_CASE_TEMPLATE("device: the join's backward pass reads a bit an element, however it is cut", T, float,
-                   sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
-    // the first one is cut into blocks of 8 rows a thread forward, and backward of 9, rounded up to whole bytes
-    for (const Shape& shape : {Shape{512, 2, 2300, 1}, Shape{40, 6, 6, 12}, Shape{40, 6, 6, 8}}) {
-        const auto x = random_tensor<T>(shape, 1);
-        sd::join_output_t<T, Device> output;
-        const auto y = sd::residual_join_forward<T>(Pending<T>(x), Pending<T>(x), {}, A(1), true, &output);
-        const auto before = random_pass<T>(shape, 2, false, true);
-        Sums<T> sums;
-        const auto gradient = sd::residual_join_backward<T>(x, output, {}, shape[0], A(1), true, &before, &sums);
-        check_close(gradient.dshortcut, sd::reference::relu_by_input(in_double(x), in_double(y)));
-        check_close(sums, sd::reference::batch_norm_sums(in_double(gradient.dbranch), in_double(before)));
-    }
-    // images of the library's networks: no more than a bit
-    for (const Shape& shape : {Shape{2, 56, 56, 256}, Shape{2, 7, 7, 2048}, Shape{2, 32, 32, 16}}) {
-        sd::join_output_t<T, Device> output;
-        const Pending<T> x(Tensor<T>::empty(shape));
-        (void)sd::residual_join_forward<T>(x, x, {}, A(1), true, &output);
-        const Index bits = 8 * output.bytes.size();
-        CHECK(bits >= shape.size());
-        CHECK(bits <= shape.size() + shape.size() / 10);
-    }
-    sd::join_output_t<T, Device> linear;
-    const Pending<T> x(random_tensor<T>({2, 3, 3, 8}, 1));
-    (void)sd::residual_join_forward<T>(x, x, {}, A(1), false, &linear);
-    CHECK_FALSE(linear.bytes);
-    CHECK_THROWS_WITH_AS((void)sd::residual_join_backward<T>(x.raw, linear, {}, 2, A(1), true),
-                         "residual_join_backward: bits of a ReLU: got none, expected those that its forward pass left",
-                         std::invalid_argument);
-}
-
-TEST_CASE("device: a dropped sample's branch is not looked at, even where it is NaN") {
-    sd::Tensor<float> branch = sd_test::random_tensor<float>({3, 2, 2, 8}, 1);
-    std::fill_n(branch.begin() + 32, 32, std::numeric_limits<float>::quiet_NaN());
-    const auto shortcut = random_tensor<float>({3, 2, 2, 8}, 2);
-    const std::vector<Index> selection{0, -1, 2};
-    const Pending<float> pending(sd::to_device<Device>(branch), random_tensor<float>({8}, 3),
-                                 random_tensor<float>({8}, 4), false);
-    sd::join_output_t<float, Device> output;
-    const auto y = sd::residual_join_forward<float>(Pending<float>(shortcut), pending, selection, 1.0F, true, &output);
-    const auto own = sd::to_host(y);
-    const auto plain = sd::to_host(sd::relu_forward(shortcut));
-    CHECK(std::memcmp(own.data() + 32, plain.data() + 32, 32 * sizeof(float)) == 0);
-    const sd::BatchNormPass<float, Device> pass{pending, random_tensor<float>({8}, 5),
-                                                random_tensor<float>({8}, 6, 0.5, 2), true};
-    Sums<float> sums;
-    const auto gradient = sd::residual_join_backward<float>(shortcut, output, selection, 3, 1.0F, true, &pass, &sums);
-    for (const float value : sd::to_host(sums.dweight)) CHECK(std::isfinite(value));
-    for (const float value : sd::to_host(gradient.dbranch)) CHECK(std::isfinite(value));
 }
 
 TEST_CASE_TEMPLATE("device: pooling", T, float, double, sd::bfloat16) {
@@ -284,98 +144,6 @@ TEST_CASE("device: the largest value is the first one, or the last NaN") {
     const auto dx = sd::to_host(sd::max_pool2d_by_input<float>(dy, Pending<float>(x), {2, 2, 0}));
     const float expected[] = {5, 0, 0, 0, 0, 0, 7, 0};
     for (Index i = 0; i < 8; ++i) CHECK(dx.data()[i] == expected[i]);
-}
-
-TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
-    for (int i = 0; i < repetitions; ++i) {
-        Draw draw(static_cast<std::uint64_t>(i));
-        const Index groups = draw(1, 3);
-        const sd::Conv2dOptions options{draw(1, 3), draw(0, 3), draw(1, 2), groups};
-        const Shape x_shape{draw(1, 3), draw(7, 11), draw(7, 11), groups * draw(1, 9)};
-        const Shape weight_shape{groups * draw(1, 12), x_shape[3] / groups, draw(1, 4), draw(1, 4)};
-        CAPTURE(x_shape);
-        CAPTURE(weight_shape);
-        // What is pending is rounded to T before the product, so the reference takes plain values.
-        const Tensor<T> x = sd::materialize(random_pending<T>(x_shape, 1, i % 3));
-        const auto weight = sd::converted<A>(random_tensor<T>(weight_shape, 4));
-        sd::Moments<A, Device> moments;
-        const Tensor<T> y = sd::conv2d_forward<T>(Pending<T>(x), weight, options, &moments);
-        check_close(y, sd::reference::conv2d_forward<double>(in_double(x), in_double(weight), options));
-        check_close(moments.mean, sd::reference::batch_moments(in_double(y)).mean);
-        const auto scale = random_tensor<A>({weight_shape[0]}, 10);
-        const auto shift = random_tensor<A>({weight_shape[0]}, 11);
-        check_close(sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift, i % 2 == 0),
-                    sd::reference::materialize(
-                        sd::Pending<double>(in_double(y), in_double(scale), in_double(shift), i % 2 == 0)));
-        const sd::PendingGradient<T, Device> dy = sd::materialize(random_gradient<T>(y.shape(), 20, i / 3 % 3));
-        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
-        Sums<T> sums;
-        const Tensor<T> dx = sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums);
-        check_close(dx, sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
-        check_close(sums, sd::reference::batch_norm_sums(in_double(dx), in_double(before)));
-        check_close(sd::conv2d_by_weight<T>(Pending<T>(x), dy, options, weight_shape),
-                    sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
-    }
-}
-
-TEST_CASE("device: kept samples are rounded up to few numbers, and to little more") {
-    for (const Index batch : {1, 7, 32, 48, 128, 250, 256}) {
-        std::set<Index> numbers;
-        for (Index kept = 1; kept <= batch; ++kept) {
-            const Index rounded = sd::cuda::rounded_samples(kept, batch);
-            CHECK(rounded >= kept);
-            CHECK(rounded <= std::min(batch, kept + batch / 32));
-            numbers.insert(rounded);
-        }
-        CHECK(numbers.size() <= 32);
-        CHECK(sd::cuda::rounded_samples(batch, batch) == batch);
-        CHECK(sd::cuda::rounded_samples(0, batch) == 0);
-    }
-}
-
-TEST_CASE_TEMPLATE("device: convolutions compute a rounded number of samples, and nobody sees more than there are", T,
-                   float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
-    constexpr Index kept = 37, rounded = 39;  // of 70: multiples of 3
-    std::vector<Index> samples;
-    for (Index n = 0; n < kept; ++n) samples.push_back(n * 50 % 70);
-    for (const Index channels : {8, 3}) {
-        const sd::Conv2dOptions options{.stride = 2, .padding = 1};
-        const Tensor<T> x = sd::gather_samples(random_tensor<T>({70, 5, 5, channels}, 1), samples);
-        CHECK(x.extent(0) == kept);
-        CHECK(sd::cuda::sample_room(x) == rounded);
-        const auto weight = sd::converted<A>(random_tensor<T>({5, channels, 3, 3}, 2));
-        // a tensor that is made plain on the way, and one that is plain
-        for (const bool plain : {true, false}) {
-            const Pending<T> input =
-                plain ? Pending<T>(x)
-                      : Pending<T>(x, random_tensor<A>({channels}, 3), random_tensor<A>({channels}, 4), true);
-            const Tensor<T> operand = sd::materialize(input);
-            sd::Moments<A, Device> moments;
-            const Tensor<T> z = sd::conv2d_forward<T>(input, weight, options, &moments);
-            CHECK(sd::cuda::sample_room(z) == rounded);
-            check_close(z, sd::reference::conv2d_forward<double>(in_double(operand), in_double(weight), options));
-            const auto expected = sd::reference::batch_moments(in_double(z));
-            CHECK(moments.count == expected.count);
-            check_close(moments.mean, expected.mean);
-            check_close(moments.m2, expected.m2);
-
-            const Pass<T> pass{Pending<T>(z, random_tensor<A>({5}, 5), random_tensor<A>({5}, 6), true), moments.mean,
-                               random_tensor<A>({5}, 7, 0.5, 2), true};
-            const auto dy = random_tensor<T>(z.shape(), 8);
-            const auto sums = sd::batch_norm_sums(dy, pass);
-            const sd::PendingGradient<T, Device> dz = sd::materialize(sd::batch_norm_by_input(dy, pass, sums));
-            CHECK(sd::cuda::sample_room(dz.dy) == rounded);
-            check_close(
-                sd::conv2d_by_weight<T>(input, dz, options, weight.shape()),
-                sd::reference::conv2d_by_weight<double>(in_double(operand), in_double(dz), options, weight.shape()));
-            const Tensor<T> dx = sd::conv2d_by_input<T>(dz, weight, options, x.shape());
-            CHECK(sd::cuda::sample_room(dx) == rounded);
-            check_close(dx,
-                        sd::reference::conv2d_by_input<double>(in_double(dz), in_double(weight), options, x.shape()));
-        }
-    }
 }
 
 TEST_CASE_TEMPLATE("device: linear and cross-entropy", T, float, double, sd::bfloat16) {

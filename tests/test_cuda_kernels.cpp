@@ -5,6 +5,8 @@ namespace {
 using KernelDevice = sd_test::Emulator;
 }
 
+#include "cuda_conv2d_cases.hpp"
+#include "cuda_join_cases.hpp"
 #include "cuda_kernel_cases.hpp"
 
 #include "sd/cuda/plan_key.hpp"

@@ -5,6 +5,8 @@ namespace {
 using KernelDevice = sd::Cuda;
 }
 
+#include "../cuda_conv2d_cases.hpp"
+#include "../cuda_join_cases.hpp"
 #include "../cuda_kernel_cases.hpp"
 #include "../cuda_network_cases.hpp"
 
