@@ -26,6 +26,7 @@ resnet50, bf16, sample, batch 256                  2490.0 images/s
 resnet50, bf16, survivors, batch 256               2600.0 images/s
 resnet50, bf16, block, batch 256                   2700.0 images/s
 cifar_resnet110, bf16, graph off, plain, batch 128    800.0 images/s
+cifar_resnet110, bf16, graph off, block, batch 128    850.0 images/s
 """
 THEIRS = """PyTorch 2.9.0+cu130, resnet50, bf16, eager, batch 256                          2000.0 images/s
 PyTorch 2.9.0+cu130, cifar_resnet110, bf16, eager, graph off, batch 128          900.0 images/s
@@ -66,6 +67,7 @@ class Report(unittest.TestCase):
         self.assertEqual(rows["cifar_resnet110, bf16, PyTorch, graph on, images/s"], ["-", "-", "missing"])
         self.assertEqual(rows["resnet50, tf32, plain over eager"], ["-", "1.20", "missing"])
         self.assertEqual(rows["cifar_resnet110, bf16, graph off, images/s"], ["800.0", "-"])
+        self.assertEqual(rows["cifar_resnet110, bf16, graph off, block, images/s"], ["850.0", "-"])
         self.assertEqual(rows["cifar_resnet110, bf16, graph on, images/s"], ["-", "-", "missing"])
         self.assertFalse([name for name in rows if "accuracy" in name])
 

@@ -54,6 +54,8 @@ def goals(ours, theirs):
             eager = theirs.get(f"{network}, eager, graph {graph}, batch 128")
             yield f"{network}, graph {graph}, images/s", rate, "-", None
             yield f"{network}, PyTorch, graph {graph}, images/s", eager, "-", None
+        rate = ours.get(f"cifar_resnet110, {precision}, graph off, block, batch 128")
+        yield f"cifar_resnet110, {precision}, graph off, block, images/s", rate, "-", None
 
 
 def last_evaluation(path):
