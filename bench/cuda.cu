@@ -103,8 +103,8 @@ struct Method {
 /// What a step starts goes one by one, or as one graph that is recorded anew in every step, as a Trainer does it.
 enum class Graph { off, on };
 
-/// Images a second of training steps on images of `pixels` by `pixels`. Steps follow each other without waiting, so that
-/// the processor may be ahead, as it is in a run.
+/// Images a second of training steps on images of `pixels` by `pixels`. Steps follow each other without waiting, so
+/// that the processor may be ahead, as it is in a run.
 template <class T, class Model>
 void measure_training(const std::string& name, Model model, const char* layer, const Method& method, Index batch,
                       Index pixels, Graph graph = Graph::off) {

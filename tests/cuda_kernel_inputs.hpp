@@ -1,5 +1,5 @@
-// Inputs of a device's kernels, drawn at random. KernelDevice is the device that the including unit tests: the emulator,
-// or a GPU.
+// Inputs of a device's kernels, drawn at random. KernelDevice is the device that the including unit tests: the
+// emulator, or a GPU.
 #pragma once
 
 #include "kernel_inputs.hpp"

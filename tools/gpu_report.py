@@ -4,8 +4,8 @@
     tools/gpu_report.py FOLDER
 
 reads join_and_networks.log, which sd_bench_cuda wrote, and pytorch.log, which tools/bench_pytorch_cuda.py wrote; what
-is not in them is reported as missing. cifar10.jsonl, the log of a run of sd_train_cuda, may be there. The exit status is
-1 if a goal is missed or a measurement is missing.
+is not in them is reported as missing. cifar10.jsonl, the log of a run of sd_train_cuda, may be there. The exit status
+is 1 if a goal is missed or a measurement is missing.
 """
 import json
 import pathlib

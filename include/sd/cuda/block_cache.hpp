@@ -68,8 +68,8 @@ public:
         }
     }
 
-    /// From now on, or no longer, nothing goes back to the device. Work that is recorded to start later uses blocks that
-    /// it has given back already, and the device does not know of it yet.
+    /// From now on, or no longer, nothing goes back to the device. Work that is recorded to start later uses blocks
+    /// that it has given back already, and the device does not know of it yet.
     void hold(bool held) {
         const std::lock_guard lock(mutex_);
         held_ = held;

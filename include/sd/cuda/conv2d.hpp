@@ -1,6 +1,6 @@
 // Two-dimensional convolution on a device, taken apart: what is pending is applied in a pass of its own, a library's
-// product or the direct one follows, and statistics are gathered in another pass. The product is of all samples that its
-// tensors have room for, see cuda/sample_room.hpp.
+// product or the direct one follows, and statistics are gathered in another pass. The product is of all samples that
+// its tensors have room for, see cuda/sample_room.hpp.
 #pragma once
 
 #include "sd/cuda/batch_norm_backward.hpp"

@@ -4,8 +4,8 @@
 //     0 5 256 56 56 64 56 56 64 3 3 64 1 1 1 1: 58 2=10 13=4
 //     2 1 ...                                 : direct
 //
-// The first line is the library's, since its numbers mean nothing to another one. Then comes a plan a line: its key, the
-// engine, the types and values of the engine's knobs; or that the library has none.
+// The first line is the library's, since its numbers mean nothing to another one. Then comes a plan a line: its key,
+// the engine, the types and values of the engine's knobs; or that the library has none.
 #pragma once
 
 #include "sd/core/error.hpp"

@@ -163,8 +163,8 @@ struct JoinOutput<T, Device> {
     using type = cuda::ReluBits<Device>;  ///< where y > 0
 };
 
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass. If `output` is given it receives
-/// what the backward pass takes of y. Throws std::invalid_argument if shapes or indices do not fit.
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass. If `output` is given it
+/// receives what the backward pass takes of y. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> residual_join_forward(const Pending<T, Device>& shortcut,
                                                       const Pending<T, Device>& branch, BranchSamples branch_sample,

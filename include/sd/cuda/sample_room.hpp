@@ -4,9 +4,9 @@
 //     samples in its memory: | 0 | 1 | ... | kept - 1 | 0 | 0 |    room: what convolutions compute
 //
 // A convolution is asked for as many samples as its tensors have room for. Batch norm, the join and everything else see
-// those that are there. What stands in the room behind them is zeros, in images and in gradients, so a sum over all of it,
-// the gradient by the weights, is that of the samples. A convolution makes zeros of zeros; whoever else fills a tensor
-// with room clears the rest.
+// those that are there. What stands in the room behind them is zeros, in images and in gradients, so a sum over all of
+// it, the gradient by the weights, is that of the samples. A convolution makes zeros of zeros; whoever else fills a
+// tensor with room clears the rest.
 #pragma once
 
 #include "sd/core/tensor.hpp"
@@ -18,9 +18,9 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// Room for `kept` samples of a batch: a multiple of a 32nd of the batch, or all of it. So there are 32 plans a convolution
-/// at most, and about six in practice, as the number kept stays within a few of its deviations, sqrt(N p (1 - p)). What is
-/// computed in vain is a 64th of the batch on average, little beside the p that is saved.
+/// Room for `kept` samples of a batch: a multiple of a 32nd of the batch, or all of it. So there are 32 plans a
+/// convolution at most, and about six in practice, as the number kept stays within a few of its deviations,
+/// sqrt(N p (1 - p)). What is computed in vain is a 64th of the batch on average, little beside the p that is saved.
 [[nodiscard]] inline Index rounded_samples(Index kept, Index batch) {
     const Index step = quotient_up(batch, 32);
     return kept == 0 ? 0 : std::min(quotient_up(kept, step) * step, batch);

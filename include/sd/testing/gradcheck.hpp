@@ -118,9 +118,9 @@ auto made(const Factory& factory) {
 /// factory() makes the layer: a template lambda, `[]<class T>() { return MyBranch<T>(64); }`, called with double and
 /// with Dual; for another device than the processor `[]<class T, class Device>() { return MyBranch<T, Device>(64); }`,
 /// called with double and the device, and with Dual and Cpu. The layer has forward(x, context), backward(dy) and
-/// visit(visitor). x_shape is the shape of its input, which is drawn from U(-1, 1). In evaluation (options.context), one
-/// training pass first gives buffers values.
-/// Returns what was found; report.passed() says whether all is well. Throws what the layer throws.
+/// visit(visitor). x_shape is the shape of its input, which is drawn from U(-1, 1). In evaluation (options.context),
+/// one training pass first gives buffers values. Returns what was found; report.passed() says whether all is well.
+/// Throws what the layer throws.
 template <class Device = Cpu, class Factory>
 [[nodiscard]] GradcheckReport gradcheck(const Factory& factory, const Shape& x_shape,
                                         const GradcheckOptions& options = {}) {

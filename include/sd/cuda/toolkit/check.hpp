@@ -52,7 +52,8 @@ inline bool report(const char* words, const char* call, const char* file, int li
 
 SD_NAMESPACE_END
 
-/// Calls a function of CUDA, cuDNN, cuBLAS or NCCL and throws std::runtime_error, with call, file and line, if it fails.
+/// Calls a function of CUDA, cuDNN, cuBLAS or NCCL and throws std::runtime_error, with call, file and line, if it
+/// fails.
 #define SD_CUDA_CHECK(call) ::sd::cuda::check(::sd::cuda::words_of(call), #call, __FILE__, __LINE__)
 
 /// The same where nothing may be thrown: tells the standard error stream instead, and is false.

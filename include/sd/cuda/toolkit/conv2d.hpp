@@ -45,8 +45,8 @@ public:
         return choices;
     }
 
-    /// Runs convolutions that have not been asked for yet as an earlier process did. Another version of cuDNN or another
-    /// device has engines of other numbers: it warns, and goes on choosing by itself.
+    /// Runs convolutions that have not been asked for yet as an earlier process did. Another version of cuDNN or
+    /// another device has engines of other numbers: it warns, and goes on choosing by itself.
     void use(const PlanChoices& choices) {
         if (choices.library != given_.library) {
             warn(text("convolutions were run by ", choices.library, ", not by ", given_.library,

@@ -1,8 +1,8 @@
 // The plan that cuDNN makes of a convolution.
 //
-// Engines are asked of cuDNN's heuristics, best first; the first that is deterministic, and exact if asked for, and that
-// makes a plan, is taken. Nothing is timed, so the choice is the same in every run on the same device and library. A
-// choice can be kept, and a plan made of it without asking.
+// Engines are asked of cuDNN's heuristics, best first; the first that is deterministic, and exact if asked for, and
+// that makes a plan, is taken. Nothing is timed, so the choice is the same in every run on the same device and library.
+// A choice can be kept, and a plan made of it without asking.
 #pragma once
 
 #include "sd/cuda/plan_choices.hpp"

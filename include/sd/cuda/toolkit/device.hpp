@@ -58,8 +58,8 @@ struct Launcher<Cuda> {
 
 }  // namespace cuda
 
-/// The GPU's storage, in the device's pool. Copies to it leave the processor's memory free to be changed as soon as they
-/// return; copies from it wait for the device.
+/// The GPU's storage, in the device's pool. Copies to it leave the processor's memory free to be changed as soon as
+/// they return; copies from it wait for the device.
 template <class T>
 class Storage<T, Cuda> {
     static_assert(std::is_trivially_copyable_v<T>);

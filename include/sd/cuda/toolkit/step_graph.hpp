@@ -23,8 +23,8 @@ public:
     StepGraph& operator=(const StepGraph&) = delete;
 
     /// Records what work() starts on the runtime's stream, and starts it. If work() throws, nothing is started. Throws
-    /// std::runtime_error if it does what cannot be recorded: waiting for the device, or reading from it; or if it needs
-    /// memory that the device has not left, since none goes back to it meanwhile.
+    /// std::runtime_error if it does what cannot be recorded: waiting for the device, or reading from it; or if it
+    /// needs memory that the device has not left, since none goes back to it meanwhile.
     template <class Work>
     void run(const Work& work) {
         const cuda::Recording recording;
