@@ -21,10 +21,22 @@
 #endif
 #endif
 
+// Under the address sanitizer the pool of tensors says which of its memory is in use.
+#if defined(__SANITIZE_ADDRESS__)
+#define SD_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SD_ADDRESS_SANITIZER 1
+#endif
+#endif
+#if !defined(SD_ADDRESS_SANITIZER)
+#define SD_ADDRESS_SANITIZER 0
+#endif
+
 // Every setting that changes the code of an inline function is part of the namespace's name, so that units built with
 // different settings can be linked: the linker never merges a function of one with a function of another. Vector
-// instructions have a name for every set that compilers use for loops like ours. Sanitizers have none, since a function
-// that they watch computes the same; -ffp-contract has none because it defines no macro.
+// instructions have a name for every set that compilers use for loops like ours. Other sanitizers have none, since a
+// function that they watch computes the same; -ffp-contract has none because it defines no macro.
 #if defined(__AVX512VBMI__)
 #define SD_ABI_SIMD avx512vbmi
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
@@ -72,13 +84,19 @@
 #define SD_ABI_MATH exact
 #endif
 
-#define SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math) \
-    v##major##_##minor##_##patch##_##simd##_##fma##_##threads##_##checks##_##math
-#define SD_ABI_JOIN(major, minor, patch, simd, fma, threads, checks, math) \
-    SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math)
+#if SD_ADDRESS_SANITIZER
+#define SD_ABI_MEMORY asan
+#else
+#define SD_ABI_MEMORY noasan
+#endif
+
+#define SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math, memory) \
+    v##major##_##minor##_##patch##_##simd##_##fma##_##threads##_##checks##_##math##_##memory
+#define SD_ABI_JOIN(major, minor, patch, simd, fma, threads, checks, math, memory) \
+    SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math, memory)
 #define SD_ABI_NAMESPACE                                                                                       \
     SD_ABI_JOIN(SD_VERSION_MAJOR, SD_VERSION_MINOR, SD_VERSION_PATCH, SD_ABI_SIMD, SD_ABI_FMA, SD_ABI_THREADS, \
-                SD_ABI_CHECKS, SD_ABI_MATH)
+                SD_ABI_CHECKS, SD_ABI_MATH, SD_ABI_MEMORY)
 
 #define SD_NAMESPACE_BEGIN \
     namespace sd {         \

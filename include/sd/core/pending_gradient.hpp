@@ -37,7 +37,8 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
 
 /// The gradient by the input z of a batch norm, as its backward hands it to the convolution before:
 ///
-///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c),    g = dy where no ReLU follows or y > 0, else 0
+///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c)
+///                 g = dy where no ReLU follows or y > 0, else 0
 ///
 /// with z = y.raw and scale = y.scale. Nothing is stored: whoever loads an element applies the rest. A plain tensor
 /// converts to one whose values are its own.

@@ -22,6 +22,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if SD_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
 
 SD_NAMESPACE_BEGIN
 
@@ -40,6 +43,15 @@ struct alignas(alignment) Block {
 
     [[nodiscard]] void* elements() { return this + 1; }
     [[nodiscard]] static Block* of(void* elements) { return static_cast<Block*>(elements) - 1; }
+
+    /// Tells the address sanitizer that the first `bytes` bytes of the elements are in use and the others are not. It
+    /// knows what the pool takes from the system, but not whose it is within the pool.
+    void set_used([[maybe_unused]] std::size_t bytes) {
+#if SD_ADDRESS_SANITIZER
+        ASAN_POISON_MEMORY_REGION(elements(), capacity);
+        ASAN_UNPOISON_MEMORY_REGION(elements(), bytes);
+#endif
+    }
 };
 static_assert(sizeof(Block) == alignment);
 
@@ -63,6 +75,7 @@ public:
                 Block* block = found->second;
                 found->second = block->next_free;
                 block->references.store(1, std::memory_order_relaxed);
+                block->set_used(bytes);
                 return block;
             }
         }
@@ -70,11 +83,13 @@ public:
         ask_for_large_pages(memory, sizeof(Block) + bytes);
         Block* block = new (memory) Block;
         block->capacity = capacity;
+        block->set_used(bytes);
         allocations_.fetch_add(1, std::memory_order_relaxed);
         return block;
     }
 
     void release(Block* block) noexcept {
+        block->set_used(0);
         try {
             const std::lock_guard lock(mutex_);
             Block*& head = free_[block->capacity];
@@ -98,7 +113,9 @@ public:
         const std::lock_guard lock(mutex_);
         for (auto& [capacity, head] : free_) {
             for (Block* block = head; block != nullptr; block = block->next_free) {
+                block->set_used(block->capacity);
                 std::memset(block->elements(), 0xFF, block->capacity);
+                block->set_used(0);
             }
         }
     }
@@ -133,6 +150,7 @@ private:
 
     static void destroy(Block* block) noexcept {
         const std::size_t capacity = block->capacity;
+        block->set_used(capacity);
         block->~Block();
         ::operator delete(block, alignment_of(capacity));
     }
