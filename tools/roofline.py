@@ -17,18 +17,33 @@ import statistics
 import sys
 
 
+# What each kind of benchmark that is shown must have counted.
+COUNTERS = {"fma_peak": ("FLOPS",), "copy": ("bytes_per_second",), "conv2d": ("FLOPS", "flop_per_byte"),
+            "residual_join": ("bytes_per_second",)}
+
+
 def read_medians(path):
-    """{name: {counter: median over repetitions}}"""
+    """{name: {counter: median over repetitions}} of the benchmarks that are shown."""
+    def refuse(got, expected):
+        sys.exit(f"roofline.py: {path}: {got}, expected {expected}")
+
     repetitions = collections.defaultdict(lambda: collections.defaultdict(list))
     results = json.loads(path.read_text())
     if "benchmarks" not in results:
-        sys.exit(f"roofline.py: {path}: got no \"benchmarks\", expected what ./run bench --json FILE writes")
+        refuse("got no \"benchmarks\"", "what ./run bench --json FILE writes")
     for entry in results["benchmarks"]:
+        name = entry["run_name"]
         if entry.get("run_type") == "aggregate":
             continue
-        for counter in ("FLOPS", "bytes_per_second", "flop_per_byte"):
-            if counter in entry:
-                repetitions[entry["run_name"]][counter].append(entry[counter])
+        for counter in COUNTERS.get(name.partition("/")[0], ()):
+            if entry.get("error_occurred"):
+                refuse(f"{name}: got the error \"{entry['error_message']}\"", "a result")
+            if counter not in entry:
+                refuse(f"{name}: got no {counter}", "it beside the time")
+            repetitions[name][counter].append(entry[counter])
+    missing = [name for name in ("fma_peak", "copy") if name not in repetitions]
+    if missing:
+        refuse(f"got no {' and no '.join(missing)}", "both ceilings")
     return {name: {counter: statistics.median(values) for counter, values in counters.items()}
             for name, counters in repetitions.items()}
 
@@ -45,9 +60,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=pathlib.Path, help="JSON of ./run bench")
     results = read_medians(parser.parse_args().file)
-    missing = [name for name in ("fma_peak", "copy") if name not in results]
-    if missing:
-        sys.exit(f"roofline.py: the file has no {' and no '.join(missing)}, expected both ceilings")
     peak, bandwidth = results["fma_peak"]["FLOPS"], results["copy"]["bytes_per_second"]
     print(f"fma_peak {peak / 1e9:.1f} GFLOP/s, copy {bandwidth / 1e9:.1f} GB/s")
 
