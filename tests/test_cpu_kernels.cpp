@@ -9,6 +9,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -255,6 +257,21 @@ TEST_CASE_TEMPLATE("pooling", T, float, double) {
         check_close(sd::global_avg_pool_by_input(dmean, shape),
                     sd::reference::global_avg_pool_by_input(in_double(dmean), shape));
     }
+}
+
+TEST_CASE_TEMPLATE("max pooling passes NaN on, wherever in the window and the vector it is", T, float, double) {
+    const T not_a_number = std::numeric_limits<T>::quiet_NaN();
+    auto x = random_tensor<T>({2, 7, 7, 19}, 1);
+    for (Index i = 0; i < x.size(); i += 31) x.data()[i] = not_a_number;
+    const Tensor<T> y = sd::max_pool2d_forward<T>(x, {3, 2, 1});
+    const auto expected = sd::reference::max_pool2d_forward<double>(in_double(x), {3, 2, 1});
+    Index passed = 0;
+    for (Index i = 0; i < y.size(); ++i) {
+        CHECK(std::isnan(y.data()[i]) == std::isnan(expected.data()[i]));
+        if (std::isnan(expected.data()[i])) ++passed;
+    }
+    CHECK(passed > 0);
+    CHECK(passed < y.size());
 }
 
 TEST_CASE_TEMPLATE("linear and cross-entropy", T, float, double) {

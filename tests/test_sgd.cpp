@@ -1,12 +1,18 @@
 // The optimizer, against its formula worked out by hand.
+#include "largest_difference.hpp"
+#include "random.hpp"
+
 #include "sd/train/sgd.hpp"
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 using sd::Tensor;
 
@@ -51,6 +57,27 @@ TEST_CASE("plain, momentum, dampening, Nesterov and weight decay") {
         optimizer.step();  // v = 3, direction 2 + 0.5 * 3
         CHECK(w->value(0) == doctest::Approx(-0.5 - 0.5 * 3.5).epsilon(1e-15));
     }
+}
+
+TEST_CASE("every element of a tensor that several threads update, in whole vectors and the rest of one") {
+    const sd::Index size = 40003;
+    const auto initial = sd_test::random_tensor<double>({size}, 1);
+    const auto w = std::make_shared<sd::Parameter<double>>(initial.clone());
+    sd::Sgd<double> optimizer({w}, {.learning_rate = 0.5, .momentum = 0.75, .dampening = 0.25, .weight_decay = 0.125});
+    std::vector<double> expected(initial.begin(), initial.end());
+    std::vector<double> v(expected.size(), 0);
+    for (const std::uint64_t step : {0, 1}) {
+        const auto dw = sd_test::random_tensor<double>({size}, 2 + step);
+        w->zero_grad();
+        w->add_grad(dw);
+        optimizer.step();
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+            const double g = dw.data()[i] + 0.125 * expected[i];
+            v[i] = step == 0 ? g : 0.75 * v[i] + 0.75 * g;
+            expected[i] -= 0.5 * v[i];
+        }
+    }
+    CHECK(sd_test::largest_difference({w->value.begin(), w->value.end()}, expected) < 1e-15);
 }
 
 TEST_CASE("a parameter without a gradient is skipped, momentum and weight decay included") {
