@@ -67,8 +67,8 @@ private:
     Index next_ = 0, end_ = 0, each_ = 0;
 };
 
-/// Fills a slab from a source, one or two blocks of channels, a line of the cache, after the other. Lanes beyond the last
-/// channel are zero.
+/// Fills a slab from a source, by one or two blocks of channels, a line of the cache. Lanes beyond the last channel are
+/// zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
     const Index height = source.extents().height;

@@ -175,7 +175,7 @@ public:
     PanelPacker(const Tensor<T>& weight, const WeightMap& map, Index width, const T* factors)
         : weight_(weight.data()), map_(map), width_(width), factors_(factors), runs_(map) {}
 
-    /// Calls use(panel, first depth channel) for all blocks of all panels, in parallel and as the weights lie in memory.
+    /// Calls use(panel, first depth channel) for all blocks of all panels, in parallel, as the weights lie in memory.
     template <class Use>
     void for_each_block(const Use& use) const {
         constexpr Index elements = Index{1} << 14;  // of a range that a thread takes
