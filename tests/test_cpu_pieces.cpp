@@ -67,6 +67,8 @@ const Case cases[] = {
     {"depth by input", {2, 5, 5, 70}, {1200, 70, 3, 3}, {.padding = 2, .dilation = 2}},
     {"panels of weights", {1, 3, 3, 20}, {530, 20, 3, 3}, {.stride = 2, .padding = 1}},
     {"panels of weights by Winograd's tiles", {1, 3, 3, 24}, {530, 24, 3, 3}, {.padding = 1}},
+    {"taps and positions a multiple of 4096 bytes apart", {1, 4, 4, 128}, {128, 128, 3, 3}, {.padding = 1}},
+    {"the same with a stride", {1, 9, 9, 128}, {128, 128, 3, 3}, {.stride = 2, .padding = 1}},
     {"one pixel", {1, 1, 1, 1}, {1, 1, 1, 1}, {}},
 };
 
