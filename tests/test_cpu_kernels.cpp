@@ -238,7 +238,7 @@ TEST_CASE_TEMPLATE("pooling", T, float, double) {
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Index kernel = draw(1, 4);
-        const sd::Pool2dOptions options{kernel, draw(1, 3), draw(0, kernel / 2)};
+        const sd::Pool2dOptions options{kernel, draw(1, 3), draw(0, kernel / 2), i % 2 == 1, i % 3 != 1};
         const Shape shape{draw(1, 4), draw(4, 11), draw(4, 11), draw(1, 40)};
         CAPTURE(shape);
         CAPTURE(kernel);

@@ -29,7 +29,7 @@ std::vector<std::vector<double>> rates_of(const sd::StochasticDepth& algorithm, 
                                                     [&](sd::State<double>& state) {
                                                         rates.emplace_back();
                                                         for (const auto& block : state.model.blocks()) {
-                                                            rates.back().push_back(block.policy->drop_rate());
+                                                            rates.back().push_back(block.policy().drop_rate);
                                                         }
                                                     }}}},
                       from);

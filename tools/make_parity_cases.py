@@ -49,7 +49,7 @@ class PadShortcut(nn.Module):
         self.channels = channels
 
     def forward(self, x):
-        x = F.avg_pool2d(x, 2)
+        x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         return torch.cat([x, x.new_zeros(x.shape[0], self.channels - x.shape[1], *x.shape[2:])], dim=1)
 
 
@@ -151,7 +151,8 @@ def write_model(path, **changes):
                 distribution="linear_huang", drop_rate=0.5, mode="train", steps=1, lr=0.1, momentum=0.9,
                 weight_decay=0.0, nesterov=False, label_smoothing=0.0, dtype="F64")
     spec.update(changes)
-    blocks, samples, extent = sum(spec["layers"]), 4, 17 if spec["stem"] == "imagenet" else 6
+    extent = spec.setdefault("extent", 17 if spec["stem"] == "imagenet" else 6)
+    blocks, samples = sum(spec["layers"]), 4
     spec["drop_rates"] = drop_rates(spec["distribution"], spec["drop_rate"], blocks)
     model = Network(spec)
     draw_values(model)
@@ -202,6 +203,7 @@ def write_models(directory):
         "sample_survivors_rate_one": dict(distribution="uniform", drop_rate=1.0, compute="survivors"),
         "block_train_scaling": dict(method="block", scaling="train"),
         "block_pad_shortcut": dict(method="block", block="basic", shortcut="pad"),
+        "sample_pad_shortcut_odd": dict(block="basic", shortcut="pad", extent=5),
         "imagenet_stem": dict(stem="imagenet", distribution="linear"),
         "groups": dict(groups=2, width_per_group=32, planes=[4, 6]),
         "float": dict(dtype="F32", label_smoothing=0.1),
@@ -240,6 +242,12 @@ def write_kernels(directory):
                  {"x": randn(2, 3, 8, 7)}, lambda x: F.max_pool2d(x, 3, 2, 1))
     write_kernel(directory / "avg_pool2d.safetensors", dict(op="avg_pool2d", kernel=2, stride=2),
                  {"x": randn(2, 3, 7, 6)}, lambda x: F.avg_pool2d(x, 2, 2))
+    for name, (kernel, stride, padding, count_include_pad) in {
+            "ceil": (2, 2, 0, False), "ceil_padding": (3, 2, 1, False), "ceil_counts_padding": (3, 3, 1, True)}.items():
+        spec = dict(op="avg_pool2d", kernel=kernel, stride=stride, padding=padding, ceil_mode=True,
+                    count_include_pad=count_include_pad)
+        write_kernel(directory / f"avg_pool2d_{name}.safetensors", spec, {"x": randn(2, 3, 7, 6)},
+                     lambda x: F.avg_pool2d(x, kernel, stride, padding, True, count_include_pad))
     write_kernel(directory / "linear.safetensors", dict(op="linear"),
                  {"x": randn(4, 5), "weight": randn(3, 5), "bias": randn(3)}, F.linear)
 

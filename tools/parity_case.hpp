@@ -101,7 +101,8 @@ void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
         compare_images("y", sd::max_pool2d_forward<T>(Pending(x), options));
         compare_images("dx", sd::max_pool2d_by_input<T>(get_images("dy"), Pending(x), options));
     } else if (op == "avg_pool2d") {
-        const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), 0};
+        const sd::Pool2dOptions options{spec.at("kernel"), spec.at("stride"), spec.value("padding", sd::Index{0}),
+                                        spec.value("ceil_mode", false), spec.value("count_include_pad", true)};
         const Tensor<T, Device> x = get_images("x");
         compare_images("y", sd::avg_pool2d_forward(x, options));
         compare_images("dx", sd::avg_pool2d_by_input(get_images("dy"), options, x.shape()));

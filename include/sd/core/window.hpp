@@ -20,6 +20,10 @@ struct Pool2dOptions {
     Index kernel = 2;   ///< 1 or more
     Index stride = 2;   ///< 1 or more
     Index padding = 0;  ///< on each side, at most kernel / 2
+    /// A last window may reach past the input and its padding, as long as it begins before their end.
+    bool ceil_mode = false;
+    /// Averages divide by all positions of the window within the padded input, or by those within the input alone.
+    bool count_include_pad = true;
 };
 
 /// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
@@ -30,6 +34,14 @@ inline Index window_count(const char* where, Index extent, Index kernel, Index s
         refuse(where, "input extent with padding", extent + 2 * padding, text("at least the window's span ", span));
     }
     return (extent + 2 * padding - span) / stride + 1;
+}
+
+/// How many positions of window `position` along one axis an average counts, as PyTorch's avg_pool2d does.
+SD_HOST_DEVICE constexpr Index averaged_positions(const Pool2dOptions& options, Index position, Index extent) {
+    const Index padding = options.count_include_pad ? options.padding : 0;
+    const Index first = position * options.stride - options.padding;
+    const Index last = first + options.kernel;
+    return (last < extent + padding ? last : extent + padding) - (first > -padding ? first : -padding);
 }
 
 /// All extents of one convolution, checked against each other.
@@ -91,6 +103,16 @@ inline void expect_pixels(const char* where, const Shape& x) {
     if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
 }
 
+/// The number of pooling windows along one axis: as window_count(), rounded up in ceil_mode, where a last window that
+/// would begin in the padding behind the input is left out. Throws std::invalid_argument if not even one fits.
+inline Index pool2d_count(const char* where, Index extent, const Pool2dOptions& options) {
+    if (!options.ceil_mode) return window_count(where, extent, options.kernel, options.stride, options.padding, 1);
+    if (extent < 1) refuse(where, "input extent", extent, "1 or more");
+    const Index beyond_first = extent + 2 * options.padding - options.kernel;
+    const Index count = beyond_first <= 0 ? 1 : (beyond_first + options.stride - 1) / options.stride + 1;
+    return (count - 1) * options.stride < extent + options.padding ? count : count - 1;
+}
+
 /// The output shape (N, OH, OW, C) of a pooling over x (N, H, W, C). Throws std::invalid_argument if it does not fit.
 inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
     expect_rank(where, "x", x, 4);
@@ -99,8 +121,7 @@ inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions
     if (options.padding < 0 || options.padding > options.kernel / 2) {
         refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
     }
-    return {x[0], window_count(where, x[1], options.kernel, options.stride, options.padding, 1),
-            window_count(where, x[2], options.kernel, options.stride, options.padding, 1), x[3]};
+    return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
 }
 
 SD_NAMESPACE_END

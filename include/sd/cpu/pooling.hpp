@@ -28,6 +28,12 @@ struct WindowRange {
           last(std::min(extent, position * options.stride - options.padding + options.kernel)) {}
 };
 
+/// What one position counts in the average of window (oh, ow).
+template <class T>
+[[nodiscard]] T window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
+    return T(1) / static_cast<T>(averaged_positions(options, oh, x[1]) * averaged_positions(options, ow, x[2]));
+}
+
 /// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of
 /// output row (n, oh): the largest value, and the number of the position in the window that has it, the first one in
 /// row-major order, or the last NaN if there are some.
@@ -115,16 +121,16 @@ template <cpu::Vectorized T>
     return dx;
 }
 
-/// y = the sum of the window / kernel^2; padding counts as zeros.
+/// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
     Tensor<T> y(shape);
-    const T share = T(1) / static_cast<T>(options.kernel * options.kernel);
     parallel_for(shape[0] * shape[1], [&](Index row) {
         const cpu::WindowRange rows(row % shape[1], options, x.extent(1));
         for (Index ow = 0; ow < shape[2]; ++ow) {
             const cpu::WindowRange columns(ow, options, x.extent(2));
+            const T share = cpu::window_share<T>(x.shape(), options, row % shape[1], ow);
             T* target = y.data() + (row * shape[2] + ow) * shape[3];
             for (Index h = rows.first; h < rows.last; ++h) {
                 for (Index w = columns.first; w < columns.last; ++w) {
@@ -138,18 +144,18 @@ template <cpu::Vectorized T>
     return y;
 }
 
-/// dx = dy / kernel^2 in every pixel of the window, summed over the windows. x_shape is the shape of x.
+/// dx = dy / the number of positions in every pixel of the window, summed over the windows. x_shape is the shape of x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
     const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx(x_shape);
-    const T share = T(1) / static_cast<T>(options.kernel * options.kernel);
     parallel_for(shape[0], [&](Index n) {
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x_shape[1]);
             for (Index ow = 0; ow < shape[2]; ++ow) {
                 const cpu::WindowRange columns(ow, options, x_shape[2]);
+                const T share = cpu::window_share<T>(x_shape, options, oh, ow);
                 const T* upstream = dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3];
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w) {

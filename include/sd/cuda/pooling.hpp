@@ -12,17 +12,10 @@ namespace cuda {
 /// The extents of a pooling.
 struct PoolGeometry {
     Index in_height, in_width, out_height, out_width, channels;
-    Index kernel, stride, padding;
+    Pool2dOptions options;
 
-    PoolGeometry(const Shape& x, const Shape& y, const Pool2dOptions& options)
-        : in_height(x[1]),
-          in_width(x[2]),
-          out_height(y[1]),
-          out_width(y[2]),
-          channels(x[3]),
-          kernel(options.kernel),
-          stride(options.stride),
-          padding(options.padding) {}
+    PoolGeometry(const Shape& x, const Shape& y, const Pool2dOptions& settings)
+        : in_height(x[1]), in_width(x[2]), out_height(y[1]), out_width(y[2]), channels(x[3]), options(settings) {}
 
     /// Positions [first, last) along an axis.
     struct Range {
@@ -30,16 +23,22 @@ struct PoolGeometry {
     };
     /// What window `position` covers of an input axis.
     [[nodiscard]] SD_HOST_DEVICE Range covered(Index position, Index extent) const {
-        const Index first = position * stride - padding;
-        const Index last = first + kernel;
+        const Index first = position * options.stride - options.padding;
+        const Index last = first + options.kernel;
         return {first < 0 ? 0 : first, last < extent ? last : extent};
     }
     /// The windows that cover a position of an input axis.
     [[nodiscard]] SD_HOST_DEVICE Range windows(Index position, Index count) const {
-        const Index last = (position + padding) / stride + 1;
-        const Index before = position + padding - kernel + 1;  // the first window begins here or later
-        const Index first = before <= 0 ? 0 : (before + stride - 1) / stride;
+        const Index last = (position + options.padding) / options.stride + 1;
+        const Index before = position + options.padding - options.kernel + 1;  // the first window begins here or later
+        const Index first = before <= 0 ? 0 : (before + options.stride - 1) / options.stride;
         return {first, last < count ? last : count};
+    }
+    /// What one position counts in the average of window (oh, ow).
+    template <class A>
+    [[nodiscard]] SD_HOST_DEVICE A share(Index oh, Index ow) const {
+        return A(1) /
+               static_cast<A>(averaged_positions(options, oh, in_height) * averaged_positions(options, ow, in_width));
     }
 };
 
@@ -132,8 +131,8 @@ struct MaxPoolByInput {
     }
 };
 
-/// target = the sum of the sources that a pixel meets / kernel^2. Forward, the sources of an output pixel are what its
-/// window covers; backward, those of an input pixel are the windows that cover it.
+/// target = the sum of the sources that a pixel meets, each times its window's share. Forward, the sources of an output
+/// pixel are what its window covers; backward, those of an input pixel are the windows that cover it.
 template <class T, int width, bool forward>
 struct AvgPool {
     using A = accumulate_t<T>;
@@ -149,7 +148,6 @@ struct AvgPool {
         const Index row_pixels = forward ? g.out_width : g.in_width;
         const Index source_height = forward ? g.in_height : g.out_height;
         const Index source_width = forward ? g.in_width : g.out_width;
-        const A share = A(1) / static_cast<A>(g.kernel * g.kernel);
         sweep.for_each_row(at, [&](Index row, Index element) {
             const Index line = row / row_pixels;
             const PoolGeometry::Range rows = sources(line % height, source_height);
@@ -160,11 +158,13 @@ struct AvgPool {
                 for (Index w = columns.first; w < columns.last; ++w) {
                     const Index pixel = (line / height * source_height + h) * source_width + w;
                     const Pack<T, width> value = load<width>(source + pixel * g.channels + at.channel);
-                    for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]);
+                    const A factor = forward ? A(1) : g.template share<A>(h, w);
+                    for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]) * factor;
                 }
             }
+            const A factor = forward ? g.template share<A>(line % height, row % row_pixels) : A(1);
             Pack<T, width> result;
-            for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] * share));
+            for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] * factor));
             store<width>(result, target + element);
         });
     }
@@ -208,7 +208,7 @@ template <class T, cuda::Accelerator Device>
     return dx;
 }
 
-/// y = the sum of the window / kernel^2; padding counts as zeros.
+/// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> avg_pool2d_forward(const Tensor<T, Device>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
@@ -218,7 +218,7 @@ template <class T, cuda::Accelerator Device>
     return y;
 }
 
-/// dx = dy / kernel^2 in every pixel of the window, summed over the windows. x_shape is the shape of x.
+/// dx = dy / the number of positions in every pixel of the window, summed over the windows. x_shape is the shape of x.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> avg_pool2d_by_input(const Tensor<T, Device>& dy, const Pool2dOptions& options,
                                                     const Shape& x_shape) {

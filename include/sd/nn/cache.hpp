@@ -9,24 +9,20 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Handles and numbers that backward needs; empty after a pass that kept no gradients. Reading it leaves it there, so
-/// that backward can be called again.
+/// Handles and numbers that backward needs, of the last pass that kept gradients. A pass without gradients writes nothing
+/// here, so that several threads may evaluate one model. Reading it leaves it there, so that backward can be called again.
 template <class Contents>
 class Cache {
 public:
-    /// Keeps the contents if the pass keeps gradients, else forgets what was kept.
+    /// Keeps the contents if the pass keeps gradients.
     void keep(const Context& context, Contents contents) {
-        if (context.gradients()) {
-            contents_ = std::move(contents);
-        } else {
-            contents_.reset();
-        }
+        if (context.gradients()) contents_ = std::move(contents);
     }
 
     /// Forgets what was kept.
     void forget() { contents_.reset(); }
 
-    /// Throws std::logic_error if the last forward pass kept nothing.
+    /// Throws std::logic_error if no forward pass has kept anything since the last forget().
     [[nodiscard]] const Contents& get(const char* layer) const {
         if (!contents_) {
             throw std::logic_error(text(layer,

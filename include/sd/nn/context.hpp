@@ -1,9 +1,11 @@
 // What a pass through a network knows about itself.
 #pragma once
 
+#include "sd/nn/drawn_blocks.hpp"
 #include "sd/nn/joint_pass.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <type_traits>
 
 SD_NAMESPACE_BEGIN
@@ -73,6 +75,16 @@ public:
     [[nodiscard]] Communicator* batch_norm_communicator() const {
         return pass_.joint == nullptr ? nullptr : pass_.joint->batch_norm;
     }
+    /// The same pass for one network of several that share this context: their blocks may have the same numbers.
+    [[nodiscard]] Context of_network() const {
+        Context own = *this;
+        if (drawn_) own.drawn_ = no_blocks_drawn();
+        return own;
+    }
+    /// Throws std::logic_error if another block of the same number has drawn its masks in this training pass.
+    void expect_own_number(std::uint32_t block, const void* address) const {
+        if (drawn_) drawn_->expect_own_number(block, address);
+    }
     /// The same joint pass as another rank sees it.
     [[nodiscard]] Context of_rank(Index rank) const {
         Context other = *this;
@@ -84,11 +96,18 @@ public:
 
 private:
     Context(bool training, bool gradients, const TrainPass& pass)
-        : training_(training), gradients_(gradients), pass_(pass) {}
+        : training_(training), gradients_(gradients), pass_(pass) {
+        if (training) drawn_ = no_blocks_drawn();
+    }
+
+    static std::shared_ptr<detail::DrawnBlocks> no_blocks_drawn() {
+        return std::allocate_shared<detail::DrawnBlocks>(PoolAllocator<detail::DrawnBlocks>());
+    }
 
     bool training_;
     bool gradients_;
     TrainPass pass_;
+    std::shared_ptr<detail::DrawnBlocks> drawn_;  ///< of a training pass, shared by all copies
 };
 
 SD_NAMESPACE_END

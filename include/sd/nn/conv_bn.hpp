@@ -32,9 +32,7 @@ public:
     [[nodiscard]] Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
         if (!context.gradients()) {
             const auto [scale, shift] = bn_.folded();
-            Tensor<T, Device> y = conv_.forward_with_batch_norm(x, scale, shift, relu_);
-            bn_.forget();
-            return y;
+            return conv_.forward_with_batch_norm(x, scale, shift, relu_);
         }
         Moments<accumulate_t<T>, Device> moments;
         const Tensor<T, Device> z = conv_.forward(x, context, context.training() ? &moments : nullptr);

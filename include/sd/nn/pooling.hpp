@@ -38,7 +38,7 @@ private:
     Cache<Pending<T, Device>> input_;
 };
 
-/// The mean of each window, padding counted as zeros.
+/// The mean of each window; Pool2dOptions says whether padding counts.
 template <class T, class Device = Cpu>
 class AvgPool2d {
 public:

@@ -9,6 +9,7 @@
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/shortcut.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -70,16 +71,22 @@ public:
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options)
         : ResNet(checked(architecture), options, Initializer(options.seed)) {}
 
-    /// Logits (N, num_classes) of images x (N, H, W, in_channels).
+    /// Logits (N, num_classes) of images x (N, H, W, in_channels). A pass without gradients, Context::eval(), writes
+    /// nothing in the network: several threads may share one, as long as none trains it meanwhile.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         expect_rank("ResNet", "x", x.shape(), 4);
         expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {stem_.conv().weight()->value.extent(1)});
-        forget_passes(*this);
+        if (context.gradients()) forget_passes(*this);
+        const Context own = context.of_network();
+        const Pending<T, Device> stem = stem_.forward(x, own);
+        Tensor<T, Device> y = max_pool_ ? max_pool_->forward(stem, own) : materialize(stem);
+        for (Block& block : blocks_) y = block.forward(y, own);
+        return fc_.forward(avgpool_.forward(y, own), own);
+    }
+
+    /// Gives back what the last forward pass left for backward in layers that visit() does not name.
+    void forget() {
         if (max_pool_) max_pool_->forget();
-        const Pending<T, Device> stem = stem_.forward(x, context);
-        Tensor<T, Device> y = max_pool_ ? max_pool_->forward(stem, context) : materialize(stem);
-        for (Block& block : blocks_) y = block.forward(y, context);
-        return fc_.forward(avgpool_.forward(y, context), context);
     }
 
     /// Adds the gradients of all parameters that took part and returns the gradient by x, or an undefined tensor if it
@@ -182,6 +189,7 @@ private:
                 blocks.emplace_back(
                     std::move(transform), typename Block::Policy{},
                     build_shortcut(architecture.shortcut, channels, out_channels, branch.stride, initializer));
+                blocks.back().set_block_index(static_cast<std::uint32_t>(blocks.size() - 1));
                 channels = out_channels;
             }
         }

@@ -39,21 +39,23 @@ private:
     ConvBn<T, Device> unit_;
 };
 
-/// S(x) = 2x2 average pooling with stride 2, and zeros in the channels that x lacks: no parameters.
+/// S(x) = 2x2 average pooling with stride 2, and zeros in the channels that x lacks: no parameters. An odd last row or
+/// column is averaged by itself, so that S(x) has the size of a branch whose convolution halves the image.
 /// The shortcut of G. Huang et al., "Deep networks with stochastic depth", ECCV 2016, in their code for CIFAR.
 template <class T, class Device = Cpu>
 class PadShortcut {
 public:
     /// Throws std::invalid_argument if out_channels is less than in_channels.
     PadShortcut(Index in_channels, Index out_channels)
-        : in_channels_(in_channels), out_channels_(out_channels), pool_({.kernel = 2, .stride = 2}) {
+        : in_channels_(in_channels),
+          out_channels_(out_channels),
+          pool_({.kernel = 2, .stride = 2, .ceil_mode = true, .count_include_pad = false}) {
         if (out_channels < in_channels) {
             refuse("PadShortcut", "out_channels", out_channels, text("at least in_channels, ", in_channels));
         }
     }
 
-    /// S(x), (N, H / 2, W / 2, out_channels) rounded down, of x (N, H, W, in_channels). Throws std::invalid_argument
-    /// for
+    /// S(x), (N, H / 2, W / 2, out_channels) rounded up, of x (N, H, W, in_channels). Throws std::invalid_argument for
     /// another shape.
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         expect_shape("PadShortcut", "input", x.shape(), {x.extent(0), x.extent(1), x.extent(2), in_channels_});

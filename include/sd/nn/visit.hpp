@@ -84,11 +84,11 @@ private:
 
 }  // namespace detail
 
-/// Lets all layers of a layer give back what their last forward pass left for backward, by their forget() if they have
-/// one. A network does it before a pass, so that the pass runs in the memory of the one before.
+/// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
+/// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
 template <class Layer>
 void forget_passes(Layer& layer) {
-    layer.visit(detail::ForgetWalk());
+    detail::ForgetWalk()({}, layer);
 }
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the

@@ -26,6 +26,13 @@ void for_each_window_pixel(const Shape& x, const Shape& y, const Pool2dOptions& 
     }
 }
 
+/// How many positions the average of window (oh, ow) counts.
+template <class A>
+[[nodiscard]] A window_size(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
+    return static_cast<A>(
+        static_cast<double>(averaged_positions(options, oh, x[1]) * averaged_positions(options, ow, x[2])));
+}
+
 /// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order, or the
 /// last NaN if there are some. Shape (N, OH, OW, C). Throws std::invalid_argument if the window does not fit or x has
 /// no pixels.
@@ -87,29 +94,35 @@ template <class T>
     return dx;
 }
 
-/// y = the sum of the window / kernel^2; padding counts as zeros.
+/// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <class T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
     const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
     using A = accumulate_t<T>;
-    const A count = static_cast<A>(static_cast<double>(options.kernel * options.kernel));
     Tensor<A> sums(shape);
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
         for (Index c = 0; c < shape[3]; ++c) sums(n, oh, ow, c) = sums(n, oh, ow, c) + A(x(n, h, w, c));
     });
     Tensor<T> y(shape);
-    for (Index i = 0; i < y.size(); ++i) y.data()[i] = T(sums.data()[i] / count);
+    for (Index n = 0; n < shape[0]; ++n) {
+        for (Index oh = 0; oh < shape[1]; ++oh) {
+            for (Index ow = 0; ow < shape[2]; ++ow) {
+                const A count = window_size<A>(x.shape(), options, oh, ow);
+                for (Index c = 0; c < shape[3]; ++c) y(n, oh, ow, c) = T(sums(n, oh, ow, c) / count);
+            }
+        }
+    }
     return y;
 }
 
-/// dx += dy / kernel^2 for every window that a pixel is in. x_shape is the shape of x.
+/// dx += dy / the number of positions, for every window that a pixel is in. x_shape is the shape of x.
 template <class T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
     const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
-    const T count = static_cast<T>(static_cast<double>(options.kernel * options.kernel));
     Tensor<T> dx(x_shape);
     for_each_window_pixel(x_shape, shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
+        const T count = window_size<T>(x_shape, options, oh, ow);
         for (Index c = 0; c < shape[3]; ++c) dx(n, h, w, c) = T(dx(n, h, w, c) + dy(n, oh, ow, c) / count);
     });
     return dx;

@@ -15,7 +15,7 @@ SD_NAMESPACE_BEGIN
 /// What describe() tells of one block.
 struct BlockDescription {
     std::string name;      ///< full name in the model, such as "layer1.0"
-    std::string method;    ///< "plain", "block" or "sample"
+    std::string method;    ///< "plain", "block", "sample", or what a user's policy calls itself
     double drop_rate = 0;  ///< p
 };
 
@@ -27,8 +27,8 @@ struct BlockDescription {
 ///                     Branches count alike; in a ResNet they nearly are, since a halved image has twice the channels
 struct Description {
     std::vector<BlockDescription> blocks;  ///< in forward order
-    Index batch_size = 0;  ///< samples of a training batch
-    std::vector<std::string> warnings;  ///< in words
+    Index batch_size = 0;                  ///< samples of a training batch
+    std::vector<std::string> warnings;     ///< in words
 
     /// The mean number of branches that a sample passes in training.
     [[nodiscard]] double expected_depth() const {
@@ -93,18 +93,18 @@ inline void warn_of_batch(Description& description) {
 /// Describes the stochastic depth of a model that trains with batches of `batch_size`: drop rate and expected kept
 /// samples of every block, expected depth and cost, and warnings (fewer than 8 blocks; nothing dropped; fewer than 2
 /// expected kept samples in a block; more than 1 % of the batches in which a block loses every sample).
-/// Throws std::invalid_argument for a batch size below 1.
+/// Throws std::invalid_argument for a batch size below 1, or if two stochastic blocks share a number.
 template <class Model>
 [[nodiscard]] Description describe(Model& model, Index batch_size) {
     if (batch_size < 1) refuse("describe", "batch_size", batch_size, "1 or more");
     Description description;
     description.batch_size = batch_size;
     double largest = 0;
+    expect_own_numbers("describe", model);
     for_each_block(model, [&](const std::string& name, const auto& block) {
-        const AnyPolicy& policy = block.policy();
-        const char* method = !policy.is_stochastic() ? "plain" : policy.skips_whole_block() ? "block" : "sample";
-        description.blocks.push_back({name, method, policy.drop_rate()});
-        largest = std::max(largest, policy.drop_rate());
+        const PolicySummary policy = summary_of(block.policy());
+        description.blocks.push_back({name, std::string(policy.method), policy.drop_rate});
+        largest = std::max(largest, policy.drop_rate);
     });
     if (largest == 0) description.warnings.emplace_back("no block is ever dropped");
     if (description.blocks.size() < 8) {

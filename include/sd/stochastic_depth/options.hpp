@@ -126,7 +126,7 @@ inline void expect_name(const char* where, const char* setting, const std::strin
 
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {
-    std::string target_layer_name = "ResNetBottleneck";             ///< which blocks become stochastic
+    std::string target_layer_name = {};                             ///< which blocks become stochastic; empty: all
     StochasticMethod stochastic_method = StochasticMethod::block;   ///< whole blocks or samples
     double drop_rate = 0.2;                                         ///< 0 to 1
     DropDistribution drop_distribution = DropDistribution::linear;  ///< over depth

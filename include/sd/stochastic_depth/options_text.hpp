@@ -72,12 +72,17 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
             {"skipped_gradient", to_string(options.skipped_gradient)}};
 }
 
-/// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit.
+/// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit. A
+/// target_layer_name that is empty, for all blocks, is left out.
 /// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
-    expect_name("to_string", "target_layer_name", options.target_layer_name);
+    if (!options.target_layer_name.empty()) {
+        expect_name("to_string", "target_layer_name", options.target_layer_name);
+    }
     std::string all;
-    for (const auto& [key, value] : option_texts(options)) all += text(all.empty() ? "" : " ", key, '=', value);
+    for (const auto& [key, value] : option_texts(options)) {
+        if (!value.empty()) all += text(all.empty() ? "" : " ", key, '=', value);
+    }
     return all;
 }
 

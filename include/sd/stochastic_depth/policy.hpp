@@ -17,6 +17,8 @@
 #include "sd/stochastic_depth/options.hpp"
 
 #include <algorithm>
+#include <string_view>
+#include <type_traits>
 #include <variant>
 
 SD_NAMESPACE_BEGIN
@@ -41,9 +43,18 @@ inline double survival_scale(double drop_rate, Scaling scaling, bool training) {
 
 }  // namespace detail
 
+/// What is told of a policy of any type.
+struct PolicySummary {
+    std::string_view method;  ///< "plain", "block", "sample", or what a user's policy calls itself
+    double drop_rate;         ///< p; 0 if all is kept
+    bool is_stochastic;       ///< whether anything can be dropped
+    bool always_runs;         ///< whether the branch computes all samples in every training pass
+};
+
 /// The plain residual block: act(S(x) + F(x)).
 struct KeepAllPolicy {
-    static constexpr double drop_rate = 0;  ///< p; 0 if all is kept.
+    static constexpr std::string_view method = "plain";  ///< its name
+    static constexpr double drop_rate = 0;               ///< p; 0 if all is kept.
 
     /// Throws std::invalid_argument if a setting is outside its range.
     void validate() const {}
@@ -69,9 +80,10 @@ struct KeepAllPolicy {
 /// Drops the branch for the whole batch with probability p. A dropped block with an identity shortcut returns its
 /// input. G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
 struct BlockPolicy {
-    double drop_rate = 0.2;                ///< p, 0 to 1
-    Scaling scaling = Scaling::inference;  ///< where survival is made up for
-    bool use_same_gpu_seed = true;         ///< ranks drop together; otherwise each rank draws for itself
+    static constexpr std::string_view method = "block";  ///< its name
+    double drop_rate = 0.2;                              ///< p, 0 to 1
+    Scaling scaling = Scaling::inference;                ///< where survival is made up for
+    bool use_same_gpu_seed = true;                       ///< ranks drop together; otherwise each rank draws for itself
     SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
 
     /// Throws std::invalid_argument if a setting is outside its range.
@@ -104,6 +116,7 @@ struct BlockPolicy {
 /// Drops the branch for each sample with probability p.
 /// MosaicML Composer's sample-wise stochastic depth; "drop path" and "row" mode elsewhere.
 struct SamplePolicy {
+    static constexpr std::string_view method = "sample";       ///< its name
     double drop_rate = 0.2;                                    ///< p, 0 to 1
     Compute compute = Compute::all;                            ///< whether dropped samples are computed
     Scaling scaling = Scaling::inference;                      ///< where survival is made up for
@@ -156,6 +169,15 @@ public:
     [[nodiscard]] const Policy* get_if() const {
         return std::get_if<Policy>(&policy_);
     }
+    /// Whether a policy of that type is one of the three.
+    template <class Policy>
+    static constexpr bool can_hold = std::is_same_v<Policy, KeepAllPolicy> || std::is_same_v<Policy, BlockPolicy> ||
+                                     std::is_same_v<Policy, SamplePolicy>;
+
+    /// The name of the method.
+    [[nodiscard]] std::string_view method() const {
+        return std::visit([](const auto& policy) { return policy.method; }, policy_);
+    }
     /// Whether anything can be dropped.
     [[nodiscard]] bool is_stochastic() const { return !std::holds_alternative<KeepAllPolicy>(policy_); }
     /// p; 0 if all is kept.
@@ -200,5 +222,23 @@ public:
 private:
     std::variant<KeepAllPolicy, BlockPolicy, SamplePolicy> policy_;
 };
+
+/// The summary of a policy. A user's type has drop_rate, a member or a member function, and perhaps a static `method`.
+template <class Policy>
+[[nodiscard]] PolicySummary summary_of(const Policy& policy) {
+    if constexpr (std::is_same_v<Policy, AnyPolicy>) {
+        return {policy.method(), policy.drop_rate(), policy.is_stochastic(), policy.always_runs()};
+    } else {
+        std::string_view method = "user's";
+        if constexpr (requires { Policy::method; }) method = Policy::method;
+        double drop_rate = 0;
+        if constexpr (requires { policy.drop_rate(); }) {
+            drop_rate = policy.drop_rate();
+        } else {
+            drop_rate = policy.drop_rate;
+        }
+        return {method, drop_rate, !std::is_same_v<Policy, KeepAllPolicy>, policy.always_runs()};
+    }
+}
 
 SD_NAMESPACE_END

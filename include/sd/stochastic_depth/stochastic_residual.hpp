@@ -51,8 +51,7 @@ public:
 
     /// y of the shape of S(x); x (N, H, W, C).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        const Index samples = x.extent(0);
-        mask_ = context.training() ? next_mask(context, samples) : Mask(static_cast<std::size_t>(samples), 1);
+        if (context.training()) mask_ = next_mask(context, x.extent(0));
         BranchRun run = context.training() ? policy_.runs(mask_) : BranchRun::all_samples;
         const bool dropped = run == BranchRun::nothing;
         const bool runs_elsewhere = dropped && runs_on_another_rank(context);
@@ -124,7 +123,7 @@ public:
     /// Gives back what the last forward pass left for backward.
     void forget() { pass_.forget(); }
 
-    /// Which samples of the last pass kept the branch.
+    /// Which samples of the last training pass kept the branch.
     [[nodiscard]] const Mask& mask() const { return mask_; }
 
     /// Uses this mask in training passes from now on, or draws masks again if there is none. The mask has one entry a
@@ -153,9 +152,10 @@ public:
         given_mask_.reset();
     }
 
-    /// The block's place among all blocks of its network, from 0: it decides which random numbers the block draws.
+    /// The block's place among all blocks of its network, from 0: it decides which random numbers the block draws. The
+    /// library's networks number their blocks when they are built, number_blocks() those of any other model.
     [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
-    /// Sets block_index().
+    /// Sets block_index(). Two blocks of one network must not share one.
     void set_block_index(std::uint32_t index) { block_index_ = index; }
 
     /// The residual branch F.
@@ -184,7 +184,10 @@ private:
 
     Mask next_mask(const Context& context, Index samples) const {
         if (context.joint() != nullptr) expect_part(*context.joint(), samples);
-        if (!given_mask_) return policy_.draw(context, block_index_, samples);
+        if (!given_mask_) {
+            if (summary_of(policy_).is_stochastic) context.expect_own_number(block_index_, this);
+            return policy_.draw(context, block_index_, samples);
+        }
         if (static_cast<Index>(given_mask_->size()) != samples) {
             refuse("StochasticResidual", "entries of the given mask", given_mask_->size(),
                    text(samples, ", one a sample"));
@@ -218,7 +221,7 @@ private:
     PooledVector<Index> select(BranchRun run, const Context& context) const {
         const bool names_all = !std::is_same_v<Device, Cpu> && context.training() && run == BranchRun::all_samples &&
                                policy_.drops_samples();
-        if (detail::all_kept(mask_) && !names_all) return {};
+        if ((!context.training() || detail::all_kept(mask_)) && !names_all) return {};
         PooledVector<Index> branch_sample;
         Index kept = 0;
         for (std::size_t n = 0; n < mask_.size(); ++n) {

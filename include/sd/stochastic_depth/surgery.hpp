@@ -9,9 +9,10 @@
 
 #include <algorithm>
 #include <concepts>
-#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -62,6 +63,32 @@ private:
 
 namespace detail {
 
+/// The policy as one of the type that the block has, or nothing if it is of another.
+template <class Block>
+std::optional<typename Block::Policy> policy_for(const Block&, const AnyPolicy& policy) {
+    using Policy = typename Block::Policy;
+    if constexpr (std::is_same_v<Policy, AnyPolicy>) {
+        return policy;
+    } else if constexpr (AnyPolicy::can_hold<Policy>) {
+        if (const auto* same = policy.get_if<Policy>()) return *same;
+    }
+    return std::nullopt;
+}
+
+/// Refuses a policy that a block of a fixed policy type cannot take.
+template <class Block>
+void expect_assignable(const std::string& block_name, const Block& block, const AnyPolicy& policy) {
+    if (policy_for(block, policy)) return;
+    refuse("apply_stochastic_depth", text("method of block ", block_name), text('"', policy.method(), '"'),
+           text('"', summary_of(block.policy()).method, "\", its type's; AnyPolicy takes every method"));
+}
+
+/// Gives a block a policy that expect_assignable() has let through.
+template <class Block>
+void assign_policy(Block& block, const AnyPolicy& policy) {
+    block.set_policy(policy_for(block, policy).value());
+}
+
 /// Refuses a parameter of a block that none of the optimizers trains.
 template <class Block>
 void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
@@ -89,17 +116,18 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 
 }  // namespace detail
 
-/// Makes every block of the model whose branch has the name options.target_layer_name stochastic, in forward order and
-/// in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Drop rates grow over
+/// Makes every block of the model whose branch has the name options.target_layer_name stochastic, or every block if that
+/// is empty, in forward order and in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Drop rates grow over
 /// the matched blocks alone. Applied again it changes the settings and nests nothing; masks that were given are
 /// forgotten. Without a match it warns and changes nothing.
 ///
-/// The model has visit(visitor), and blocks of type StochasticResidual<Branch, AnyPolicy>; a branch's name is its
-/// layer_name, or the one given to register_branch. If optimizers are given, each parameter of the blocks must be held
-/// by one of them.
+/// The model has visit(visitor), and blocks of type StochasticResidual; a branch's name is its layer_name, or the one
+/// given to register_branch. If optimizers are given, each parameter of the blocks must be held by one of them. All
+/// blocks of the model are numbered, see number_blocks().
 ///
-/// Throws std::invalid_argument, with nothing changed, for options outside their ranges, an unknown layer name, or a
-/// parameter that no optimizer holds. Returns the model.
+/// Throws std::invalid_argument, with nothing changed, for options outside their ranges, an unknown layer name, a block
+/// whose policy is of another type than the method's and not AnyPolicy, or a parameter that no optimizer holds. Returns
+/// the model.
 /// Origin: MosaicML Composer, composer/algorithms/stochastic_depth.
 template <class Model>
 Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {},
@@ -107,15 +135,17 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
     validate(options);
     const std::string& target = options.target_layer_name;
     const auto for_each_match = [&](const auto& use) {
-        std::uint32_t place = 0;  // among all blocks, so that no two draw the same masks, whatever is matched next
         for_each_block(model, [&]<class Block>(const std::string& name, Block& block) {
-            if (!target.empty() && branch_name<typename Block::Branch>() == target) use(name, block, place);
-            ++place;
+            if (target.empty() || branch_name<typename Block::Branch>() == target) use(name, block);
         });
     };
     Index count = 0;
-    for_each_match([&](const std::string&, const auto&, std::uint32_t) { ++count; });
+    for_each_match([&](const std::string&, const auto&) { ++count; });
     if (count == 0) {
+        if (target.empty()) {
+            warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
+            return model;
+        }
         if (!is_branch_name(target)) {
             refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
                    text("one of ", branch_names(), ", or the name of a block of the model"));
@@ -123,14 +153,16 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
         warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
         return model;
     }
-    for_each_match(
-        [&](const std::string& name, auto& block, std::uint32_t) { detail::expect_held(name, block, optimizers); });
+    for_each_match([&](const std::string& name, auto& block) {
+        detail::expect_assignable(name, block, make_policy(options, options.drop_rate));
+        detail::expect_held(name, block, optimizers);
+    });
     detail::warn_of(options, count);
+    number_blocks(model);
     Index i = 0;
-    for_each_match([&](const std::string&, auto& block, std::uint32_t place) {
-        block.set_block_index(place);
-        block.set_policy(
-            make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
+    for_each_match([&](const std::string&, auto& block) {
+        detail::assign_policy(
+            block, make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
         ++i;
     });
     return model;

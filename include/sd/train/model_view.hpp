@@ -13,31 +13,33 @@
 
 SD_NAMESPACE_BEGIN
 
-/// A residual block of the model that can be made stochastic.
+/// A residual block of the model.
 struct BlockView {
-    std::string name;                           ///< full name in the model, such as "layer1.0"
-    std::string layer_name;                     ///< its branch's name, which surgery goes by; may be empty
-    const AnyPolicy* policy;                    ///< who is dropped, and when
-    const Mask* mask;                           ///< which samples of the last pass kept the branch
-    std::function<void(AnyPolicy)> set_policy;  ///< as StochasticResidual::set_policy
+    std::string name;                                  ///< full name in the model, such as "layer1.0"
+    std::string layer_name;                            ///< its branch's name, which surgery goes by; may be empty
+    const Mask* mask;                                  ///< which samples of the last training pass kept the branch
+    std::function<PolicySummary()> policy;             ///< what is dropped, and when
+    std::function<void(const AnyPolicy&)> set_policy;  ///< as StochasticResidual::set_policy, for what surgery can set
 };
 
 /// Looks at a model, which must outlive the view and stay where it is.
 class ModelView {
 public:
-    /// Of any model with visit(visitor).
+    /// Of any model with visit(visitor). Throws std::invalid_argument if two stochastic blocks share a number.
     template <class Model>
     explicit ModelView(Model& model)
         : surgery_([&model](const StochasticDepthOptions& options, const std::vector<OptimizerView>& optimizers) {
               sd::apply_stochastic_depth(model, options, optimizers);
           }) {
+        expect_own_numbers("ModelView", model);
         for_each_block(model, [&](const std::string& name, auto& block) {
             using Block = std::remove_reference_t<decltype(block)>;
-            blocks_.push_back({.name = name,
-                               .layer_name = branch_name<typename Block::Branch>(),
-                               .policy = &block.policy(),
-                               .mask = &block.mask(),
-                               .set_policy = [&block](AnyPolicy policy) { block.set_policy(std::move(policy)); }});
+            blocks_.push_back(
+                {.name = name,
+                 .layer_name = branch_name<typename Block::Branch>(),
+                 .mask = &block.mask(),
+                 .policy = [&block] { return summary_of(block.policy()); },
+                 .set_policy = [&block](const AnyPolicy& policy) { detail::assign_policy(block, policy); }});
         });
     }
 
@@ -47,7 +49,7 @@ public:
         surgery_(options, optimizers);
     }
 
-    /// All blocks that can be made stochastic, in forward order.
+    /// All residual blocks, in forward order.
     [[nodiscard]] std::span<const BlockView> blocks() const { return blocks_; }
 
 private:

@@ -57,7 +57,8 @@ public:
         if (event == Event::init) state.model.apply_stochastic_depth(options_, {state.optimizer});
         std::vector<const BlockView*> blocks;
         for (const BlockView& block : state.model.blocks()) {
-            if (block.layer_name == options_.target_layer_name) blocks.push_back(&block);
+            const std::string& target = options_.target_layer_name;
+            if (target.empty() || block.layer_name == target) blocks.push_back(&block);
         }
         const std::uint64_t finished = state.timestamp.batch;
         const std::uint64_t batch = event == Event::eval_start ? std::max<std::uint64_t>(finished, 1) - 1 : finished;
@@ -65,8 +66,9 @@ public:
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             const double rate = drop_rate_of_block(options_.drop_distribution, options_.drop_rate,
                                                    static_cast<Index>(i), static_cast<Index>(blocks.size()));
-            if (blocks[i]->policy->drop_rate() != full * rate)
+            if (blocks[i]->policy().drop_rate != full * rate) {
                 blocks[i]->set_policy(make_policy(options_, full * rate));
+            }
         }
         if (event == Event::init) logger.log("stochastic_depth/num_stochastic_layers", blocks.size());
         if (event != Event::eval_start) logger.log("stochastic_depth/drop_rate", full * options_.drop_rate);

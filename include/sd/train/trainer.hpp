@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -55,12 +56,19 @@ class Trainer {
 public:
     using T = typename Model::value_type;
     using Device = typename Model::device_type;
+    static_assert(
+        detail::gives_images<TrainLoader, T, Device>,
+        "the loader's images are of another type than the model computes with: for a model of double it takes "
+        "a loader of double, such as sd::DataLoader<sd::InMemoryDataset, double>");
+    static_assert(std::is_same_v<EvalLoader, TrainLoader> || detail::gives_images<EvalLoader, T, Device>,
+                  "the evaluation loader's images are of another type than the model computes with");
     /// What trains the model's parameters.
     using Optimizer = Sgd<accumulate_t<T>, Device>;
     /// The settings.
     using Options = TrainerOptions<typename Model::value_type, typename Model::device_type>;
 
-    /// Model and optimizer are looked at and must outlive the trainer; loaders are copied. Runs Event::init.
+    /// Model and optimizer are looked at and must outlive the trainer; loaders are copied. Numbers the model's blocks,
+    /// see number_blocks(), and runs Event::init.
     /// Throws std::invalid_argument for settings outside their ranges or a loader without batches.
     Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
             const TrainLoader& train_loader, const EvalLoader& eval_loader,
@@ -112,6 +120,7 @@ public:
     /// Throws std::invalid_argument if there is no such loader.
     Score evaluate() {
         if (!eval_loader_) refuse("Trainer::evaluate", "loader for evaluation", "none", "one");
+        forget_passes(model_);  // evaluation runs in the memory of the training pass before
         state_.eval_score = {};
         run_event(Event::eval_start);
         if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
@@ -168,7 +177,7 @@ private:
 
     Trainer(Model& model, Optimizer& optimizer, const TrainLoader& train_loader, std::optional<EvalLoader> eval_loader,
             Options options, int)
-        : model_(model),
+        : model_(number_blocks(model)),
           options_(std::move(options)),
           communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
           train_loader_(train_loader),

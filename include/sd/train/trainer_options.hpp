@@ -49,6 +49,16 @@ concept BatchLoader = std::copy_constructible<Loader> && requires(const Loader& 
     (*loader.epoch(i, i).begin()).labels;
 };
 
+namespace detail {
+
+/// Whether a loader's images are what a model of T on the device takes.
+template <class Loader, class T, class Device>
+inline constexpr bool gives_images = requires(const Loader& loader, Index i) {
+    { (*loader.epoch(i, i).begin()).images } -> std::convertible_to<const Tensor<T, Device>&>;
+};
+
+}  // namespace detail
+
 /// Settings of a run.
 template <class T, class Device = Cpu>
 struct TrainerOptions {

@@ -60,8 +60,9 @@ public:
         std::vector<double> rates, kept;
         const auto blocks = state.model.blocks();
         for (std::size_t i = 0; i < blocks.size(); ++i) {
-            if (!blocks[i].policy->is_stochastic()) continue;
-            rates.push_back(blocks[i].policy->drop_rate());
+            const PolicySummary policy = blocks[i].policy();
+            if (!policy.is_stochastic) continue;
+            rates.push_back(policy.drop_rate);
             kept.push_back(kept_[i] / samples);
         }
         if (!rates.empty()) {

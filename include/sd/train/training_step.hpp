@@ -72,7 +72,7 @@ private:
         const auto blocks = state_.model.blocks();
         return uses_graph_ && trained_sizes_.contains(samples) &&
                std::all_of(blocks.begin(), blocks.end(),
-                           [](const BlockView& block) { return block.policy->always_runs(); });
+                           [](const BlockView& block) { return block.policy().always_runs; });
     }
 
     /// Forward and backward of one part of the batch. Parts weigh as much as they have samples, so that the sum of
