@@ -1,5 +1,7 @@
 # What our own tests, tools and examples are built with; nothing of it reaches a user's build.
 add_library(sd_development INTERFACE)
+# Warnings are for the library's headers too.
+set_target_properties(sd::sd PROPERTIES IMPORTED_NO_SYSTEM ON)
 target_link_libraries(sd_development INTERFACE sd::sd)
 target_compile_options(sd_development INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
 # GCC 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (https://gcc.gnu.org/PR105593).

@@ -1,20 +1,19 @@
 # What `cmake --install` and cpack write. Nothing of it depends on the machine, so all of it lies in include/ and
 # share/.
-include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(sd_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/sd)
-
-set_target_properties(sd_native PROPERTIES EXPORT_NAME native)
-install(TARGETS sd sd_native EXPORT sdTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(EXPORT sdTargets NAMESPACE sd:: DESTINATION ${sd_cmake_dir})
-install(DIRECTORY include/sd DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-
-# Before 1.0 a minor version may change the interface.
-write_basic_package_version_file(sdConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/sdConfig.cmake cmake/cuda.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake
+set(sd_include_dir ${CMAKE_INSTALL_INCLUDEDIR})
+set(sd_config_dir "\${CMAKE_CURRENT_LIST_DIR}")
+configure_package_config_file(
+  cmake/sdConfig.cmake.in package/sdConfig.cmake INSTALL_DESTINATION ${sd_cmake_dir} PATH_VARS sd_include_dir
+  NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/sdConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/sdConfigVersion.cmake
+              cmake/config.cmake cmake/cuda.cmake cmake/dependencies.cmake cmake/mpi.cmake cmake/targets.cmake
         DESTINATION ${sd_cmake_dir})
+install(DIRECTORY include/sd DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# Not the folder of the project around this one.
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/sd)
 
 # Relative to the file itself, so that an installed tree can be moved.
 file(RELATIVE_PATH sd_include_dir ${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig ${CMAKE_INSTALL_FULL_INCLUDEDIR})

@@ -33,11 +33,15 @@ if(ROUTE MATCHES "^(pkg_config|deb)$")
   run(${CXX} -std=c++20 -O0 ${warnings} ${OPENMP_FLAGS} ${consumer}/consumer.cpp ${flags} -o ${build}/consumer)
 else()
   set(disable_openmp OFF)
+  set(libraries Eigen3::Eigen OpenMP::OpenMP_CXX)
   if(THREADS STREQUAL serial)
     set(disable_openmp ON)
+    set(libraries Eigen3::Eigen)
   endif()
+  string(REPLACE ";" "\\;" warnings "${warnings}")  # one argument
+  string(REPLACE ";" "\\;" libraries "${libraries}")
   run(${CMAKE_COMMAND} -S ${consumer} -B ${build} -DCMAKE_CXX_COMPILER=${CXX} "-DCMAKE_CXX_FLAGS=-O0"
-      "-DCONSUMER_WARNINGS=${warnings}" -DCONSUMER_ROUTE=${ROUTE} -DCONSUMER_SOURCE=${SOURCE}
+      "-DCONSUMER_WARNINGS=${warnings}" "-DCONSUMER_LIBRARIES=${libraries}" -DCONSUMER_ROUTE=${ROUTE} -DCONSUMER_SOURCE=${SOURCE}
       -DCONSUMER_VERSION=${VERSION} -DCMAKE_PREFIX_PATH=${BINARY}/installed
       -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=${disable_openmp} --no-warn-unused-cli)
   run(${CMAKE_COMMAND} --build ${build})

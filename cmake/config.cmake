@@ -1,11 +1,11 @@
-include(CMakeFindDependencyMacro)
-find_package(Eigen3 3.4 QUIET NO_MODULE)
-if(NOT Eigen3_FOUND)
-  find_dependency(Eigen3 5 NO_MODULE)
+# What find_package(sd) does, once sd_include_dir says where the headers are.
+include(${CMAKE_CURRENT_LIST_DIR}/dependencies.cmake)
+if(NOT TARGET Eigen3::Eigen)
+  set(sd_FOUND FALSE)
+  set(sd_NOT_FOUND_MESSAGE "Eigen3::Eigen: ${sd_eigen_missing}")
+  return()
 endif()
-# sd::sd links OpenMP where it is found and does without it elsewhere.
-find_package(OpenMP QUIET COMPONENTS CXX)
-include(${CMAKE_CURRENT_LIST_DIR}/sdTargets.cmake)
+include(${CMAKE_CURRENT_LIST_DIR}/targets.cmake)
 
 # sd::mpi, if asked for: find_package(sd COMPONENTS mpi).
 set(sd_mpi_FOUND FALSE)
@@ -13,10 +13,7 @@ if("mpi" IN_LIST sd_FIND_COMPONENTS)
   find_package(MPI QUIET COMPONENTS CXX)
   if(MPI_CXX_FOUND)
     set(sd_mpi_FOUND TRUE)
-    if(NOT TARGET sd::mpi)
-      add_library(sd::mpi INTERFACE IMPORTED)
-      target_link_libraries(sd::mpi INTERFACE sd::sd MPI::MPI_CXX)
-    endif()
+    include(${CMAKE_CURRENT_LIST_DIR}/mpi.cmake)
   endif()
 endif()
 
