@@ -12,7 +12,6 @@
 #include <iterator>
 #include <mutex>
 #include <optional>
-#include <stop_token>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -39,9 +38,7 @@ public:
     PrefetchedEpoch(const PrefetchedEpoch&) = delete;
     PrefetchedEpoch& operator=(const PrefetchedEpoch&) = delete;
     /// Waits for the batches that are being loaded; no other one is begun.
-    ~PrefetchedEpoch() {
-        for (std::jthread& worker : workers_) worker.request_stop();
-    }
+    ~PrefetchedEpoch() { stop(); }
 
     /// Waits for the first batch. To be called once.
     [[nodiscard]] Iterator begin() {
@@ -64,8 +61,11 @@ private:
           taken_(first) {
         const Index workers = std::min(options.workers, static_cast<Index>(slots_.size()));
         workers_.reserve(static_cast<std::size_t>(workers));
-        for (Index i = 0; i < workers; ++i) {
-            workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+        try {
+            for (Index i = 0; i < workers; ++i) workers_.emplace_back([this] { work(); });
+        } catch (...) {  // no more threads: those that run use what goes now
+            stop();
+            throw;
         }
     }
 
@@ -95,14 +95,24 @@ private:
         current_ = std::move(slot.batch);
     }
 
+    /// Waits for the workers, each of which loads no other batch than the one that it is at.
+    void stop() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopped_ = true;
+        }
+        emptied_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+
     /// Loads the next batch that nobody has begun, as long as there is one and nobody says stop.
-    void work(const std::stop_token& stop) {
+    void work() {
         const SerialScope serial;
         std::unique_lock lock(mutex_);
         while (begun_ < loader_.batches()) {
-            const auto has_room = [this] { return begun_ - taken_ < static_cast<Index>(slots_.size()); };
-            if (!emptied_.wait(lock, stop, has_room) || stop.stop_requested()) return;
-            if (begun_ == loader_.batches()) return;  // another worker took the last one meanwhile
+            emptied_.wait(lock, [this] { return stopped_ || begun_ - taken_ < static_cast<Index>(slots_.size()); });
+            // Another worker may have taken the last one meanwhile.
+            if (stopped_ || begun_ == loader_.batches()) return;
             const Index batch = begun_++;
             lock.unlock();
             Slot loaded;
@@ -122,11 +132,12 @@ private:
     std::optional<Batch<T>> current_;  // of the thread that iterates
     std::mutex mutex_;                 // of all that follows but for the workers
     std::condition_variable filled_;
-    std::condition_variable_any emptied_;
+    std::condition_variable emptied_;
     std::vector<Slot> slots_;
-    Index begun_;                        // batches that a worker has taken on, or that come before the first
-    Index taken_;                        // batches given out, or that come before the first
-    std::vector<std::jthread> workers_;  // last: they are joined before anything that they use goes
+    Index begun_;           // batches that a worker has taken on, or that come before the first
+    Index taken_;           // batches given out, or that come before the first
+    bool stopped_ = false;  // no other batch is to be begun
+    std::vector<std::thread> workers_;
 };
 
 /// Gives out the batches of a DataLoader in their order, loaded ahead of their use:
