@@ -50,10 +50,16 @@ inline std::string png_file(std::uint32_t height, std::uint32_t width, std::vect
     return file;
 }
 
-/// A JPEG file of these bytes (height, width, channels) in the colour space, by the scans of a progressive image if
-/// there are any.
+/// How a JPEG file is written.
+struct JpegKind {
+    std::vector<::jpeg_scan_info> scans = {};  ///< of a progressive image, if there are any
+    bool arithmetic = false;                   ///< arithmetic codes, not Huffman's
+    int restart_rows = 0;                      ///< rows of blocks between restart markers; 0: no markers
+};
+
+/// A JPEG file of these bytes (height, width, channels) in the colour space.
 inline std::string jpeg_file(std::uint32_t height, std::uint32_t width, int channels, ::J_COLOR_SPACE space,
-                             std::vector<std::uint8_t> bytes, const std::vector<::jpeg_scan_info>& scans = {}) {
+                             std::vector<std::uint8_t> bytes, const JpegKind& kind = {}) {
     ::jpeg_compress_struct jpeg{};
     ::jpeg_error_mgr errors{};
     jpeg.err = jpeg_std_error(&errors);
@@ -67,9 +73,11 @@ inline std::string jpeg_file(std::uint32_t height, std::uint32_t width, int chan
     jpeg.in_color_space = space;
     jpeg_set_defaults(&jpeg);
     jpeg_set_quality(&jpeg, 100, TRUE);
-    if (!scans.empty()) {
-        jpeg.scan_info = scans.data();
-        jpeg.num_scans = static_cast<int>(scans.size());
+    jpeg.arith_code = kind.arithmetic ? TRUE : FALSE;
+    jpeg.restart_in_rows = kind.restart_rows;
+    if (!kind.scans.empty()) {
+        jpeg.scan_info = kind.scans.data();
+        jpeg.num_scans = static_cast<int>(kind.scans.size());
     }
     jpeg_start_compress(&jpeg, TRUE);
     while (jpeg.next_scanline < jpeg.image_height) {

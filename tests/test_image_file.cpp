@@ -1,6 +1,7 @@
 // PNG and JPEG: images of all kinds are decoded, and nothing that is not whole gets in.
 #include "image_files.hpp"
 
+#include "sd/io/file.hpp"
 #include "sd/io/image_file.hpp"
 
 #include <doctest/doctest.h>
@@ -8,6 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -16,6 +19,7 @@
 
 using sd::Index;
 using sd_test::jpeg_file;
+using sd_test::JpegKind;
 using sd_test::png_file;
 using Bytes = std::vector<std::uint8_t>;
 
@@ -99,6 +103,32 @@ std::string with_jpeg_extents(std::string file, std::uint32_t height, std::uint3
     return file;
 }
 
+// The offset behind the nth marker of this kind.
+std::size_t behind_marker(const std::string& file, char marker, int n = 0) {
+    std::size_t at = 0;
+    for (; n >= 0; --n) at = file.find(std::string("\xff") + marker, at) + 2;
+    return at;
+}
+
+// A file with other bytes at this offset.
+std::string with_bytes(std::string file, std::size_t at, const std::string& bytes) {
+    return file.replace(at, bytes.size(), bytes);
+}
+
+// The pixels in a PPM file.
+sd::RgbImage read_ppm(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::string magic;
+    int most = 0;
+    sd::RgbImage image;
+    file >> magic >> image.width >> image.height >> most;
+    file.get();
+    image.pixels.resize(static_cast<std::size_t>(3 * image.width * image.height));
+    file.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
+    REQUIRE(file.good());
+    return image;
+}
+
 // Scans of a grey image that bring every coefficient alone, bit by bit.
 std::vector<::jpeg_scan_info> tiny_scans() {
     std::vector<::jpeg_scan_info> scans;
@@ -180,7 +210,8 @@ TEST_CASE("jpeg: grey and colour, in one scan or several") {
     CHECK(distance(image, rgb) <= 8);
     const Bytes values = gradient(20, 17, 1);
     CHECK(distance(decode(jpeg_file(20, 17, 1, JCS_GRAYSCALE, values)), grey(values)) <= 3);
-    CHECK(distance(decode(jpeg_file(20, 17, 1, JCS_GRAYSCALE, values, {{1, {0}, 0, 0, 0, 0}, {1, {0}, 1, 63, 0, 0}})),
+    CHECK(distance(decode(jpeg_file(20, 17, 1, JCS_GRAYSCALE, values,
+                                    {.scans = {{1, {0}, 0, 0, 0, 0}, {1, {0}, 1, 63, 0, 0}}})),
                    grey(values)) <= 3);
 }
 
@@ -211,12 +242,83 @@ TEST_CASE("jpeg: extents, colours and scans that are too much are refused") {
     CHECK(refused_for(with_jpeg_extents(file, 16385, 17), "at most 16384 a side"));
     CHECK(refused_for(with_jpeg_extents(file, 16384, 16384), "pixels, what the file can hold"));
     CHECK(refused_for(with_jpeg_extents(file, 36, 17), "JPEG: got "));
-    CHECK(refused_for(jpeg_file(4, 4, 4, JCS_CMYK, gradient(4, 4, 4)), "Unsupported color conversion"));
-    CHECK(refused_for(jpeg_file(20, 17, 1, JCS_GRAYSCALE, gradient(20, 17, 1), tiny_scans()), "more than 100 scans"));
+    CHECK(refused_for(jpeg_file(4, 4, 2, JCS_UNKNOWN, gradient(4, 4, 2)), "JPEG: channels: got 2, expected 1 (grey)"));
+    CHECK(refused_for(with_bytes(file, behind_marker(file, '\xc0') + 2, "\x0c"), "data precision 12"));
+    CHECK(refused_for(jpeg_file(20, 17, 1, JCS_GRAYSCALE, gradient(20, 17, 1), {.scans = tiny_scans()}),
+                      "more than 100 scans"));
 }
 
-TEST_CASE("files that are neither are refused") {
-    CHECK(refused_for("", "first bytes"));
-    CHECK(refused_for("GIF89a", "first bytes"));
+TEST_CASE("pixels are Pillow's, to the bit") {
+#if defined(LIBJPEG_TURBO_VERSION_NUMBER)
+    const int jpeg_tolerance = 0;
+#else
+    const int jpeg_tolerance = 8;  // other libraries upsample colours in another way
+#endif
+    int files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(SD_TEST_DATA_DIR "/images")) {
+        std::filesystem::path path = entry.path();
+        if (path.extension() == ".ppm") continue;
+        sd::RgbImage image;
+        CHECK_NOTHROW_MESSAGE(image = sd::decode_image(sd::read_file(path), path.string()), path);
+        const int tolerance = path.extension() == ".jpg" ? jpeg_tolerance : 0;
+        const auto expected = read_ppm(path.replace_extension(".ppm"));
+        CHECK_MESSAGE(image.width == expected.width, path);
+        CHECK_MESSAGE(distance(image, expected.pixels) <= tolerance, path);
+        ++files;
+    }
+    CHECK(files == 39);
+}
+
+TEST_CASE("png: grey of 16 bits keeps its high byte") {
+    CHECK(decode(png_file(1, 2, {1, 255, 200, 0}, {.color_type = PNG_COLOR_TYPE_GRAY, .bit_depth = 16})).pixels ==
+          grey({1, 200}));
+}
+
+TEST_CASE("png: colours that the palette lacks are refused") {
+    const std::string file = png_file(1, 4, {0x1B}, {.color_type = PNG_COLOR_TYPE_PALETTE, .bit_depth = 2});
+    const std::string chunk = "PLTE" + file.substr(file.find("PLTE") + 4, 9);  // 3 of its 4 colours
+    std::string shorter = file.substr(0, 33) + std::string("\0\0\0\x09", 4) + chunk + "sum?";
+    put(shorter, shorter.size() - 4, checksum(chunk), 4);
+    shorter += file.substr(file.find("IDAT") - 4);
+    CHECK(refused_for(shorter, "PNG: got a pixel whose colour the palette lacks"));
+    CHECK(error_of(file) == "accepted");
+}
+
+TEST_CASE("jpeg: arithmetic codes hold the same image") {
+    const JpegKind arithmetic{.arithmetic = true};
+    const std::string file = jpeg_file(20, 17, 3, JCS_RGB, gradient(20, 17, 3), arithmetic);
+    CHECK(file.find("\xff\xc9") != std::string::npos);
+    CHECK(decode(file).pixels == decode(jpeg_file(20, 17, 3, JCS_RGB, gradient(20, 17, 3))).pixels);
+}
+
+// The warnings that keep every pixel are among the files above, warns_*.
+TEST_CASE("jpeg: warnings of pixels that the library made up are refused") {
+    const Bytes pixels = gradient(40, 40, 3);
+    const std::string file = jpeg_file(40, 40, 3, JCS_RGB, pixels);
+    const std::size_t data = behind_marker(file, '\xda') + 12;
+    const std::string end = "\xff\xd9";
+    CHECK(refused_for(file.substr(0, file.size() - 2), "got Premature end of JPEG file"));
+    CHECK(refused_for(file.substr(0, data + 40) + end, "got Corrupt JPEG data: premature end of data segment"));
+    CHECK(refused_for(with_bytes(file, data + 20, std::string("\xff\0\xff\0\xff\0\xff\0", 8)), "bad Huffman code"));
+    const std::string restarts = jpeg_file(40, 40, 3, JCS_RGB, pixels, {.restart_rows = 1});
+    CHECK(error_of(restarts) == "accepted");
+    CHECK(refused_for(with_bytes(restarts, behind_marker(restarts, '\xd1') - 1, "\xd4"), "found marker 0xd4 instead"));
+    const std::string progressive =
+        jpeg_file(20, 17, 1, JCS_GRAYSCALE, gradient(20, 17, 1),
+                  {.scans = {{1, {0}, 0, 0, 0, 1}, {1, {0}, 0, 0, 1, 0}, {1, {0}, 1, 63, 0, 0}}});
+    CHECK(error_of(progressive) == "accepted");
+    // The second scan brings bit 0 of what has come without bit 1.
+    CHECK(refused_for(with_bytes(progressive, behind_marker(progressive, '\xda') + 7, "\x02"),
+                      "Inconsistent progression sequence"));
+    const std::string arithmetic = jpeg_file(40, 40, 3, JCS_RGB, pixels, {.arithmetic = true});
+    CHECK(
+        refused_for(with_bytes(arithmetic, behind_marker(arithmetic, '\xda') + 42, "\1\1\1\1"), "bad arithmetic code"));
+}
+
+TEST_CASE("files that are neither are refused by name") {
+    CHECK(refused_for("", "first bytes: got none, the file is empty"));
+    CHECK(refused_for("GIF89a", "first bytes: got those of a GIF file, expected those of a PNG or JPEG file"));
+    CHECK(refused_for("RIFF....WEBPVP8 ", "first bytes: got those of a WebP file"));
+    CHECK(refused_for("<html>", "first bytes: got others"));
     CHECK(error_of("\xff\xd8") != "accepted");
 }
