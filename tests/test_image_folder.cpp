@@ -1,5 +1,6 @@
 // Images in a folder a class: which files, what is cut out of them, and what is refused.
 #include "image_files.hpp"
+#include "messages.hpp"
 #include "random.hpp"
 #include "temporary_directory.hpp"
 
@@ -130,6 +131,7 @@ TEST_CASE("resizing: refused") {
 }
 
 TEST_CASE("image folder: classes and files by name, decoded, cropped and normalised") {
+    const sd_test::Warnings quiet;
     const TemporaryDirectory directory;
     make_folder(directory);
     const auto folder = std::make_shared<const sd::ImageFolder>(directory.path(), small);
@@ -172,6 +174,101 @@ TEST_CASE("image folder: rows, columns and channels stay where they are") {
     }
 }
 
+TEST_CASE("image folder: files in the order of torchvision, in folders of folders and by links") {
+    const TemporaryDirectory directory;
+    const auto make = [&](const std::string& name) {
+        std::filesystem::create_directories((directory.path() / name).parent_path());
+        directory.write(name, "");
+    };
+    for (const char* name : {"b/2.png", "b/10.PNG", "b/in/1.jpg", "b/in-side/1.JPG", "b/in/deep/1.Jpeg",
+                             "b/in.jpg/1.png", "b/Z.jpeg", "elsewhere/linked/1.png", "a/only/1.png"}) {
+        make("top/" + std::string(name));
+    }
+    std::filesystem::rename(directory.path() / "top/elsewhere", directory.path() / "elsewhere");
+    std::filesystem::create_directory_symlink(directory.path() / "elsewhere", directory.path() / "top/b/link");
+    std::filesystem::create_directory_symlink(directory.path() / "top/b/in", directory.path() / "top/c");
+    std::vector<std::string> names;
+    const sd::ImageFolder folder(directory.path() / "top", small);
+    for (Index i = 0; i < folder.size(); ++i) {
+        names.push_back(folder.file(i).lexically_relative(directory.path() / "top").string());
+        CHECK(folder.label(i) == names.back()[0] - 'a');
+    }
+    // What torchvision 0.29 lists for these names: folders are sorted by their whole paths.
+    CHECK(names == std::vector<std::string>{"a/only/1.png", "b/10.PNG", "b/2.png", "b/Z.jpeg", "b/in/1.jpg",
+                                            "b/in-side/1.JPG", "b/in.jpg/1.png", "b/in/deep/1.Jpeg",
+                                            "b/link/linked/1.png", "c/1.jpg", "c/deep/1.Jpeg"});
+}
+
+TEST_CASE("image folder: hidden names are left out, other files with a warning that counts their kinds") {
+    const TemporaryDirectory directory;
+    make_folder(directory);
+    for (const char* name : {".ipynb_checkpoints", "bee/.thumbnails", "bee/more"}) {
+        std::filesystem::create_directory(directory.path() / name);
+    }
+    for (const char* name : {".DS_Store", "Ant/._2.png", ".ipynb_checkpoints/1.png", "bee/.thumbnails/1.png",
+                             "bee/Thumbs.db", "bee/more/LICENSE", "Ant/other.TXT"}) {
+        directory.write(name, "");
+    }
+    std::filesystem::create_symlink("nowhere", directory.path() / "bee/gone.jpg");
+    const sd_test::Warnings warnings;
+    const sd::ImageFolder folder(directory.path(), small);
+    CHECK(folder.size() == 5);
+    CHECK(folder.classes() == std::vector<std::string>{"Ant", "bee"});
+    const std::string where = directory.path().string();
+    CHECK(warnings.messages ==
+          std::vector<std::string>{where + ": 5 files left out, not PNG or JPEG files: 1 .db "
+                                           "(bee/Thumbs.db), 1 .jpg (bee/gone.jpg), 2 .txt (Ant/notes.txt), 1 without "
+                                           "extension (bee/more/LICENSE)",
+                                   where + ": 1 file left out, in no folder of a class: 1 .png (read.png)"});
+}
+
+TEST_CASE("image folder: kinds of images that are not read are refused by name") {
+    const sd_test::Warnings quiet;
+    const TemporaryDirectory directory;
+    make_folder(directory);
+    const auto error = [&] {
+        return sd_test::error_of<std::runtime_error>([&] { (void)sd::ImageFolder(directory.path(), small); });
+    };
+    for (const char* extension : {"bmp", "gif", "pgm", "pnm", "ppm", "tif", "tiff", "webp", "WebP"}) {
+        const auto file = directory.write(sd::text("bee/1.", extension), "");
+        CHECK_MESSAGE(error().starts_with(sd::text(directory.path().string(), ": kinds of images: got 1 .")),
+                      extension);
+        CHECK_MESSAGE(sd_test::contains(error(), sd::text(" (bee/1.", extension, "), expected PNG and JPEG alone")),
+                      extension);
+        std::filesystem::remove(file);
+    }
+    CHECK(error() == "accepted");
+    for (const char* name : {"bee/1.webp", "bee/2.webp", "Ant/1.gif"}) directory.write(name, "");
+    CHECK(sd_test::contains(error(), "got 1 .gif (Ant/1.gif), 2 .webp (bee/1.webp), expected"));
+}
+
+TEST_CASE("image folder: two folders must have the same classes by name") {
+    const TemporaryDirectory directory;
+    for (const char* name : {"train/a", "train/b", "train/c", "val/a", "val/b", "val/c"}) {
+        std::filesystem::create_directories(directory.path() / name);
+        directory.write(name + std::string("/1.png"), "");
+    }
+    const auto error = [&] {
+        return sd_test::error_of<std::runtime_error>([&] {
+            sd::expect_same_classes(sd::ImageFolder(directory.path() / "val"),
+                                    sd::ImageFolder(directory.path() / "train"));
+        });
+    };
+    CHECK(error() == "accepted");
+    const auto rename = [&](const char* from, const char* to) {
+        std::filesystem::rename(directory.path() / from, directory.path() / to);
+    };
+    const std::string expected = sd::text(", expected the 3 of ", (directory.path() / "train").string());
+    rename("val/b", "val/B");
+    CHECK(error() == sd::text((directory.path() / "val").string(), ": classes: got no b, but also B", expected));
+    rename("val/B", "gone");
+    CHECK(sd_test::contains(error(), "val: classes: got no b" + expected));
+    rename("gone", "val/b");
+    std::filesystem::create_directory(directory.path() / "val/d");
+    directory.write("val/d/1.png", "");
+    CHECK(sd_test::contains(error(), "val: classes: got also d" + expected));
+}
+
 TEST_CASE("image folder: refused") {
     const TemporaryDirectory directory;
     const auto error = [&](const sd::ImageFolderOptions& options = small) -> std::string {
@@ -186,14 +283,22 @@ TEST_CASE("image folder: refused") {
     };
     CHECK(error().find("top: listing: got ") != std::string::npos);
     std::filesystem::create_directory(directory.path() / "top");
-    CHECK(error().find("top: folders of classes: got none") != std::string::npos);
+    CHECK(error().find("top: folders of classes: got nothing, expected one or more") != std::string::npos);
+    directory.write("top/1.png", "");
+    CHECK(error().find("top: folders of classes: got 1.png alone, expected one or more") != std::string::npos);
+    std::filesystem::remove(directory.path() / "top/1.png");
     std::filesystem::create_directory(directory.path() / "top" / "a");
-    CHECK(error().find("a: images: got none") != std::string::npos);
+    std::filesystem::create_directory(directory.path() / "top" / "b");
+    CHECK(error().find("top: images: got none in a, b, expected one or more in each") != std::string::npos);
+    std::filesystem::remove(directory.path() / "top" / "b");
     const std::string whole = png_file(3, 4, Bytes(36));
     directory.write("top/a/1.png", whole.substr(0, whole.size() - 1));
     CHECK(error().find("1.png: PNG: got an end in its middle, expected a whole image") != std::string::npos);
     directory.write("top/a/1.png", whole);
     CHECK(error() == "accepted");
+    std::filesystem::create_directory_symlink("..", directory.path() / "top/a/up");
+    CHECK(error().find("a/up: folder: got a link to a folder that it is in") != std::string::npos);
+    std::filesystem::remove(directory.path() / "top/a/up");
     CHECK_THROWS_AS((void)error({.crop = {.resize = 1, .size = 2}}), std::invalid_argument);
     CHECK_THROWS_AS((void)error({.normalization = {{0}, {1}}}), std::invalid_argument);
     const sd::ImageFolder folder(directory.path() / "top", small);
