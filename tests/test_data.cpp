@@ -1,5 +1,6 @@
 // Data sets, readers, augmentation, order and batches.
 #include "random.hpp"
+#include "messages.hpp"
 #include "temporary_directory.hpp"
 
 #include "sd/sd.hpp"
@@ -118,6 +119,31 @@ TEST_CASE("cifar-100: fine labels are the classes, coarse labels are checked") {
     CHECK_THROWS_WITH_AS(read(), doctest::Contains("size of a CIFAR-100 record"), std::runtime_error);
     std::filesystem::remove(directory.path() / "test.bin");
     CHECK_THROWS_AS(read(), std::runtime_error);
+}
+
+TEST_CASE("cifar: the folder that the archive unpacks to is found in its parent") {
+    const TemporaryDirectory directory;
+    const auto message = [](const auto& read) { return sd_test::error_of<std::runtime_error>([&] { (void)read(); }); };
+    const auto read10 = [&] { return sd::read_cifar10(directory.path(), sd::Split::test); };
+    const auto read100 = [&] { return sd::read_cifar100(directory.path(), sd::Split::test); };
+    for (const char* name : {"cifar-10-batches-py", "cifar-100-python", ".hidden"}) {
+        std::filesystem::create_directory(directory.path() / name);
+    }
+    const std::string where = directory.path().string();
+    CHECK(message(read10) ==
+          where + ": binary CIFAR-10: got cifar-10-batches-py, cifar-100-python, expected test_batch.bin");
+    CHECK(message(read100) ==
+          where + ": binary CIFAR-100: got cifar-10-batches-py, cifar-100-python, expected test.bin");
+    for (const char* name : {"cifar-10-batches-bin", "cifar-100-binary"}) {
+        std::filesystem::create_directory(directory.path() / name);
+    }
+    CHECK(message(read10) == where + "/cifar-10-batches-bin: binary CIFAR-10: got nothing, expected test_batch.bin");
+    directory.write("cifar-10-batches-bin/test_batch.bin", cifar_records(2));
+    directory.write("cifar-100-binary/test.bin", cifar_records(3, std::string(1, '\0')));
+    CHECK(read10().size() == 2);
+    CHECK(read100().size() == 3);
+    directory.write("test_batch.bin", cifar_records(1));  // what is in the directory itself comes first
+    CHECK(read10().size() == 1);
 }
 
 TEST_CASE("data sets in memory: refused") {

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <initializer_list>
 #include <span>
@@ -202,15 +203,57 @@ TEST_CASE("mnist: images, labels and normalisation, plain and compressed") {
     }
 }
 
+TEST_CASE("mnist: both spellings, compressed or not, in any mixture") {
+    // Of the two files of a split: bit 0 of each number tells the spelling, bit 1 whether it is compressed.
+    for (int images = 0; images < 4; ++images) {
+        for (int labels = 0; labels < 4; ++labels) {
+            const TemporaryDirectory directory;
+            const auto write = [&](const std::string& start, const std::string& end, int kind,
+                                   const std::string& bytes) {
+                directory.write(start + (kind % 2 == 0 ? "-" : ".") + end + (kind < 2 ? "" : ".gz"),
+                                kind < 2 ? bytes : gzip(bytes));
+            };
+            write("t10k-images", "idx3-ubyte", images, images_file(2, 3, 4));
+            write("t10k-labels", "idx1-ubyte", labels, labels_file({5, 6}));
+            const auto read = images < 2 && labels < 2 ? sd::read_mnist : sd::read_mnist_gzip;
+            const auto test = read(directory.path(), sd::Split::test, sd::mnist_normalization());
+            REQUIRE(test.size() == 2);
+            CHECK(test.label(1) == 6);
+            CHECK(test.image_shape() == Shape{3, 4, 1});
+        }
+    }
+}
+
+TEST_CASE("mnist: what a file holds its first bytes tell, and a folder of its name is passed over") {
+    const TemporaryDirectory directory;
+    std::filesystem::create_directory(directory.path() / "t10k-images-idx3-ubyte");
+    directory.write("t10k-images.idx3-ubyte", gzip(images_file(2, 3, 4)));
+    directory.write("t10k-labels-idx1-ubyte.gz", labels_file({5, 6}));
+    CHECK(sd::read_mnist_gzip(directory.path(), sd::Split::test, sd::mnist_normalization()).size() == 2);
+}
+
+TEST_CASE("mnist: if no name fits, the message tells what is there") {
+    const TemporaryDirectory directory;
+    for (const char* name : {".hidden", "a", "b", "c", "d", "e", "f", "g"}) directory.write(name, "");
+    const auto error = [&](const auto& read) {
+        return error_of([&] { (void)read(directory.path(), sd::Split::train, sd::mnist_normalization()); });
+    };
+    const std::string found = directory.path().string() + ": images: got a, b, c, d, e, f and 1 more, expected ";
+    CHECK(error(sd::read_mnist) == found + "train-images-idx3-ubyte, train-images.idx3-ubyte");
+    CHECK(error(sd::read_mnist_gzip) == found +
+                                            "train-images-idx3-ubyte, train-images.idx3-ubyte, "
+                                            "train-images-idx3-ubyte.gz, train-images.idx3-ubyte.gz");
+}
+
 TEST_CASE("mnist: files that do not go together are refused, naming the file") {
     const TemporaryDirectory directory;
     const auto error = [&] {
         return error_of([&] { (void)sd::read_mnist(directory.path(), sd::Split::test, sd::mnist_normalization()); });
     };
-    CHECK(error().find("t10k-labels-idx1-ubyte: opening: got ") != std::string::npos);
-    directory.write("t10k-labels-idx1-ubyte", labels_file({1, 2}));
-    CHECK(error().find("t10k-images-idx3-ubyte: opening: got ") != std::string::npos);
+    CHECK(error().find(": images: got nothing, expected t10k-images-idx3-ubyte") != std::string::npos);
     directory.write("t10k-images-idx3-ubyte", images_file(3, 2, 2));
+    CHECK(error().find(": labels: got t10k-images-idx3-ubyte, expected t10k-labels-idx1-ubyte") != std::string::npos);
+    directory.write("t10k-labels-idx1-ubyte", labels_file({1, 2}));
     CHECK(error().find("t10k-labels-idx1-ubyte: number of labels: got 2, expected 3") != std::string::npos);
     directory.write("t10k-labels-idx1-ubyte", labels_file({1, 10, 3}));
     CHECK(error().find("t10k-labels-idx1-ubyte: label 1: got 10, expected 0 to 9") != std::string::npos);

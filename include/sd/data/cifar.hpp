@@ -7,12 +7,14 @@
 
 #include "sd/data/dataset.hpp"
 #include "sd/io/file.hpp"
+#include "sd/io/folder.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -42,14 +44,18 @@ struct CifarLabel {
     Index classes;
 };
 
-/// What a file is called in errors and the labels of its records, of which the last one gives the classes.
+/// What a file is called in errors, the folder that its archive unpacks to, and the labels of its records, of which the
+/// last one gives the classes.
 struct CifarFormat {
     const char* name;
+    const char* folder;
     std::vector<CifarLabel> labels;
 };
 
-inline CifarFormat cifar10_format() { return {"CIFAR-10", {{"label", 10}}}; }
-inline CifarFormat cifar100_format() { return {"CIFAR-100", {{"coarse label", 20}, {"fine label", 100}}}; }
+inline CifarFormat cifar10_format() { return {"CIFAR-10", "cifar-10-batches-bin", {{"label", 10}}}; }
+inline CifarFormat cifar100_format() {
+    return {"CIFAR-100", "cifar-100-binary", {{"coarse label", 20}, {"fine label", 100}}};
+}
 
 /// The records of one or more files: images of three channels a pixel, and their classes.
 struct CifarRecords {
@@ -86,12 +92,16 @@ inline void append_cifar(std::span<const std::byte> bytes, const std::string& so
     }
 }
 
-/// The data set in the files of these names in a directory.
+/// The data set in the files of these names in a directory, or in the folder of the format's archive there.
 inline InMemoryDataset read_cifar(const std::filesystem::path& directory, const std::vector<std::string>& names,
                                   const CifarFormat& format, const Normalization& normalization) {
+    std::error_code ignored;
+    const bool is_unpacked_here = !std::filesystem::exists(directory / names.front(), ignored) &&
+                                  std::filesystem::is_directory(directory / format.folder, ignored);
+    const std::filesystem::path folder = is_unpacked_here ? directory / format.folder : directory;
     CifarRecords records;
     for (const std::string& name : names) {
-        const std::filesystem::path path = directory / name;
+        const std::filesystem::path path = folder / name;
         std::filesystem::path compressed = path;
         compressed += ".xz";
         if (!std::filesystem::exists(path) && std::filesystem::exists(compressed)) {
@@ -99,7 +109,8 @@ inline InMemoryDataset read_cifar(const std::filesystem::path& directory, const 
                         text("only its compressed form ", compressed.filename().string()),
                         text("it decompressed, by: xz -dk ", compressed.string()));
         }
-        append_cifar(read_file(path), path.string(), format, records);
+        append_cifar(read_file(find_file(folder, text("binary ", format.name), {name})), path.string(), format,
+                     records);
     }
     return {{cifar_extent, cifar_extent, cifar_channels},
             std::move(records.pixels),
@@ -111,9 +122,10 @@ inline InMemoryDataset read_cifar(const std::filesystem::path& directory, const 
 }  // namespace detail
 
 /// CIFAR-10 from the files of its binary version: data_batch_1.bin to data_batch_5.bin for training, test_batch.bin for
-/// testing. Images (32, 32, 3), 10 classes, normalised by cifar10_normalization(). A file may hold any positive number
-/// of whole records; the published ones hold 10,000.
-/// Throws std::runtime_error if a file is missing, is not made of whole records, or has a label above 9.
+/// testing, in the directory or in its cifar-10-batches-bin. Images (32, 32, 3), 10 classes, normalised by
+/// cifar10_normalization(). A file may hold any positive number of whole records; the published ones hold 10,000.
+/// Throws std::runtime_error if a file is missing (and tells what is there), is not made of whole records, or has a
+/// label above 9.
 [[nodiscard]] inline InMemoryDataset read_cifar10(const std::filesystem::path& directory, Split split) {
     std::vector<std::string> names;
     if (split == Split::train) {
@@ -124,11 +136,11 @@ inline InMemoryDataset read_cifar(const std::filesystem::path& directory, const 
     return detail::read_cifar(directory, names, detail::cifar10_format(), cifar10_normalization());
 }
 
-/// CIFAR-100 from the files of its binary version: train.bin, test.bin. Images (32, 32, 3), the 100 fine labels as
-/// classes, normalised by cifar100_normalization(). A file may hold any positive number of whole records; the published
-/// ones hold 50,000 and 10,000.
-/// Throws std::runtime_error if the file is missing, is not made of whole records, or has a coarse label above 19 or a
-/// fine label above 99.
+/// CIFAR-100 from the files of its binary version: train.bin, test.bin, in the directory or in its cifar-100-binary.
+/// Images (32, 32, 3), the 100 fine labels as classes, normalised by cifar100_normalization(). A file may hold any
+/// positive number of whole records; the published ones hold 50,000 and 10,000.
+/// Throws std::runtime_error if the file is missing (and tells what is there), is not made of whole records, or has a
+/// coarse label above 19 or a fine label above 99.
 [[nodiscard]] inline InMemoryDataset read_cifar100(const std::filesystem::path& directory, Split split) {
     const std::string name = split == Split::train ? "train.bin" : "test.bin";
     return detail::read_cifar(directory, {name}, detail::cifar100_format(), cifar100_normalization());

@@ -8,6 +8,7 @@
 
 #include "sd/data/dataset.hpp"
 #include "sd/io/file.hpp"
+#include "sd/io/folder.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -74,14 +75,28 @@ inline Shape parse_idx_header(std::span<const std::byte> header, Index rank, Ind
     return {extents.begin(), extents.end()};
 }
 
-/// The data set of a split in the files of MNIST's names, with `suffix`; `read` makes an array of a path and a rank.
+/// The names that a file of MNIST may have: PREFIX-WHAT-FORMAT as it was published, PREFIX-WHAT.FORMAT as it lies in
+/// copies, each with every suffix.
+inline std::vector<std::string> mnist_names(Split split, const std::string& what, const std::string& format,
+                                            const std::vector<std::string>& suffixes) {
+    const std::string prefix = split == Split::train ? "train-" : "t10k-";
+    std::vector<std::string> names;
+    for (const std::string& suffix : suffixes) {
+        for (const char* separator : {"-", "."}) names.push_back(prefix + what + separator + format + suffix);
+    }
+    return names;
+}
+
+/// The data set of a split in the files of MNIST's names, with one of the suffixes; `read` makes an array of a path and
+/// a rank.
 template <class Read>
 InMemoryDataset read_mnist(const std::filesystem::path& directory, Split split, const Normalization& normalization,
-                           const std::string& suffix, const Read& read) {
+                           const std::vector<std::string>& suffixes, const Read& read) {
     constexpr Index classes = 10;
-    const std::string prefix = split == Split::train ? "train" : "t10k";
-    const std::filesystem::path images_path = directory / text(prefix, "-images-idx3-ubyte", suffix);
-    const std::filesystem::path labels_path = directory / text(prefix, "-labels-idx1-ubyte", suffix);
+    const std::filesystem::path images_path =
+        find_file(directory, "images", mnist_names(split, "images", "idx3-ubyte", suffixes));
+    const std::filesystem::path labels_path =
+        find_file(directory, "labels", mnist_names(split, "labels", "idx1-ubyte", suffixes));
     const IdxArray bytes = read(labels_path, 1);
     std::vector<Index> labels(bytes.values.begin(), bytes.values.end());
     for (std::size_t i = 0; i < labels.size(); ++i) {
@@ -123,13 +138,14 @@ InMemoryDataset read_mnist(const std::filesystem::path& directory, Split split, 
 }
 
 /// MNIST, or a data set of its form with 10 classes such as Fashion-MNIST, from train-images-idx3-ubyte and
-/// train-labels-idx1-ubyte for training, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte for testing. Images
-/// (H, W, 1), normalised as told: mnist_normalization(), fashion_mnist_normalization().
-/// Throws std::runtime_error if a file is missing or malformed, if there are not as many labels as images, or for a
-/// label above 9; std::invalid_argument for a normalization that is not of one channel.
+/// train-labels-idx1-ubyte for training, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte for testing; each may be
+/// spelt with a dot, train-images.idx3-ubyte. Images (H, W, 1), normalised as told: mnist_normalization(),
+/// fashion_mnist_normalization().
+/// Throws std::runtime_error if a file is missing, telling which are there, or malformed, if there are not as many
+/// labels as images, or for a label above 9; std::invalid_argument for a normalization that is not of one channel.
 [[nodiscard]] inline InMemoryDataset read_mnist(const std::filesystem::path& directory, Split split,
                                                 const Normalization& normalization) {
-    return detail::read_mnist(directory, split, normalization, "", read_idx);
+    return detail::read_mnist(directory, split, normalization, {""}, read_idx);
 }
 
 SD_NAMESPACE_END

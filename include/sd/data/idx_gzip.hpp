@@ -1,4 +1,4 @@
-// IDX files compressed by gzip, as MNIST and Fashion-MNIST are published. Needs zlib.
+// IDX files compressed by gzip, as MNIST and Fashion-MNIST are published, or not. Needs zlib.
 #pragma once
 
 #include "sd/data/idx.hpp"
@@ -30,15 +30,18 @@ SD_NAMESPACE_BEGIN
     return array;
 }
 
-/// The array in a compressed IDX file. Throws std::runtime_error if it cannot be read, or as parse_idx_gzip does.
+/// The array in an IDX file, compressed or not as its first bytes tell.
+/// Throws std::runtime_error if it cannot be read, or as parse_idx and parse_idx_gzip do.
 [[nodiscard]] inline IdxArray read_idx_gzip(const std::filesystem::path& path, Index rank) {
-    return parse_idx_gzip(read_file(path), rank, path.string());
+    const std::vector<std::byte> bytes = read_file(path);
+    const bool is_gzip = bytes.size() >= 2 && bytes[0] == std::byte{0x1F} && bytes[1] == std::byte{0x8B};
+    return (is_gzip ? parse_idx_gzip : parse_idx)(bytes, rank, path.string());
 }
 
-/// As read_mnist, from the compressed files: train-images-idx3-ubyte.gz and so on.
+/// As read_mnist, each file compressed or not: train-images-idx3-ubyte or else train-images-idx3-ubyte.gz, and so on.
 [[nodiscard]] inline InMemoryDataset read_mnist_gzip(const std::filesystem::path& directory, Split split,
                                                      const Normalization& normalization) {
-    return detail::read_mnist(directory, split, normalization, ".gz", read_idx_gzip);
+    return detail::read_mnist(directory, split, normalization, {"", ".gz"}, read_idx_gzip);
 }
 
 SD_NAMESPACE_END
