@@ -30,6 +30,7 @@
 #include "sd/nn/context.hpp"
 #include "sd/nn/conv2d.hpp"
 #include "sd/nn/conv_bn.hpp"
+#include "sd/nn/freeze.hpp"
 #include "sd/nn/joint_pass.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/pooling.hpp"

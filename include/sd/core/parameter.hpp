@@ -49,6 +49,9 @@ struct Parameter {
     Tensor<T, Device> grad;   ///< meaningful only if has_grad
     bool has_grad = false;    ///< whether a gradient was received
 
+    /// PyTorch's word; false: frozen. A frozen parameter receives no gradient, and layers compute none for it.
+    bool requires_grad = true;
+
     /// Called whenever a backward pass has come past the parameter, with a gradient for it or without one.
     std::function<void()> on_backward = {};
 
@@ -58,10 +61,15 @@ struct Parameter {
         grad = {};  // its memory serves the next one
     }
 
-    /// grad += dvalue. A tensor that nobody else holds is taken over as the first gradient, without a copy.
+    /// grad += dvalue; nothing if it is frozen. A tensor that nobody else holds is taken over as the first gradient,
+    /// without a copy.
     /// Throws std::invalid_argument if the shapes differ.
     void add_grad(Tensor<T, Device> dvalue) {
         expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
+        if (!requires_grad) {
+            skip_grad();
+            return;
+        }
         if (has_grad) {
             add_to(grad, dvalue);
         } else {

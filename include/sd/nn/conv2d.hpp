@@ -67,7 +67,12 @@ public:
     }
 
     /// Adds the gradient by the weights to the parameter: all of backward where nobody asks for the gradient by x.
+    /// Frozen weights cost nothing.
     void backward_by_weight(const PendingGradient<T, Device>& dy) {
+        if (!weight_->requires_grad) {
+            weight_->skip_grad();
+            return;
+        }
         weight_->add_grad(conv2d_by_weight<T>(input_.get("Conv2d"), dy, options_, weight_->value.shape()));
     }
 

@@ -43,10 +43,19 @@ public:
         return y;
     }
 
-    /// Adds the gradients of weight and bias and returns dx.
+    /// Adds the gradients of weight and bias, those that are not frozen, and returns dx.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        weight_->add_grad(linear_by_weight(dy, input_.get("Linear")));
-        bias_->add_grad(linear_by_bias(dy));
+        const Tensor<T, Device>& x = input_.get("Linear");
+        if (weight_->requires_grad) {
+            weight_->add_grad(linear_by_weight(dy, x));
+        } else {
+            weight_->skip_grad();
+        }
+        if (bias_->requires_grad) {
+            bias_->add_grad(linear_by_bias(dy));
+        } else {
+            bias_->skip_grad();
+        }
         return linear_by_input(dy, weight_->value);
     }
 

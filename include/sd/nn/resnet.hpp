@@ -5,10 +5,13 @@
 #pragma once
 
 #include "sd/nn/branches.hpp"
+#include "sd/nn/freeze.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/shortcut.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -55,6 +58,11 @@ struct ResNetOptions {
     Index in_channels = 3;            ///< of the images
 };
 
+/// What a user chooses of a new classifier.
+struct ClassifierOptions {
+    std::uint64_t seed = 0;  ///< of the start values
+};
+
 /// A residual network of blocks of one type. Block is built from (branch, policy, shortcut) and has Block::Branch.
 /// Names of parameters and buffers, their order and start values are torchvision's.
 template <class Block>
@@ -74,6 +82,12 @@ public:
     /// Logits (N, num_classes) of images x (N, H, W, in_channels). A pass without gradients, Context::eval(), writes
     /// nothing in the network: several threads may share one, as long as none trains it meanwhile.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return forward_head(forward_features(x, context), context);
+    }
+
+    /// The last block's output (N, H', W', C) of images x (N, H, W, in_channels): what the classifier pools, as
+    /// timm's function of that name, but NHWC.
+    [[nodiscard]] Tensor<T, Device> forward_features(const Tensor<T, Device>& x, const Context& context) {
         expect_rank("ResNet", "x", x.shape(), 4);
         expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {stem_.conv().weight()->value.extent(1)});
         if (context.gradients()) forget_passes(*this);
@@ -81,7 +95,12 @@ public:
         const Pending<T, Device> stem = stem_.forward(x, own);
         Tensor<T, Device> y = max_pool_ ? max_pool_->forward(stem, own) : materialize(stem);
         for (Block& block : blocks_) y = block.forward(y, own);
-        return fc_.forward(avgpool_.forward(y, own), own);
+        return y;
+    }
+
+    /// Logits (N, num_classes) of features (N, H', W', C): their mean over the pixels through the classifier.
+    [[nodiscard]] Tensor<T, Device> forward_head(const Tensor<T, Device>& features, const Context& context) {
+        return fc_.forward(avgpool_.forward(features, context), context);
     }
 
     /// Gives back what the last forward pass left for backward in layers that visit() does not name.
@@ -93,12 +112,38 @@ public:
     /// is not asked for.
     Tensor<T, Device> backward(const Tensor<T, Device>& dlogits,
                                InputGradient input_gradient = InputGradient::computed) {
-        Tensor<T, Device> dy = avgpool_.backward(fc_.backward(dlogits));
-        for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) dy = block->backward(dy);
+        return backward_features(avgpool_.backward(fc_.backward(dlogits)), input_gradient);
+    }
+
+    /// The same after forward_features alone, of the gradient by the features.
+    Tensor<T, Device> backward_features(const Tensor<T, Device>& dfeatures,
+                                        InputGradient input_gradient = InputGradient::computed) {
+        const std::size_t frozen = input_gradient == InputGradient::computed ? 0 : frozen_parts();
+        Tensor<T, Device> dy = dfeatures;
+        for (std::size_t part = blocks_.size(); part >= std::max<std::size_t>(frozen, 1); --part) {
+            dy = blocks_[part - 1].backward(dy);
+        }
+        if (frozen > 0) {
+            skip_gradients(frozen);
+            return {};
+        }
         if (max_pool_) dy = max_pool_->backward(dy);
         if (input_gradient == InputGradient::computed) return stem_.backward(dy);
         stem_.backward_by_parameters(dy);
         return {};
+    }
+
+    /// How many classes the logits are of.
+    [[nodiscard]] Index num_classes() const { return fc_.bias()->value.size(); }
+
+    /// Replaces the classifier by a new one for this many classes, with fresh start values. Its parameters are new, with
+    /// the old names, and not frozen: optimizers and trainers are made afterwards, for one of before holds the old ones.
+    /// Throws std::invalid_argument, with nothing changed, for fewer than one class.
+    void reset_classifier(Index num_classes, const ClassifierOptions& options = {}) {
+        if (num_classes < 1) refuse("reset_classifier", "num_classes", num_classes, "1 or more");
+        Initializer initializer(options.seed);
+        fc_ = Linear<T, Device>(fc_.weight()->value.extent(1), num_classes, initializer);
+        name_parameters(*this);
     }
 
     /// All blocks in forward order.
@@ -144,6 +189,22 @@ private:
         if (architecture.stem == Stem::imagenet)
             max_pool_.emplace(Pool2dOptions{.kernel = 3, .stride = 2, .padding = 1});
         name_parameters(*this);
+    }
+
+    /// How many parts from the input on, the stem and then the blocks, have nothing to train: backward ends there.
+    [[nodiscard]] std::size_t frozen_parts() {
+        if (has_trainable_parameters(stem_.conv()) || has_trainable_parameters(stem_.bn())) return 0;
+        std::size_t count = 1;
+        while (count <= blocks_.size() && !has_trainable_parameters(blocks_[count - 1])) ++count;
+        return count;
+    }
+
+    /// Tells the parameters of the first parts that backward has no gradient for them.
+    void skip_gradients(std::size_t parts) {
+        const auto skip = [](auto& parameter) { parameter->skip_grad(); };
+        for (std::size_t part = parts - 1; part > 0; --part) for_each_unnamed_parameter(blocks_[part - 1], skip);
+        for_each_unnamed_parameter(stem_.bn(), skip);
+        for_each_unnamed_parameter(stem_.conv(), skip);
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {

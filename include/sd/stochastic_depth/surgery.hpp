@@ -89,16 +89,16 @@ void assign_policy(Block& block, const AnyPolicy& policy) {
     block.set_policy(policy_for(block, policy).value());
 }
 
-/// Refuses a parameter of a block that none of the optimizers trains.
+/// Refuses a parameter of a block that is not frozen and that none of the optimizers trains.
 template <class Block>
 void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
     if (optimizers.empty()) return;
     for_each_parameter(block, [&](const std::string& name, const auto& parameter) {
-        const bool held = std::any_of(optimizers.begin(), optimizers.end(),
+        const bool held = !parameter->requires_grad || std::any_of(optimizers.begin(), optimizers.end(),
                                       [&](const OptimizerView& one) { return one.holds(parameter.get()); });
         if (!held) {
             refuse("apply_stochastic_depth", text("parameter ", block_name, '.', name), "in none of the optimizers",
-                   "every parameter of the blocks in one of them");
+                   "every parameter of the blocks in one of them, or frozen");
         }
     });
 }
@@ -122,8 +122,8 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 /// forgotten. Without a match it warns and changes nothing.
 ///
 /// The model has visit(visitor), and blocks of type StochasticResidual; a branch's name is its layer_name, or the one
-/// given to register_branch. If optimizers are given, each parameter of the blocks must be held by one of them. All
-/// blocks of the model are numbered, see number_blocks().
+/// given to register_branch. If optimizers are given, each parameter of the blocks must be held by one of them or be
+/// frozen. All blocks of the model are numbered, see number_blocks().
 ///
 /// Throws std::invalid_argument, with nothing changed, for options outside their ranges, an unknown layer name, a block
 /// whose policy is of another type than the method's and not AnyPolicy, or a parameter that no optimizer holds. Returns

@@ -5,7 +5,7 @@
 #include "sd/core/number_text.hpp"
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
-#include "sd/nn/visit.hpp"
+#include "sd/nn/freeze.hpp"
 #include "sd/train/sgd.hpp"
 
 #include <algorithm>
@@ -58,6 +58,7 @@ template <class Trainer>
                 {"dampening", number_text(sgd.dampening)},
                 {"weight_decay", number_text(sgd.weight_decay)},
                 {"nesterov", sgd.nesterov ? "true" : "false"}});
+    if (std::string frozen = frozen_parameters(trainer.model()); frozen != "none") all["frozen"] = std::move(frozen);
     return all;
 }
 

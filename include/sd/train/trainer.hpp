@@ -205,7 +205,22 @@ private:
         if (eval_loader_ && eval_loader_->batches() < 1) {
             refuse("Trainer", "batches of the loader for evaluation", eval_loader_->batches(), "1 or more");
         }
+        warn_of_untrained();
         run_event(Event::init);
+    }
+
+    /// A parameter that is in no optimizer is seldom meant to stay: reset_classifier after the optimizer was made.
+    void warn_of_untrained() {
+        Index count = 0;
+        std::string first;
+        for_each_parameter(model_, [&](const std::string& name, const auto& parameter) {
+            if (!parameter->requires_grad || state_.optimizer.holds(parameter.get())) return;
+            if (count++ == 0) first = name;
+        });
+        if (count == 0) return;
+        warn(text("Trainer: the optimizer does not hold ", first,
+                  count > 1 ? text(" and ", count - 1, " more of the model's parameters") : std::string(),
+                  ": not trained. Freeze them if that is meant"));
     }
 
     /// Sets an optimizer's learning rate when it goes.
