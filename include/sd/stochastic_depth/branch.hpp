@@ -52,7 +52,9 @@ using branch_device_t = typename detail::BranchDevice<Branch>::type;
 
 /// A residual branch F: forward(x, context) gives F(x) as a Tensor or a Pending, backward(dF) gives dx and adds to the
 /// gradients of its parameters, visit(visitor) names its parameters and buffers. Its scalar type is the member
-/// value_type or the first argument of its class template. If it or a layer that it names has forget(), a network calls
+/// value_type or the first argument of its class template. The last layer that visit() names is taken for the one that
+/// F ends in, into which save_weights() folds a factor; where that is not so, visit_output(visitor) names, in the same
+/// way, the parameters that F is proportional to. If it or a layer that it names has forget(), a network calls
 /// it before each forward pass: what the last pass left for backward may go.
 template <class Branch>
 concept ResidualBranch = requires {

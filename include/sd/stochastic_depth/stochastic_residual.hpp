@@ -161,6 +161,9 @@ public:
     /// The residual branch F.
     [[nodiscard]] Branch& branch() { return branch_; }
 
+    /// What F is multiplied by in evaluation, at the drop rate applied now: 1 - p or 1.
+    [[nodiscard]] double evaluation_scale() const { return policy_.branch_scale(false); }
+
     /// Names what the branch and the shortcut name, with nothing put before it.
     template <class Visitor>
     void visit(Visitor&& visitor) {

@@ -94,7 +94,8 @@ template <class Block>
 void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
     if (optimizers.empty()) return;
     for_each_parameter(block, [&](const std::string& name, const auto& parameter) {
-        const bool held = !parameter->requires_grad || std::any_of(optimizers.begin(), optimizers.end(),
+        const bool held = !parameter->requires_grad ||
+                          std::any_of(optimizers.begin(), optimizers.end(),
                                       [&](const OptimizerView& one) { return one.holds(parameter.get()); });
         if (!held) {
             refuse("apply_stochastic_depth", text("parameter ", block_name, '.', name), "in none of the optimizers",
