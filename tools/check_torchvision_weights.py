@@ -28,7 +28,7 @@ if __name__ == "__main__":
     build = getattr(torchvision.models, arguments.model)
     network = build(weights=None)
     if arguments.weights:
-        network.load_state_dict(torch.load(arguments.weights, map_location="cpu"))
+        network.load_state_dict(torch.load(arguments.weights, map_location="cpu", weights_only=True))
     else:
         with torch.no_grad():
             for _ in range(3):
