@@ -3,16 +3,19 @@
 
 #include "sd/core/config.hpp"
 
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 
 SD_NAMESPACE_BEGIN
 
-/// Joins its arguments into one text, each as an output stream prints it.
+/// Joins its arguments into one text, each as an output stream prints it in the classic locale: numbers have a decimal
+/// point and no separators, whatever the program's own locale is. All text that is read again is made by this.
 template <class... Parts>
 [[nodiscard]] std::string text(const Parts&... parts) {
     std::ostringstream out;
+    out.imbue(std::locale::classic());
     (out << ... << parts);
     return out.str();
 }

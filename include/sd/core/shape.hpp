@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <limits>
 #include <ostream>
+#include <string>
 
 SD_NAMESPACE_BEGIN
 
@@ -59,7 +60,7 @@ public:
     /// Prints "(2, 3)".
     friend std::ostream& operator<<(std::ostream& out, const Shape& shape) {
         out << '(';
-        for (Index i = 0; i < shape.rank(); ++i) out << (i ? ", " : "") << shape[i];
+        for (Index i = 0; i < shape.rank(); ++i) out << (i ? ", " : "") << std::to_string(shape[i]);
         return out << ')';
     }
 

@@ -22,7 +22,6 @@
 #include <map>
 #include <optional>
 #include <span>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,9 +55,7 @@ inline std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> b
 }
 
 inline std::string hexadecimal(std::uint32_t value) {
-    std::ostringstream out;
-    out << std::hex << std::setw(8) << std::setfill('0') << value;
-    return out.str();
+    return text(std::hex, std::setw(8), std::setfill('0'), value);
 }
 
 /// Checks that the last four bytes, the tensor `crc32`, are the checksum of those before.

@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <iomanip>
 #include <optional>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -38,9 +37,7 @@ namespace detail {
 
 /// The name of the checkpoint after so many batches of the run: names sort as the numbers do.
 inline std::string checkpoint_name(Index batches) {
-    std::ostringstream name;
-    name << "checkpoint-" << std::setw(12) << std::setfill('0') << batches << ".safetensors";
-    return name.str();
+    return text("checkpoint-", std::setw(12), std::setfill('0'), batches, ".safetensors");
 }
 
 /// The number of batches in a checkpoint's name; nothing for any other name.

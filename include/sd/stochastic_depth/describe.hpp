@@ -43,26 +43,20 @@ struct Description {
 
     /// The table: a line a block, then depth, costs and warnings.
     friend std::ostream& operator<<(std::ostream& stream, const Description& description) {
-        const auto flags = stream.flags();
-        const auto precision = stream.precision();
-        stream << std::left << std::setw(20) << "block" << std::setw(8) << "method" << std::right << std::setw(10)
-               << "drop rate" << std::setw(16) << "expected kept" << '\n'
-               << std::fixed << std::setprecision(3);
+        std::string table = text(std::left, std::setw(20), "block", std::setw(8), "method", std::right, std::setw(10),
+                                 "drop rate", std::setw(16), "expected kept", '\n');
         for (const BlockDescription& block : description.blocks) {
             const double kept = (1 - block.drop_rate) * static_cast<double>(description.batch_size);
-            stream << std::left << std::setw(20) << block.name << std::setw(8) << block.method << std::right
-                   << std::setw(10) << block.drop_rate << std::setw(8) << 1 - block.drop_rate << std::setprecision(1)
-                   << " = " << std::setw(5) << kept << std::setprecision(3) << '\n';
+            table += text(std::left, std::setw(20), block.name, std::setw(8), block.method, std::right, std::fixed,
+                          std::setprecision(3), std::setw(10), block.drop_rate, std::setw(8), 1 - block.drop_rate,
+                          std::setprecision(1), " = ", std::setw(5), kept, '\n');
         }
-        stream << "expected depth " << description.expected_depth() << " of " << description.blocks.size()
-               << " branches\n"
-               << "expected cost of the branches against plain: block " << description.expected_cost(true)
-               << ", sample with compute all " << description.expected_cost(false) << ", sample with compute survivors "
-               << description.expected_cost(true) << '\n';
-        for (const std::string& warning : description.warnings) stream << "warning: " << warning << '\n';
-        stream.flags(flags);
-        stream.precision(precision);
-        return stream;
+        table += text(std::fixed, std::setprecision(3), "expected depth ", description.expected_depth(), " of ",
+                      description.blocks.size(), " branches\nexpected cost of the branches against plain: block ",
+                      description.expected_cost(true), ", sample with compute all ", description.expected_cost(false),
+                      ", sample with compute survivors ", description.expected_cost(true), '\n');
+        for (const std::string& warning : description.warnings) table += "warning: " + warning + '\n';
+        return stream << table;
     }
 };
 

@@ -16,7 +16,6 @@
 #include <iostream>
 #include <optional>
 #include <span>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -44,11 +43,9 @@ inline std::size_t terminal_columns() {
 /// 59 s as 0:59, an hour as 1:00:00, a day as 24:00:00.
 inline std::string clock_text(double seconds) {
     const auto whole = static_cast<std::uint64_t>(std::llround(std::max(0.0, seconds)));
-    std::ostringstream out;
-    out << std::setfill('0');
-    if (whole >= 3600) out << whole / 3600 << ':' << std::setw(2);
-    out << whole / 60 % 60 << ':' << std::setw(2) << whole % 60;
-    return out.str();
+    const std::string hours = whole >= 3600 ? text(whole / 3600, ':') : "";
+    return hours + text(std::setfill('0'), std::setw(hours.empty() ? 1 : 2), whole / 60 % 60, ':', std::setw(2),
+                        whole % 60);
 }
 
 /// What people call a metric: `accuracy/train` accuracy, `stochastic_depth/drop_rate` drop rate.
@@ -68,17 +65,14 @@ inline std::string metric_text(const Metric& metric) {
     if (const auto* count = std::get_if<std::int64_t>(&metric.value)) return text(title, ' ', *count);
     const auto* number = std::get_if<double>(&metric.value);
     if (number == nullptr) return "";
-    std::ostringstream out;
     if (metric.name == "images_per_second") {
-        out << std::fixed << std::setprecision(*number < 100 ? 1 : 0) << *number << " images/s";
-    } else if (title.find("accuracy") != std::string::npos) {
-        out << title << ' ' << std::fixed << std::setprecision(2) << 100 * *number << " %";
-    } else if (title.starts_with("loss")) {
-        out << title << ' ' << std::fixed << std::setprecision(4) << *number;
-    } else {
-        out << title << ' ' << std::setprecision(4) << *number;
+        return text(std::fixed, std::setprecision(*number < 100 ? 1 : 0), *number, " images/s");
     }
-    return out.str();
+    if (title.find("accuracy") != std::string::npos) {
+        return text(title, ' ', std::fixed, std::setprecision(2), 100 * *number, " %");
+    }
+    if (title.starts_with("loss")) return text(title, ' ', std::fixed, std::setprecision(4), *number);
+    return text(title, ' ', std::setprecision(4), *number);
 }
 
 }  // namespace detail
