@@ -1,15 +1,22 @@
 // The only file that knows of OpenMP. Without it everything runs on the calling thread, with the same results.
 #pragma once
 
+#include "sd/core/cpu_quota.hpp"
 #include "sd/core/shape.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <limits>
 #include <utility>
 
 #if defined(_OPENMP)
 #include <omp.h>
+#if __has_include(<pthread.h>) && !defined(_WIN32)
+#define SD_HAS_FORK 1
+#include <pthread.h>
+#include <sys/stat.h>
+#endif
 #endif
 
 SD_NAMESPACE_BEGIN
@@ -34,6 +41,54 @@ private:
     Index outer_;
 };
 
+#if defined(_OPENMP)
+
+/// What the number of threads is if the program does not set it.
+struct ThreadDefaults {
+    bool by_environment = false;  // OMP_NUM_THREADS is there
+    int processors = 1;           // of the affinity mask: OpenMP's own default
+    int quota = 0;                // of the container; 0 if there is none
+};
+
+/// The threads of a loop where OpenMP would take `threads`. The quota counts where nobody chose a number.
+inline int limited_threads(int threads, bool are_set, const ThreadDefaults& defaults) {
+    const bool chosen = are_set || defaults.by_environment || threads != defaults.processors;
+    return chosen || defaults.quota == 0 ? threads : std::min(threads, defaults.quota);
+}
+
+/// Whether this thread has called set_num_threads.
+inline thread_local bool threads_are_set = false;
+
+/// The threads of a loop that this thread starts.
+inline int loop_threads() {
+    static const ThreadDefaults defaults = [] {
+        const char* number = std::getenv("OMP_NUM_THREADS");  // an empty one sets nothing
+        return ThreadDefaults{number != nullptr && *number != '\0', omp_get_num_procs(), cpu_quota()};
+    }();
+    return limited_threads(omp_get_max_threads(), threads_are_set, defaults);
+}
+
+#endif
+
+#if defined(SD_HAS_FORK)
+
+/// Whether this process is a child that was forked from one with several threads. Only the thread that forks is in the
+/// child, so an OpenMP team that its parent made would be waited for in vain.
+inline bool forked_from_threads = false;
+inline bool has_threads = false;
+
+/// Asks to be told of forks, from the start of the program: teams may be made without this library.
+inline const int fork_is_watched = pthread_atfork(
+    [] {
+        struct stat tasks;  // Linux: a folder for each thread beside "." and ".."
+        has_threads = stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;
+    },
+    nullptr, [] { forked_from_threads = forked_from_threads || has_threads; });
+
+#else
+inline constexpr bool forked_from_threads = false;
+#endif
+
 }  // namespace detail
 
 /// While one lives, parallel loops that its thread starts run on that thread alone. For threads that a program starts
@@ -46,18 +101,21 @@ public:
     SerialScope& operator=(const SerialScope&) = delete;
 };
 
-/// Sets how many threads parallel_for may use; at least 1. Results do not depend on it.
+/// Sets how many threads parallel_for may use; at least 1. Results do not depend on it. Without it, and without
+/// OMP_NUM_THREADS, there are as many as the affinity mask and the container's CPU quota allow.
 inline void set_num_threads(int count) {
     if (count < 1) refuse("set_num_threads", "number of threads", count, "1 or more");
 #if defined(_OPENMP)
     omp_set_num_threads(count);
+    detail::threads_are_set = true;
 #endif
 }
 
-/// How many threads parallel_for may use; 1 in a SerialScope.
+/// How many threads parallel_for may use; 1 in a SerialScope, and in a child that was forked from a process with several
+/// threads.
 [[nodiscard]] inline int num_threads() {
 #if defined(_OPENMP)
-    return detail::serial_scopes > 0 ? 1 : omp_get_max_threads();
+    return detail::serial_scopes > 0 || detail::forked_from_threads ? 1 : detail::loop_threads();
 #else
     return 1;
 #endif
@@ -72,13 +130,14 @@ inline void set_num_threads(int count) {
 template <class Body>
 void parallel_for(Index count, const Body& body) {
 #if defined(_OPENMP)
-    if (count > 1 && num_threads() > 1 && !omp_in_parallel()) {
+    const int threads = count > 1 && !omp_in_parallel() ? num_threads() : 1;
+    if (threads > 1) {
         std::exception_ptr error;
         Index error_index = std::numeric_limits<Index>::max();
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
         {
             const detail::LoopThread number(omp_get_thread_num());
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait  // the end of the region waits already
             for (Index i = 0; i < count; ++i) {
                 try {
                     body(i);
