@@ -54,7 +54,7 @@ inline long long number_of(std::string_view line) {
     return number;
 }
 
-/// A hierarchy of control groups: where it is mounted, which group the mount shows as its top, and this process's group.
+/// A hierarchy of control groups: where it is mounted, which group is the top there, and the group of this process.
 struct ControlGroup {
     bool unified = false;  // version 2
     std::string mount_point;

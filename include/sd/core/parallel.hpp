@@ -111,8 +111,8 @@ inline void set_num_threads(int count) {
 #endif
 }
 
-/// How many threads parallel_for may use; 1 in a SerialScope, and in a child that was forked from a process with several
-/// threads.
+/// How many threads parallel_for may use; 1 in a SerialScope, and in a child that was forked from a process with
+/// several threads.
 [[nodiscard]] inline int num_threads() {
 #if defined(_OPENMP)
     return detail::serial_scopes > 0 || detail::forked_from_threads ? 1 : detail::loop_threads();
