@@ -1,6 +1,8 @@
 // Data sets by name, for the command line.
 #pragma once
 
+#include "home_path.hpp"
+
 #include "sd/data/cifar.hpp"
 #include "sd/data/idx_gzip.hpp"
 #include "sd/data/image_folder.hpp"
@@ -11,6 +13,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -72,24 +75,19 @@ inline bool is_data_name(const std::string& name) {
     return name == "synthetic" || std::any_of(directory_kinds().begin(), directory_kinds().end(), names_it);
 }
 
-/// MNIST's files, plain or as published, compressed.
-inline sd::InMemoryDataset read_mnist_files(const std::filesystem::path& directory, sd::Split split,
-                                            const sd::Normalization& normalization) {
-    const bool is_plain = std::filesystem::exists(directory / "train-images-idx3-ubyte");
-    return (is_plain ? sd::read_mnist : sd::read_mnist_gzip)(directory, split, normalization);
-}
-
 /// The folders `train` and `val` of a directory, of which squares of image_size are used.
-/// Throws std::runtime_error if they do not have the same classes.
+/// Throws std::runtime_error if one is not there, or they do not have the same classes.
 inline Data load_folders(const std::filesystem::path& directory, Index image_size) {
     // 256 for 224, as ImageNet's models are evaluated.
     const sd::ImageFolderOptions options{.crop = {.resize = image_size * 8 / 7, .size = image_size}};
+    for (const char* split : {"train", "val"}) {
+        std::error_code ignored;
+        if (std::filesystem::is_directory(directory / split, ignored)) continue;
+        sd::refuse_file(directory.string(), "folders", sd::some_names_in(directory), "train and val");
+    }
     sd::ImageFolder train(directory / "train", options);
     sd::ImageFolder test(directory / "val", options);
-    if (test.classes() != train.classes()) {
-        sd::refuse_file((directory / "val").string(), "classes", sd::text(test.num_classes(), " folders"),
-                        sd::text("the ", train.num_classes(), " of ", (directory / "train").string(), " by name"));
-    }
+    sd::expect_same_classes(test, train);
     return {std::make_shared<AnyDataset>(std::move(train)), std::make_shared<AnyDataset>(std::move(test))};
 }
 
@@ -108,15 +106,16 @@ inline Data load_data(const std::string& name, std::uint64_t seed, Index image_s
         });
     }
     const std::string kind = name.substr(0, name.find(':'));
-    const std::filesystem::path directory = name.substr(kind.size() + 1);
+    const std::filesystem::path directory = home_path(name.substr(kind.size() + 1));
     if (kind == "folder") return load_folders(directory, image_size);
     if (kind == "cifar10") return both([&](sd::Split split) { return sd::read_cifar10(directory, split); });
     if (kind == "cifar100") return both([&](sd::Split split) { return sd::read_cifar100(directory, split); });
     if (kind == "fashion_mnist") {
         return both(
-            [&](sd::Split split) { return read_mnist_files(directory, split, sd::fashion_mnist_normalization()); });
+            [&](sd::Split split) { return sd::read_mnist_gzip(directory, split, sd::fashion_mnist_normalization()); });
     }
-    Data digits = both([&](sd::Split split) { return read_mnist_files(directory, split, sd::mnist_normalization()); });
+    Data digits =
+        both([&](sd::Split split) { return sd::read_mnist_gzip(directory, split, sd::mnist_normalization()); });
     digits.augmentation.horizontal_flip = false;  // a mirrored digit is none
     return digits;
 }
