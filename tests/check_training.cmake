@@ -86,6 +86,24 @@ expect(mnist none 1 "none: listing: got No such file")
 expect(mnist cifar100 1 "cifar100: images: got test.bin, train.bin, expected train-images-idx3-ubyte")
 expect(folder none 1 "none: listing: got No such file")
 expect(folder cifar100 1 "cifar100: folders: got test.bin, train.bin, expected train and val")
+
+# Ten classes' weights start a run with two if the classifier is new. ARGN: further arguments.
+function(expect_fine_tuning status expected)
+  execute_process(
+    COMMAND ${PROGRAM} --data folder:${DIRECTORY}/folder --duration 2ba --batch-size 2 --image-size 16
+            --learning-rate 0.001 --weights ${DIRECTORY}/weights.safetensors ${ARGN}
+    RESULT_VARIABLE got OUTPUT_VARIABLE output ERROR_VARIABLE error)
+  if(NOT got EQUAL status OR NOT "${output}${error}" MATCHES "${expected}")
+    message(SEND_ERROR "${ARGN}: status ${got}, expected ${status}; '${output}${error}', expected ${expected}")
+  endif()
+endfunction()
+expect_fine_tuning(1 "\"fc.bias\": shape: got .10., expected .2..*--reset-classifier starts the last layer anew")
+set(tuning --reset-classifier --freeze conv1,bn1,layer1. --save ${DIRECTORY}/two.safetensors
+           --checkpoint-dir ${DIRECTORY}/two --checkpoint-interval 1ba)
+expect_fine_tuning(0 "tensors loaded.*2 tensors skipped.*epoch 1/1 .*" ${tuning})
+expect_fine_tuning(0 "go..s on with other settings: frozen: none instead of conv1.weight to layer1.2.bn2.bias"
+                   --reset-classifier --resume --checkpoint-dir ${DIRECTORY}/two)
+
 copy(jpeg/grey.jpg folder/val/c/1.jpg)
 expect(folder folder 1 "val: classes: got also c, expected the 2 of ")
 copy(jpeg/grey.jpg folder/train/b/1.webp)

@@ -29,10 +29,10 @@ int main(int argc, char** argv) {
         return 2;
     }
     try {
-        const sd::SafeTensors file = sd::read_safetensors(weights);
-        const sd::Index classes = file.tensor<float>("fc.bias").size();
-        tools::with_network<float>(model, {.num_classes = classes}, [&](auto& network) {
-            sd::load_state_dict(network, file);
+        const sd::SafeTensors file = sd::read_weights(weights);
+        const std::vector<sd::Index>& bias = file.entry("fc.bias").shape;
+        tools::with_network<float>(model, {.num_classes = bias.empty() ? 1 : bias[0]}, [&](auto& network) {
+            sd::load_weights(network, file);
             const auto x = tools::to_nhwc(sd::read_safetensors(images).tensor<float>("images"));
             sd::SafeTensors output;
             output.add("logits", network.forward(x, sd::Context::eval()));

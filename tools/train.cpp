@@ -11,11 +11,13 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <iostream>
 #include <limits>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -50,6 +52,8 @@ struct Settings {
     Index workers = sd::PrefetchOptions{}.workers;
     std::string log = "console";
     std::string weights;
+    bool reset_classifier = false;
+    std::vector<std::string> freeze;
     std::string save;
     std::string checkpoint_dir;
     std::string checkpoint_interval = "1ep";
@@ -162,7 +166,15 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, with commas between them")
         ->check(parsed_by([](const std::string& value) { (void)tools::parse_logs(value); }, "DESTINATIONS"))
         ->capture_default_str();
-    app.add_option("--weights", settings.weights, "safetensors file to start from, with torchvision's names");
+    CLI::Option* weights = app.add_option("--weights", settings.weights,
+                                          "safetensors file to start from, or an index of several, with torchvision's "
+                                          "names");
+    app.add_flag("--reset-classifier", settings.reset_classifier,
+                 "start the last layer, fc, anew: --weights may have other classes")
+        ->needs(weights);
+    app.add_option("--freeze", settings.freeze,
+                   "starts of names of parameters that are not trained, such as conv1,bn1,layer1.")
+        ->delimiter(',');
     app.add_option("--save", settings.save,
                    "safetensors file for the weights, written after each epoch and at the end");
     CLI::Option* directory = app.add_option("--checkpoint-dir", settings.checkpoint_dir, "the run's own folder");
@@ -227,6 +239,29 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
     return algorithms;
 }
 
+/// Loads the weights to start from and prints what was done with them.
+template <class Model>
+void load_weights(Model& model, const Settings& settings) {
+    const std::string classifier = "fc.";
+    sd::LoadOptions options;
+    if (settings.reset_classifier) options.skip.push_back(classifier);
+    try {
+        std::cout << settings.weights << ": " << sd::load_weights(model, settings.weights, options) << std::flush;
+    } catch (const sd::StateDictMismatch& error) {
+        const auto is_classifier = [&](const std::string& name) { return name.starts_with(classifier); };
+        if (!std::all_of(error.names().begin(), error.names().end(), is_classifier)) throw;
+        throw std::runtime_error(std::string(error.what()) +
+                                 "\nother classes? --reset-classifier starts the last layer anew");
+    }
+}
+
+/// Freezes what the settings name. Throws std::invalid_argument for a start of no name, or if nothing is left to train.
+template <class Model>
+void freeze(Model& model, const Settings& settings) {
+    for (const std::string& prefix : settings.freeze) sd::freeze(model, prefix);
+    if (!sd::has_trainable_parameters(model)) sd::refuse("--freeze", "parameters left to train", 0, "1 or more");
+}
+
 /// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
 sd::SettingTexts checkpoint_settings(const Settings& settings) {
     return {{"model", settings.model},
@@ -252,7 +287,7 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
 template <class Model>
 sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
     const bool is_first_rank = ranks.rank() == 0;
-    if (!settings.weights.empty() && is_first_rank) sd::load_weights(model, settings.weights);
+    freeze(model, settings);
     using T = typename Model::value_type;
     sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
                                                                         .momentum = settings.momentum,
@@ -274,9 +309,12 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
               << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
     if (ranks.size() > 1) std::cout << " on each of " << ranks.size() << " ranks";
     std::cout << std::endl;
+    auto algorithms = make_algorithms(model, settings, is_first_rank);
+    // After the model was made stochastic: weights that a factor was folded into become those that were trained.
+    if (!settings.weights.empty() && is_first_rank) load_weights(model, settings);
     sd::Trainer trainer(model, optimizer, tools::on_device<T>(train_loader), tools::on_device<T>(test_loader),
                         {.max_duration = settings.duration,
-                         .algorithms = make_algorithms(model, settings, is_first_rank),
+                         .algorithms = std::move(algorithms),
                          .seed = settings.seed,
                          .learning_rate = settings.lr_schedule,
                          .microbatches = settings.grad_accum,
