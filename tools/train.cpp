@@ -246,7 +246,8 @@ void load_weights(Model& model, const Settings& settings) {
     sd::LoadOptions options;
     if (settings.reset_classifier) options.skip.push_back(classifier);
     try {
-        std::cout << settings.weights << ": " << sd::load_weights(model, settings.weights, options) << std::flush;
+        const sd::LoadReport report = sd::load_weights(model, settings.weights, options);
+        std::cout << settings.weights << ": " << report << std::flush;
     } catch (const sd::StateDictMismatch& error) {
         const auto is_classifier = [&](const std::string& name) { return name.starts_with(classifier); };
         if (!std::all_of(error.names().begin(), error.names().end(), is_classifier)) throw;
