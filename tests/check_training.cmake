@@ -101,7 +101,7 @@ expect_fine_tuning(1 "\"fc.bias\": shape: got .10., expected .2..*--reset-classi
 set(tuning --reset-classifier --freeze conv1,bn1,layer1. --save ${DIRECTORY}/two.safetensors
            --checkpoint-dir ${DIRECTORY}/two --checkpoint-interval 1ba)
 expect_fine_tuning(0 "tensors loaded.*2 tensors skipped.*epoch 1/1 .*" ${tuning})
-expect_fine_tuning(0 "go..s on with other settings: frozen: none instead of conv1.weight to layer1.2.bn2.bias"
+expect_fine_tuning(0 "goes on with other settings: frozen: none instead of conv1.weight to layer1.2.bn2.bias"
                    --reset-classifier --resume --checkpoint-dir ${DIRECTORY}/two)
 
 copy(jpeg/grey.jpg folder/val/c/1.jpg)
