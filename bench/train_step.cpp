@@ -4,7 +4,6 @@
 #include "measure.hpp"
 #include "networks.hpp"
 
-#include <cmath>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -91,7 +90,7 @@ public:
         optimizer_.zero_grad();
         const auto logits = model_.forward(images_, sd::Context::train({.step = step_, .seed = 0}));
         const float loss = sd::cross_entropy_forward(logits, labels, 0.0);
-        if (!std::isfinite(loss)) throw std::runtime_error("train_step: the loss is not finite");
+        if (!sd::is_finite(loss)) throw std::runtime_error("train_step: the loss is not finite");
         model_.backward(sd::cross_entropy_by_input(logits, labels, 0.0), sd::InputGradient::skipped);
         optimizer_.step();
         ++step_;

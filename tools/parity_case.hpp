@@ -35,7 +35,7 @@ public:
         for (Index i = 0; sound && i < ours.size(); ++i) {
             const auto a = static_cast<double>(ours.data()[i]);
             const auto b = static_cast<double>(theirs.data()[i]);
-            sound = std::isfinite(a) && std::isfinite(b);
+            sound = sd::is_finite(a) && sd::is_finite(b);
             difference = std::max(difference, std::abs(a - b));
             scale = std::max(scale, std::abs(b));
         }

@@ -7,6 +7,7 @@
 #include "sd/core/communicator.hpp"
 #include "sd/core/config.hpp"
 #include "sd/core/error.hpp"
+#include "sd/core/finite.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
 #include "sd/core/philox.hpp"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/finite.hpp"
 #include "sd/core/philox.hpp"
 
 #include <cmath>
@@ -36,7 +37,7 @@ inline double log_gamma_from(std::uint64_t seed, Stream stream, std::uint64_t st
 /// belongs to (seed, stream, step). It uses the blocks 1 and 2 of the stream.
 /// Throws std::invalid_argument unless alpha is finite and above 0.
 [[nodiscard]] inline double symmetric_beta_from(std::uint64_t seed, Stream stream, std::uint64_t step, double alpha) {
-    if (!(alpha > 0) || !std::isfinite(alpha)) refuse("symmetric_beta_from", "alpha", alpha, "a finite number above 0");
+    if (!is_finite(alpha) || alpha <= 0) refuse("symmetric_beta_from", "alpha", alpha, "a finite number above 0");
     const double x = detail::log_gamma_from(seed, stream, step, 1, alpha);
     const double y = detail::log_gamma_from(seed, stream, step, 2, alpha);
     return 1 / (1 + std::exp(y - x));  // by logarithms: for a small alpha both may be below the smallest double

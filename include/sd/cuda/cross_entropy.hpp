@@ -1,6 +1,7 @@
 // Softmax cross-entropy on a device, a sample a block; formula in reference/cross_entropy.hpp.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/cuda/samples.hpp"
 
 #include <cmath>
@@ -181,7 +182,7 @@ template <class T, Accelerator Device>
                                             const LossTarget<T, Device>& target, double label_smoothing) {
     using A = accumulate_t<T>;
     if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
-    if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+    if (!is_in_range(label_smoothing, 0, 1)) {
         refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
     }
     return {logits.extent(1), logits.data(), target.view(), static_cast<A>(1 - label_smoothing),

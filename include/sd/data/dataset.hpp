@@ -1,10 +1,10 @@
 // What a data set is, and one that is held in memory.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/shape.hpp"
 
 #include <array>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -61,12 +61,16 @@ public:
         for (std::size_t c = 0; c < values_.size(); ++c) {
             const double mean = normalization.mean[c];
             const double deviation = normalization.deviation[c];
-            if (!std::isfinite(mean)) refuse(where, text("mean of channel ", c), mean, "a finite number");
-            if (!std::isfinite(deviation) || !(deviation > 0)) {
+            if (!is_finite(mean)) refuse(where, text("mean of channel ", c), mean, "a finite number");
+            if (!is_finite(deviation) || deviation <= 0) {
                 refuse(where, text("deviation of channel ", c), deviation, "a finite number above 0");
             }
             for (std::size_t byte = 0; byte < 256; ++byte) {
-                values_[c][byte] = static_cast<float>((static_cast<double>(byte) / 255 - mean) / deviation);
+                const double value = (static_cast<double>(byte) / 255 - mean) / deviation;
+                if (!is_in_range(value, -largest_number<float>, largest_number<float>)) {
+                    refuse(where, text("normalised value ", byte, " of channel ", c), value, "one that a float can be");
+                }
+                values_[c][byte] = static_cast<float>(value);
             }
         }
     }

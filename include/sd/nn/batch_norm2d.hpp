@@ -1,13 +1,12 @@
 // The batch normalisation layer.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/nn/cache.hpp"
 #include "sd/nn/joint_statistics.hpp"
 #include "sd/nn/visit.hpp"
-
-#include <cmath>
 
 SD_NAMESPACE_BEGIN
 
@@ -40,9 +39,10 @@ public:
     explicit BatchNorm2d(Index channels, const BatchNormOptions& options = {})
         : options_(options), running_mean_(Shape{channels}), running_var_(Tensor<A, Device>::full({channels}, A(1))) {
         if (channels < 1) refuse("BatchNorm2d", "channels", channels, "1 or more");
-        if (!(options.eps > 0) || !std::isfinite(options.eps))
+        if (!is_in_range(options.eps, smallest_number<A>, largest_number<A>)) {
             refuse("BatchNorm2d", "eps", options.eps, "a positive number");
-        if (!(options.momentum >= 0 && options.momentum <= 1)) {
+        }
+        if (!is_in_range(options.momentum, 0, 1)) {
             refuse("BatchNorm2d", "momentum", options.momentum, "0 to 1");
         }
         weight_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>::full({channels}, A(1)));

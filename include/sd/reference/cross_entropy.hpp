@@ -8,6 +8,7 @@
 // C. Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7; as PyTorch's cross_entropy.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/tensor.hpp"
 
 #include <cmath>
@@ -23,7 +24,7 @@ template <class T>
 void expect_logits(const char* where, const Tensor<T>& logits, double label_smoothing) {
     expect_rank(where, "logits", logits.shape(), 2);
     if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
-    if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+    if (!is_in_range(label_smoothing, 0, 1)) {
         refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
     }
 }

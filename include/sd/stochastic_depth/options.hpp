@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/finite.hpp"
 
 #include <array>
 #include <cmath>
@@ -114,7 +115,7 @@ template <class Enum>
 
 /// Refuses a rate outside [0, 1]; NaN is outside.
 inline void expect_rate(const char* where, const char* setting, double rate) {
-    if (!(rate >= 0 && rate <= 1)) refuse(where, setting, rate, "a number from 0 to 1");
+    if (!is_in_range(rate, 0, 1)) refuse(where, setting, rate, "a number from 0 to 1");
 }
 
 /// Refuses a name of blocks that is empty or has a space, which settings as text could not hold.

@@ -1,6 +1,7 @@
 // The two judges of a gradient, finite differences and dual numbers, and the comparison with them.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/philox.hpp"
 #include "sd/testing/gradcheck_layer.hpp"
 #include "sd/testing/gradcheck_report.hpp"
@@ -126,7 +127,7 @@ Direction narrowed(Direction direction, const Tensor<double>& gradient, const Ju
             const double length = std::sqrt(static_cast<double>(parts[k].end - parts[k].begin));
             const double error = std::abs(parts[k].along(gradient) - expected[k]) * length;
             if (error <= worst) continue;  // a part with NaN is taken
-            worst = std::isnan(error) ? HUGE_VAL : error;
+            worst = !is_finite(error) ? HUGE_VAL : error;
             direction = parts[k];
         }
     }
@@ -154,7 +155,7 @@ GradcheckRow check_tensor(Checked<double, DoubleLayer, Device>& checked, Checked
     double largest = 1e-3;
     for (const double entry : gradient) largest = std::max(largest, std::abs(entry));
     for (const double entry : exact) largest = std::max(largest, std::abs(entry));
-    const auto relative = [&](double error) { return std::isnan(error) ? HUGE_VAL : std::abs(error) / largest; };
+    const auto relative = [&](double error) { return !is_finite(error) ? HUGE_VAL : std::abs(error) / largest; };
     double worst = -1;
     Direction where;
     for (std::size_t i = 0; i < directions.size(); ++i) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/finite.hpp"
 #include "sd/core/number_text.hpp"
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
@@ -24,7 +25,7 @@ public:
 
     /// `smoothing` is s, 0 to 1. Throws std::invalid_argument for any other number.
     explicit LabelSmoothing(double smoothing = 0.1) : smoothing_(smoothing) {
-        if (!(smoothing >= 0 && smoothing <= 1)) {
+        if (!is_in_range(smoothing, 0, 1)) {
             refuse("LabelSmoothing", "smoothing", smoothing, "a number from 0 to 1");
         }
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/beta.hpp"
+#include "sd/core/finite.hpp"
 #include "sd/core/number_text.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/settings.hpp"
@@ -11,7 +12,6 @@
 #include "sd/train/state.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -60,7 +60,7 @@ public:
 
     /// Throws std::invalid_argument unless alpha is finite and above 0.
     explicit Mixup(double alpha = 0.2) : alpha_(alpha) {
-        if (!(alpha > 0) || !std::isfinite(alpha)) refuse("Mixup", "alpha", alpha, "a finite number above 0");
+        if (!is_finite(alpha) || alpha <= 0) refuse("Mixup", "alpha", alpha, "a finite number above 0");
     }
 
     /// At Event::batch_start.

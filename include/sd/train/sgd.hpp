@@ -1,11 +1,11 @@
 // Stochastic gradient descent with momentum.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/parameter.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <map>
 #include <span>
@@ -134,13 +134,17 @@ public:
     [[nodiscard]] const SgdOptions& options() const { return options_; }
     /// Changes the settings. Throws std::invalid_argument, with nothing changed, if one is outside its range.
     void set_options(const SgdOptions& options) {
-        const auto expect_not_negative = [](const char* setting, double value) {
-            if (!(value >= 0) || !std::isfinite(value)) refuse("Sgd", setting, value, "a finite number of 0 or more");
+        const double most = largest_number<T>;  // of the type in which updates are computed
+        const auto expect_not_negative = [&](const char* setting, double value) {
+            if (is_in_range(value, 0, most)) return;
+            refuse("Sgd", setting, value, text("a finite number of 0 or more, at most ", most));
         };
         expect_not_negative("learning_rate", options.learning_rate);
         expect_not_negative("momentum", options.momentum);
         expect_not_negative("weight_decay", options.weight_decay);
-        if (!std::isfinite(options.dampening)) refuse("Sgd", "dampening", options.dampening, "a finite number");
+        if (!is_in_range(options.dampening, -most, most)) {
+            refuse("Sgd", "dampening", options.dampening, "a finite number");
+        }
         if (options.nesterov && (options.momentum == 0 || options.dampening != 0)) {
             refuse("Sgd", "nesterov", text("momentum ", options.momentum, " and dampening ", options.dampening),
                    "a momentum above 0 and no dampening");

@@ -1,6 +1,7 @@
 // Time as training counts it: epochs, batches, samples, or a part of the run.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/number_text.hpp"
 #include "sd/stochastic_depth/options.hpp"
 
@@ -102,7 +103,7 @@ public:
 private:
     /// Minus zero is refused too: it would not print as it was written.
     [[nodiscard]] static bool valid(double value, TimeUnit unit) {
-        if (!(value >= 0) || std::signbit(value)) return false;
+        if (!is_in_range(value, 0) || std::signbit(value)) return false;
         if (unit == TimeUnit::duration) return value <= 1;
         return value < static_cast<double>(count_limit) && value == std::floor(value);
     }
@@ -128,7 +129,7 @@ public:
 
 private:
     [[nodiscard]] static Time checked(double fraction) {
-        if (!(fraction >= 0 && fraction <= 1)) {
+        if (!is_in_range(fraction, 0, 1)) {
             refuse("TimeOrFraction", "fraction of the run", detail::number_text(fraction),
                    text("0 to 1, or ", detail::time_forms));
         }
