@@ -28,9 +28,11 @@ namespace sd_test {
 class Told : public sd::LogDestination {
 public:
     void start(const sd::RunLength&, const sd::LogRecord& record) override {
+        const std::pair last(record.timestamp.epoch, record.timestamp.batch);
         const auto is_told_again = [&](const Line& line) {
-            return line.values.starts_with("fit_end") ||
-                   std::pair(line.epoch, line.batch) > std::pair(record.timestamp.epoch, record.timestamp.batch);
+            const std::pair here(line.epoch, line.batch);
+            return line.values.starts_with("fit_end") || here > last ||
+                   (here == last && line.values.starts_with("evaluation") && record.evaluation_is_pending);
         };
         lines.erase(std::find_if(lines.begin(), lines.end(), is_told_again), lines.end());
     }

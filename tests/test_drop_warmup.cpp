@@ -165,3 +165,40 @@ TEST_CASE("stochastic depth leaves masks alone that were given, once its rates s
     trainer.fit();
     CHECK(is_given == std::vector<bool>{false, false, true, true});
 }
+
+TEST_CASE("what a run is too short for is warned of, before it begins") {
+    // Three epochs of three batches.
+    const auto warnings_of = [](const char* schedule, const sd::TimeOrFraction& drop_warmup) {
+        const sd_test::Warnings warnings;
+        SmallNetwork<double> model;
+        sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.01});
+        const sd::Trainer trainer(
+            model, optimizer, small_loader<double>(12),
+            {.max_duration = "3ep",
+             .algorithms = {sd::StochasticDepth(
+                 small_depth(sd::StochasticMethod::sample, sd::DropDistribution::uniform, 0.5), drop_warmup)},
+             .learning_rate = schedule});
+        std::vector<std::string> found;
+        for (const std::string& message : warnings.messages) {
+            if (message.find("the run's 9 ") != std::string::npos) found.push_back(message);
+        }
+        return found;
+    };
+    using Words = std::vector<std::string>;
+    CHECK(warnings_of("warmup:5ep,cosine", "3ep") ==
+          Words{"learning rate: warmup: got 5ep, expected at most the run's 9 batches: the full learning rate is never "
+                "reached"});
+    CHECK(warnings_of("warmup:3ep,cosine", 1.0) == Words{"learning rate: warmup: got 3ep, expected fewer batches than "
+                                                         "the run's 9 but one: the cosine never begins"});
+    CHECK(
+        warnings_of("warmup:37sp,multistep:2ep,80ep,0.99dur:0.1", "9ba") ==
+        Words{"learning rate: warmup: got 37sp, expected at most the run's 9 batches: the full learning rate is never "
+              "reached",
+              "learning rate: milestone: got 80ep, expected one before the last of the run's 9 batches: it never comes",
+              "learning rate: milestone: got 0.99dur, expected one before the last of the run's 9 batches: it never "
+              "comes"});
+    CHECK(warnings_of("constant", "10ba") ==
+          Words{"StochasticDepth: drop_warmup: got 10ba, expected at most the run's 9 batches: the full drop rates are "
+                "never reached"});
+    CHECK(warnings_of("warmup:9ba,multistep:8ba,0.5dur:0.1", 0.5).empty());
+}

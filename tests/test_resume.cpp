@@ -133,6 +133,61 @@ TEST_CASE("a run asked to stop finishes its batch, saves, and goes on") {
     }
 }
 
+TEST_CASE("a run asked to stop in an evaluation leaves it at once, and makes it first when it goes on") {
+    const sd_test::Warnings warnings;
+    // Evaluations of three batches after the batches 2, 4, 6, 8 and 9, the last one.
+    const Settings settings{.interval = "4ba", .eval_interval = "2ba"};
+    const Result expected = uninterrupted(settings);
+    struct StopInEvaluation {
+        std::shared_ptr<int> left;
+        std::function<void()>* stop;
+        bool match(Event event, const sd::State<float>&) const {
+            return event == Event::eval_batch_end && (*left)-- == 0;
+        }
+        void apply(Event, sd::State<float>&, sd::Logger&) const { (*stop)(); }
+    };
+    struct KillAtCheckpoint {
+        bool match(Event event, const sd::State<float>&) const {
+            return event == Event::batch_checkpoint || event == Event::epoch_checkpoint;
+        }
+        void apply(Event, sd::State<float>&, sd::Logger&) const { throw Killed(); }
+    };
+    const auto stopped_at = [&](int evaluated, const TemporaryDirectory& directory, const std::shared_ptr<Told>& told) {
+        std::function<void()> stop;
+        const auto left = std::make_shared<int>(evaluated);
+        Run run(directory.path(), settings, told, StopInEvaluation{left, &stop});
+        stop = [&] { run.trainer.request_stop(); };
+        const sd::FitEnd end = run.trainer.fit();
+        // Of an evaluation's last batch it is too late.
+        CHECK(run.trainer.state().evaluation_is_pending == (end == sd::FitEnd::stopped && evaluated % 3 != 2));
+        CHECK((!run.trainer.state().evaluation_is_pending || *left == -1));
+        return end;
+    };
+    int stops = 0;
+    for (int evaluated = 0;; ++evaluated, ++stops) {
+        CAPTURE(evaluated);
+        const TemporaryDirectory directory;
+        const auto told = std::make_shared<Told>();
+        if (stopped_at(evaluated, directory, told) == sd::FitEnd::finished) break;
+        for (const bool again : {true, false}) {
+            // Killed with the evaluation told, before there is a checkpoint that knows of it.
+            std::optional<sd::Algorithm<float>> kill;
+            if (again) kill = KillAtCheckpoint();
+            Run run(directory.path(), settings, told, kill);
+            REQUIRE(run.saver.resume().has_value());
+            CHECK(run.trainer.state().evaluation_is_pending == (evaluated % 3 != 2));
+            if (again) {
+                CHECK_THROWS_AS(run.trainer.fit(), Killed);
+            } else {
+                CHECK(run.trainer.fit() == sd::FitEnd::finished);
+            }
+        }
+        CHECK(newest(directory.path()) == expected.checkpoint);
+        CHECK(told->lines == expected.lines);
+    }
+    CHECK(stops == 14);
+}
+
 TEST_CASE("a resumed run that was finished evaluates as it did before") {
     const sd_test::Warnings warnings;
     // The drop rates are still growing when the run ends.

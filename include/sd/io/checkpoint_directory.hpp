@@ -56,7 +56,7 @@ inline void create_directories_on_disk(const std::filesystem::path& directory) {
     if (!std::filesystem::create_directory(directory, error) && error) {
         refuse_file(directory.string(), "creating the folder", error.message(), "a folder for checkpoints");
     }
-    synchronise_directory(directory.parent_path(), directory);
+    synchronise_directory(directory.parent_path());
 }
 
 /// Opens a folder and locks it for this process, as far as the file system can.
@@ -79,7 +79,7 @@ class CheckpointDirectory {
 public:
     /// Creates the folder if there is none. `keep`: how many checkpoints stay, 1 or more.
     /// Throws std::invalid_argument for another number or an empty path, std::runtime_error if the folder cannot be
-    /// used.
+    /// used or written.
     explicit CheckpointDirectory(const std::filesystem::path& path, Index keep)
         : path_(absolute(path)), keep_(keep), lock_(lock(path_, keep)) {
         for (const auto& file : std::filesystem::directory_iterator(path_)) {
@@ -87,6 +87,7 @@ public:
                 std::filesystem::remove(file.path());
             }
         }
+        detail::expect_writable_directory(path_, path_);
     }
 
     /// The folder.

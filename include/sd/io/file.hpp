@@ -2,12 +2,15 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/warning.hpp"
 
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <fcntl.h>
 #include <filesystem>
+#include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -90,13 +93,42 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
     }
 }
 
-/// Brings the names in a directory to the disk. `path` names the file in errors that this is done for.
-inline void synchronise_directory(const std::filesystem::path& directory, const std::filesystem::path& path) {
+/// Brings the names in a directory to the disk. Where that cannot be done, by the file system or for lack of the right
+/// to read the directory, the files in it are whole all the same: it is warned of, once per directory.
+inline void synchronise_directory(const std::filesystem::path& directory) {
     const FileDescriptor opened(::open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
-    // Some file systems cannot synchronise a directory and say EINVAL; there is nothing more to do there.
-    if (!opened.is_open() || (::fsync(opened.get()) != 0 && errno != EINVAL)) {
-        refuse_file(path.string(), "synchronising its directory", system_message(), "the new name on the disk");
+    if (opened.is_open() && ::fsync(opened.get()) == 0) return;
+    const std::string got = system_message();
+    static std::mutex mutex;
+    static std::set<std::filesystem::path> told;
+    const std::lock_guard lock(mutex);
+    if (!told.insert(directory).second) return;
+    warn(text(directory.string(), ": synchronising the directory: got ", got, ", expected its names on the disk; ",
+              "its files are whole, but after a loss of power it may have the older ones"));
+}
+
+/// The directory that a file is in.
+inline std::filesystem::path directory_of(const std::filesystem::path& path) {
+    return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
+/// Opens a new file in the directory, and sets `temporary_path` to it. `path` names the file in errors that it is for.
+inline int open_temporary(const std::filesystem::path& directory, std::filesystem::path& temporary_path,
+                          const std::filesystem::path& path) {
+    const int descriptor = create_temporary(directory, temporary_path);
+    if (descriptor < 0) {
+        refuse_file(path.string(), "creating a file in its directory", system_message(), "a writable directory");
     }
+    return descriptor;
+}
+
+/// Refuses a directory in which no file can be written, by writing a small one, which then goes.
+inline void expect_writable_directory(const std::filesystem::path& directory, const std::filesystem::path& path) {
+    std::filesystem::path temporary_path;
+    const FileDescriptor file(open_temporary(directory, temporary_path, path));
+    const TemporaryFile temporary(temporary_path);
+    const std::byte one{};
+    write_all(file.get(), std::span(&one, 1), path);
 }
 
 }  // namespace detail
@@ -129,19 +161,29 @@ inline void synchronise_directory(const std::filesystem::path& directory, const 
     return bytes;
 }
 
+/// Refuses a path that write_file_atomically() could not write: to be called before the work whose result goes there.
+/// A file that is there stays as it is.
+/// Throws std::runtime_error for a directory or a special file, or if its directory is missing or cannot be written.
+inline void expect_writable(const std::filesystem::path& path) {
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+        refuse_file(path.string(), "kind of file",
+                    std::filesystem::is_directory(status) ? "a directory" : "a special file",
+                    "a regular file, or none yet");
+    }
+    detail::expect_writable_directory(detail::directory_of(path), path);
+}
+
 /// Makes `path` a file of the pieces in their order, whole or not at all: they are written to a new file beside it and
 /// synchronised with the disk, then that file takes the name, in place of one that had it before. After an error or a
 /// crash the old file, if any, is still there.
 /// Throws std::runtime_error if any step fails; the temporary file is then removed.
 inline void write_file_atomically(const std::filesystem::path& path,
                                   std::span<const std::span<const std::byte>> pieces) {
-    const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    const std::filesystem::path directory = detail::directory_of(path);
     std::filesystem::path temporary_path;
-    detail::FileDescriptor file(detail::create_temporary(directory, temporary_path));
-    if (!file.is_open()) {
-        refuse_file(path.string(), "creating a file in its directory", detail::system_message(),
-                    "a writable directory");
-    }
+    detail::FileDescriptor file(detail::open_temporary(directory, temporary_path, path));
     detail::TemporaryFile temporary(temporary_path);
     for (const std::span<const std::byte> piece : pieces) detail::write_all(file.get(), piece, path);
     if (::fsync(file.get()) != 0 || !file.close()) {
@@ -151,7 +193,7 @@ inline void write_file_atomically(const std::filesystem::path& path,
         refuse_file(path.string(), "renaming the finished file", detail::system_message(), "a name for a regular file");
     }
     temporary.keep();
-    detail::synchronise_directory(directory, path);
+    detail::synchronise_directory(directory);
 }
 
 /// The same for a file of one piece.

@@ -7,6 +7,7 @@
 #include "sd/core/number_text.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/io/adapted_weights.hpp"
+#include "sd/io/finite_state.hpp"
 #include "sd/io/safetensors.hpp"
 #include "sd/io/sharded_safetensors.hpp"
 #include "sd/nn/branch_scale.hpp"
@@ -181,10 +182,16 @@ template <class Model>
 
 /// Writes plain_state_dict(model), weights that evaluate alike in a plain network, here or in PyTorch; the file is
 /// replaced as a whole or not at all. A checkpoint keeps the raw values, as does write_safetensors(path,
-/// state_dict(model)). Throws what plain_state_dict() throws, and std::runtime_error if writing fails.
+/// state_dict(model)). Throws what plain_state_dict() throws, and std::runtime_error if writing fails or a parameter or a
+/// running statistic has a number that is not finite: a file that is there then stays as it was.
 template <class Model>
 void save_weights(Model& model, const std::filesystem::path& path) {
-    write_safetensors(path, plain_state_dict(model));
+    const SafeTensors state = plain_state_dict(model);
+    detail::expect_finite_state(model, state, [&](const std::string& name, double number) {
+        refuse_file(path.string(), text("tensor ", detail::in_quotes(name)), number,
+                    "finite numbers; nothing is written");
+    });
+    write_safetensors(path, state);
 }
 
 /// Copies weights from a file into the model and says what it did other than to copy:

@@ -5,12 +5,11 @@
 #include "sd/core/settings.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/io/checkpoint_directory.hpp"
+#include "sd/io/finite_state.hpp"
 #include "sd/train/run_position.hpp"
 #include "sd/train/run_settings.hpp"
 #include "sd/train/trainer.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -43,9 +42,9 @@ struct CheckpointOptions {
 /// Of several ranks, rank 0 alone reads and writes; what it loads, all get.
 ///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop
-/// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose parameters
-/// or momentum are not all finite is not written: the run then ends with std::runtime_error, which names the first of
-/// them, and goes on from the checkpoint before.
+/// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose
+/// parameters, running statistics or momentum are not all finite is not written: the run then ends with
+/// std::runtime_error, which names the first of them, and goes on from the checkpoint before.
 template <class Trainer>
 class CheckpointSaver {
 public:
@@ -109,8 +108,10 @@ private:
         broadcast_momentum(state.optimizer, communicator);
         communicator.broadcast(std::span(&state.timestamp, 1));
         communicator.broadcast(std::span(&state.epoch_score, 1));
+        communicator.broadcast(std::span(&state.evaluation_is_pending, 1));
         if constexpr (Choices::are_made) share_choices(communicator);
         saved_ = state.timestamp;
+        saved_pending_ = state.evaluation_is_pending;
         if (!found) found.emplace();
     }
 
@@ -136,7 +137,7 @@ private:
     [[nodiscard]] bool match(Event event, const State<T, Device>& state) const {
         if (event == Event::fit_start) return true;
         if (event != Event::batch_checkpoint && event != Event::epoch_checkpoint) return false;
-        if (state.stopping || state.is_finished()) return true;
+        if (state.stopping || state.is_finished() || saved_pending_) return true;
         // The last batch of an epoch is followed by the epoch's own checkpoint event.
         if (state.timestamp.batch_in_epoch == state.run.batches_per_epoch) return false;
         return reaches_interval(options_.interval, saved_, state.timestamp, state.run);
@@ -156,29 +157,30 @@ private:
             Checkpoint checkpoint;
             capture(checkpoint, trainer_.model(), state.optimizer);
             expect_finite(checkpoint);
-            checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score);
+            checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score, state.evaluation_is_pending);
             if constexpr (Choices::are_made) checkpoint.run[choices_key] = Choices::so_far().text();
             checkpoint.settings = settings();
             directory_->save(static_cast<Index>(state.timestamp.batch), checkpoint);
         }
         saved_ = state.timestamp;
+        saved_pending_ = state.evaluation_is_pending;
         is_own_ = true;
     }
 
     /// From a state that is not finite no run could go on; it must not take the place of one that is. A loss may be
-    /// finite and its update not. Buffers are left out: a user's may be what it likes.
+    /// finite and its update not.
     void expect_finite(const Checkpoint& checkpoint) const {
-        const auto expect = [&](const SafeTensors& tensors, const std::string& name) {
-            const auto tensor = tensors.tensor<accumulate_t<typename Model::value_type>>(name);
-            const auto wrong = std::find_if_not(tensor.begin(), tensor.end(), [](auto x) { return std::isfinite(x); });
-            if (wrong == tensor.end()) return;
+        const auto refuse_state = [&](const std::string& name, double number) {
             refuse_file(directory_->path().string(),
-                        text(detail::in_quotes(name), " after batch ", trainer_.state().timestamp.batch), *wrong,
+                        text(detail::in_quotes(name), " after batch ", trainer_.state().timestamp.batch), number,
                         "finite numbers; the state is not saved. Try a smaller learning rate, a warmup of it, or "
                         "clipped gradients, from the last checkpoint");
         };
-        for_each_parameter(trainer_.model(), [&](const std::string& name, auto&) { expect(checkpoint.model, name); });
-        for (const std::string& name : checkpoint.optimizer.names()) expect(checkpoint.optimizer, name);
+        detail::expect_finite_state(trainer_.model(), checkpoint.model, refuse_state);
+        for (const std::string& name : checkpoint.optimizer.names()) {
+            const auto number = detail::first_not_finite(checkpoint.optimizer.entry(name));
+            if (number) refuse_state(name, *number);
+        }
     }
 
     /// Takes the checkpoint's state, and returns which settings have changed.
@@ -187,6 +189,7 @@ private:
         const std::string& source = checkpoint.model.source();
         const Timestamp timestamp = detail::timestamp_of(checkpoint);
         const Score epoch_score = detail::epoch_score_of(checkpoint);
+        const bool evaluation_is_pending = detail::evaluation_is_pending(checkpoint);
         check_state_dict(trainer_.model(), checkpoint.model);
         std::string changed = detail::changed_settings(source, checkpoint.settings, settings());
         detail::check_timestamp(source, timestamp, state.run);
@@ -194,6 +197,7 @@ private:
         restore(checkpoint, trainer_.model(), state.optimizer);
         state.timestamp = timestamp;
         state.epoch_score = epoch_score;
+        state.evaluation_is_pending = evaluation_is_pending;
         if (choices) choices->use();
         return changed;
     }
@@ -215,6 +219,7 @@ private:
     CheckpointOptions options_;
     std::optional<CheckpointDirectory> directory_;  ///< rank 0's
     Timestamp saved_ = {};                          ///< of the last checkpoint written or loaded
+    bool saved_pending_ = false;                    ///< whether that one's evaluation was still to come
     bool is_own_ = false;                           ///< whether the folder's checkpoints are of this run
 };
 

@@ -33,14 +33,14 @@ SD_NAMESPACE_BEGIN
 /// the end included, and goes on: but for values measured by the clock the file is then the uninterrupted run's.
 class CsvLogger final : public LogDestination {
 public:
-    /// Throws std::runtime_error if the file can neither be opened nor made.
-    explicit CsvLogger(std::filesystem::path path) : file_(std::move(path)) {}
+    /// Throws std::runtime_error if the file can neither be opened nor made, or no other be written in its directory.
+    explicit CsvLogger(std::filesystem::path path) : file_(std::move(path)) { file_.expect_replaceable(); }
 
     /// Throws std::runtime_error, if the run is a resumed one, for a file that is not such a table; it is then left
     /// alone.
     void start(const RunLength& /*run*/, const LogRecord& record) override {
         columns_.clear();
-        if (record.timestamp != Timestamp{}) cut_back(record.timestamp);
+        if (record.timestamp != Timestamp{}) cut_back(record);
         if (!columns_.empty()) return;
         file_.cut(0);
         write(record);
@@ -135,8 +135,8 @@ private:
         }
         return fewest;
     }
-    /// Removes the rows after that timestamp and the columns that only they filled; sets columns_ to the others.
-    void cut_back(const Timestamp& last) {
+    /// Removes the rows after where the run starts and the columns that only they filled; sets columns_ to the others.
+    void cut_back(const LogRecord& start) {
         const std::string content = file_.content();
         const std::size_t header_end = content.find('\n');
         if (header_end == std::string::npos) return;
@@ -148,7 +148,7 @@ private:
         std::vector<std::string> columns(names.begin() + 4, names.end());
         const std::size_t known = columns.size();
         const std::size_t kept =
-            detail::size_until(last, content, header_end + 1, 2,
+            detail::size_until(start, content, header_end + 1, 2,
                                [this](std::string_view row, std::size_t number) { return position(row, number); });
         const std::size_t filled =
             known -

@@ -32,7 +32,7 @@ public:
     /// Throws std::runtime_error, if the run is a resumed one, for a file whose lines are not such objects; it is then
     /// left alone.
     void start(const RunLength& /*run*/, const LogRecord& record) override {
-        const std::size_t kept = record.timestamp == Timestamp{} ? 0 : size_until(record.timestamp);
+        const std::size_t kept = record.timestamp == Timestamp{} ? 0 : size_until(record);
         file_.cut(kept);
         if (kept == 0) write(record);
     }
@@ -51,8 +51,8 @@ public:
 
 private:
     /// How many bytes a run resumed at that timestamp keeps.
-    [[nodiscard]] std::size_t size_until(const Timestamp& last) const {
-        return detail::size_until(last, file_.content(), 0, 1, [this](std::string_view line, std::size_t number) {
+    [[nodiscard]] std::size_t size_until(const LogRecord& start) const {
+        return detail::size_until(start, file_.content(), 0, 1, [this](std::string_view line, std::size_t number) {
             try {
                 const auto object = nlohmann::json::parse(line);
                 return detail::LinePosition{parse<LogEvent>(object.at("event").get<std::string>()),

@@ -1,6 +1,7 @@
 // How the learning rate changes in the course of a run.
 #pragma once
 
+#include "sd/core/finite.hpp"
 #include "sd/core/number_text.hpp"
 #include "sd/train/timestamp.hpp"
 
@@ -55,7 +56,7 @@ public:
         : course_(std::move(course)), warmup_(warmup) {
         const auto* steps = std::get_if<MultiStepLearningRate>(&course_);
         if (steps == nullptr) return;
-        if (!(steps->factor >= 0) || !std::isfinite(steps->factor)) {
+        if (!is_in_range(steps->factor, 0)) {
             refuse("LearningRateSchedule", "factor", steps->factor, "a finite number of 0 or more");
         }
         if (steps->milestones.empty()) refuse("LearningRateSchedule", "milestones", "none", "1 or more");
@@ -106,6 +107,31 @@ public:
             return rise * (1 + std::cos(pi * std::min(1.0, progress))) / 2;
         }
         return rise;
+    }
+
+    /// What of it never takes effect in a run of that length, in words: a warmup that is longer than the run, a
+    /// milestone past its end.
+    [[nodiscard]] std::vector<std::string> settings_without_effect(const RunLength& run) const {
+        std::vector<std::string> found;
+        const auto total = static_cast<double>(run.total_batches);
+        const double warmup = warmup_ ? batches_of(*warmup_, run) : 0;
+        const bool is_cosine = std::holds_alternative<CosineLearningRate>(course_);
+        if (warmup > total) {
+            found.push_back(text("learning rate: warmup: got ", *warmup_, ", expected at most the run's ",
+                                 run.total_batches, " batches: the full learning rate is never reached"));
+        }
+        if (is_cosine && warmup > 0 && warmup <= total && warmup >= total - 1) {
+            found.push_back(text("learning rate: warmup: got ", *warmup_, ", expected fewer batches than the run's ",
+                                 run.total_batches, " but one: the cosine never begins"));
+        }
+        if (const auto* steps = std::get_if<MultiStepLearningRate>(&course_)) {
+            for (const Time& milestone : steps->milestones) {
+                if (batches_of(milestone, run) <= total - 1) continue;
+                found.push_back(text("learning rate: milestone: got ", milestone, ", expected one before the last of ",
+                                     "the run's ", run.total_batches, " batches: it never comes"));
+            }
+        }
+        return found;
     }
 
     /// The text that parses to the same schedule.

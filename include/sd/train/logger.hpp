@@ -54,6 +54,8 @@ struct LogRecord {
     LogEvent event;                   ///< what has just happened
     Timestamp timestamp;              ///< what is finished by then
     std::span<const Metric> metrics;  ///< valid during the call only
+    /// Of a start: the evaluation of the timestamp is still to come. A file forgets one that it was told.
+    bool evaluation_is_pending = false;
 };
 
 /// Receives records. Everything is told in one thread.
@@ -124,15 +126,15 @@ public:
     }
 
     /// Tells all destinations that a run of that length starts here, with what was logged before.
-    void start(const RunLength& run, const Timestamp& timestamp) {
+    void start(const RunLength& run, const Timestamp& timestamp, bool evaluation_is_pending = false) {
         for (const auto& destination : destinations_) {
-            destination->start(run, {LogEvent::fit_start, timestamp, metrics_});
+            destination->start(run, {LogEvent::fit_start, timestamp, metrics_, evaluation_is_pending});
         }
         metrics_.clear();
     }
     /// Tells all destinations of any other event, with what was logged since the last one.
     void write(LogEvent event, const Timestamp& timestamp) {
-        for (const auto& destination : destinations_) destination->write({event, timestamp, metrics_});
+        for (const auto& destination : destinations_) destination->write({event, timestamp, metrics_, false});
         metrics_.clear();
     }
     /// Returns when everything told so far will survive a loss of power.

@@ -57,6 +57,10 @@ public:
     void cut(std::size_t size) {
         if (is_regular() && ::ftruncate(file_->get(), static_cast<::off_t>(size)) != 0) fail("cutting back");
     }
+    /// Refuses a file that replace() could not write.
+    void expect_replaceable() const {
+        if (is_regular()) expect_writable_directory(directory_of(path_), name_);
+    }
     /// Puts another content in its place, whole or not at all.
     void replace(const std::string& content) {
         if (!is_regular()) {
@@ -96,18 +100,20 @@ struct LinePosition {
     std::uint64_t batch;
 };
 
-/// How many bytes of the content, from `begin` on, are lines that a run resumed at `last` does not write again: those
-/// up to that timestamp, but for an end of the run that was none. A last line without its end does not count.
-/// `position_of(line, number)` reads a line; the first has the number given.
+/// How many bytes of the content, from `begin` on, are lines that a run resumed at `start` does not write again: those
+/// up to its timestamp, but for an end of the run that was none, and an evaluation that is still to come. A last line
+/// without its end does not count. `position_of(line, number)` reads a line; the first has the number given.
 template <class PositionOf>
-std::size_t size_until(const Timestamp& last, std::string_view content, std::size_t begin, std::size_t number,
+std::size_t size_until(const LogRecord& start, std::string_view content, std::size_t begin, std::size_t number,
                        const PositionOf& position_of) {
     while (true) {
         const std::size_t end = content.find('\n', begin);
         if (end == std::string_view::npos) return begin;
         const LinePosition position = position_of(content.substr(begin, end - begin), number);
         if (position.event == LogEvent::fit_end) return begin;
-        if (std::pair(position.epoch, position.batch) > std::pair(last.epoch, last.batch)) return begin;
+        const std::pair here(position.epoch, position.batch), last(start.timestamp.epoch, start.timestamp.batch);
+        if (here > last) return begin;
+        if (here == last && position.event == LogEvent::evaluation && start.evaluation_is_pending) return begin;
         begin = end + 1;
         ++number;
     }

@@ -18,17 +18,24 @@ SD_NAMESPACE_BEGIN
 
 namespace detail {
 
+// The evaluation of the timestamp, where a stop came before its end.
+inline constexpr const char* evaluation_key = "evaluation";
+inline constexpr const char* pending_evaluation = "pending";
+
 /// The texts.
-inline std::map<std::string, std::string> run_texts(const Timestamp& timestamp, const Score& epoch_score) {
-    return {{"epoch", text(timestamp.epoch)},
-            {"batch", text(timestamp.batch)},
-            {"sample", text(timestamp.sample)},
-            {"batch_in_epoch", text(timestamp.batch_in_epoch)},
-            {"sample_in_epoch", text(timestamp.sample_in_epoch)},
-            {"epoch_score.loss_sum", number_text(epoch_score.loss_sum)},
-            {"epoch_score.correct", text(epoch_score.correct)},
-            {"epoch_score.correct_in_top5", text(epoch_score.correct_in_top5)},
-            {"epoch_score.samples", text(epoch_score.samples)}};
+inline std::map<std::string, std::string> run_texts(const Timestamp& timestamp, const Score& epoch_score,
+                                                    bool evaluation_is_pending) {
+    std::map<std::string, std::string> texts{{"epoch", text(timestamp.epoch)},
+                                             {"batch", text(timestamp.batch)},
+                                             {"sample", text(timestamp.sample)},
+                                             {"batch_in_epoch", text(timestamp.batch_in_epoch)},
+                                             {"sample_in_epoch", text(timestamp.sample_in_epoch)},
+                                             {"epoch_score.loss_sum", number_text(epoch_score.loss_sum)},
+                                             {"epoch_score.correct", text(epoch_score.correct)},
+                                             {"epoch_score.correct_in_top5", text(epoch_score.correct_in_top5)},
+                                             {"epoch_score.samples", text(epoch_score.samples)}};
+    if (evaluation_is_pending) texts[evaluation_key] = pending_evaluation;
+    return texts;
 }
 
 /// Reads the numbers of a checkpoint's `run`.
@@ -79,6 +86,16 @@ inline Score epoch_score_of(const Checkpoint& checkpoint) {
             .correct = run.count("epoch_score.correct"),
             .correct_in_top5 = run.count("epoch_score.correct_in_top5"),
             .samples = run.count("epoch_score.samples")};
+}
+
+inline bool evaluation_is_pending(const Checkpoint& checkpoint) {
+    const auto found = checkpoint.run.find(evaluation_key);
+    if (found == checkpoint.run.end()) return false;
+    if (found->second != pending_evaluation) {
+        refuse_file(checkpoint.model.source(), text("run.", evaluation_key), in_quotes(found->second),
+                    text(in_quotes(pending_evaluation), " or none"));
+    }
+    return true;
 }
 
 /// Refuses a timestamp that no run of that length passes.

@@ -45,6 +45,7 @@ struct State {
     Score epoch_score = {};                   ///< training passes of the epoch under way
     Score eval_score = {};                    ///< of the last evaluation, or of that under way
     bool stopping = false;                    ///< the run ends after the checkpoint event under way
+    bool evaluation_is_pending = false;       ///< that of this timestamp was put off by a stop, or is under way
 
     /// True in the six events of a batch's last microbatch: after_backward then sees the gradients of the whole batch.
     [[nodiscard]] bool is_last_microbatch() const { return microbatch + 1 == microbatches; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/settings.hpp"
+#include "sd/core/warning.hpp"
 #include "sd/stochastic_depth/options.hpp"
 #include "sd/stochastic_depth/options_text.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
@@ -51,10 +52,14 @@ public:
         return needs_rates && drop_warmup_.value() > 0;
     }
 
-    /// Surgery at Event::init; the rates of the batch, or of the evaluation.
+    /// Surgery at Event::init, and a warning if the warmup is longer than the run; the rates of the batch, or of the
+    /// evaluation.
     template <class State>
     void apply(Event event, State& state, Logger& logger) const {
-        if (event == Event::init) state.model.apply_stochastic_depth(options_, {state.optimizer});
+        if (event == Event::init) {
+            state.model.apply_stochastic_depth(options_, {state.optimizer});
+            warn_of_long_warmup(state.run);
+        }
         std::vector<const BlockView*> blocks;
         for (const BlockView& block : state.model.blocks()) {
             const std::string& target = options_.target_layer_name;
@@ -84,6 +89,12 @@ public:
     }
 
 private:
+    void warn_of_long_warmup(const RunLength& run) const {
+        if (batches_of(drop_warmup_, run) <= static_cast<double>(run.total_batches)) return;
+        warn(text("StochasticDepth: drop_warmup: got ", drop_warmup_, ", expected at most the run's ",
+                  run.total_batches, " batches: the full drop rates are never reached"));
+    }
+
     /// min(1, t / w) at batch t
     [[nodiscard]] double warmup_factor(std::uint64_t batch, const RunLength& run) const {
         const double warmup = batches_of(drop_warmup_, run);

@@ -1,6 +1,8 @@
 // The training loop.
 #pragma once
 
+#include "sd/core/finite.hpp"
+#include "sd/core/warning.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/late_scores.hpp"
 #include "sd/train/rank_part.hpp"
@@ -68,7 +70,7 @@ public:
     using Options = TrainerOptions<typename Model::value_type, typename Model::device_type>;
 
     /// Model and optimizer are looked at and must outlive the trainer; loaders are copied. Numbers the model's blocks,
-    /// see number_blocks(), and runs Event::init.
+    /// see number_blocks(), and runs Event::init. Warns of a schedule that the run is too short for.
     /// Throws std::invalid_argument for settings outside their ranges or a loader without batches.
     Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
             const TrainLoader& train_loader, const EvalLoader& eval_loader,
@@ -94,10 +96,11 @@ public:
         const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
-        logger_.start(state_.run, state_.timestamp);
+        logger_.start(state_.run, state_.timestamp, state_.evaluation_is_pending);
         metrics_.start();
         scores_.forget();
         try {
+            if (state_.evaluation_is_pending) resume_evaluation();
             while (!state_.is_finished() && !state_.stopping) train_epoch();
             scores_.read_all();
         } catch (...) {
@@ -105,46 +108,23 @@ public:
             if (communicator_.size() == 1) scores_.read_all();
             throw;
         }
-        const FitEnd end = state_.is_finished() ? FitEnd::finished : FitEnd::stopped;
+        const bool is_finished = state_.is_finished() && !state_.evaluation_is_pending;
+        const FitEnd end = is_finished ? FitEnd::finished : FitEnd::stopped;
         if (end == FitEnd::finished) run_event(Event::fit_end);
         logger_.write(LogEvent::fit_end, state_.timestamp);
         stop_.store(false);
         return end;
     }
 
-    /// Makes fit() return after the batch under way and its checkpoint event. To be called from any thread or from a
-    /// signal's handler.
+    /// Makes fit() return after the batch under way and its checkpoint event. An evaluation ends after its batch under
+    /// way, and is made anew when the run goes on. To be called from any thread or from a signal's handler.
     void request_stop() noexcept { stop_.store(true); }
 
     /// The score of the model as it is, on the loader for evaluation: running statistics, all blocks, no smoothing.
-    /// Throws std::invalid_argument if there is no such loader.
+    /// Throws std::invalid_argument if there is no such loader, std::runtime_error for a loss that is not finite.
     Score evaluate() {
         if (!eval_loader_) refuse("Trainer::evaluate", "loader for evaluation", "none", "one");
-        forget_passes(model_);  // evaluation runs in the memory of the training pass before
-        state_.eval_score = {};
-        run_event(Event::eval_start);
-        if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
-        std::optional<LateScore<Device>> late;
-        for (auto& batch : eval_loader_->epoch(0, 0)) {
-            state_.batch = {std::move(batch.images), std::move(batch.labels)};
-            run_event(Event::eval_batch_start);
-            run_event(Event::eval_before_forward);
-            state_.logits = model_.forward(state_.batch.images, Context::eval());
-            run_event(Event::eval_after_forward);
-            const std::span<const Index> labels(state_.batch.labels);
-            state_.loss = 0;
-            if (!labels.empty()) {
-                LateScore<Device> score(score_numbers(state_.logits, labels, labels, 0.0), labels.size());
-                add_eval_score(std::exchange(late, std::move(score)));
-                if (scores_.lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
-                    add_eval_score(std::exchange(late, std::nullopt));
-                }
-            }
-            run_event(Event::eval_batch_end);
-        }
-        add_eval_score(std::move(late));
-        state_.eval_score = detail::over_ranks(state_.eval_score, communicator_);
-        run_event(Event::eval_end);
+        (void)evaluate_unless([] { return false; });
         return state_.eval_score;
     }
 
@@ -207,6 +187,8 @@ private:
         }
         warn_of_untrained();
         run_event(Event::init);
+        if (communicator_.rank() != 0) return;
+        for (const std::string& words : options_.learning_rate.settings_without_effect(state_.run)) warn(words);
     }
 
     /// A parameter that is in no optimizer is seldom meant to stay: reset_classifier after the optimizer was made.
@@ -285,9 +267,52 @@ private:
         return requests[0] > 0;
     }
 
+    /// Evaluates, but for a stop, about which it asks before each batch. Says whether it came to the end.
+    template <class MustStop>
+    [[nodiscard]] bool evaluate_unless(const MustStop& must_stop) {
+        forget_passes(model_);  // evaluation runs in the memory of the training pass before
+        state_.eval_score = {};
+        run_event(Event::eval_start);
+        if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
+        std::optional<LateScore<Device>> late;
+        bool is_cut_short = false;
+        for (auto& batch : eval_loader_->epoch(0, 0)) {
+            is_cut_short = must_stop();
+            if (is_cut_short) break;
+            state_.batch = {std::move(batch.images), std::move(batch.labels)};
+            run_event(Event::eval_batch_start);
+            run_event(Event::eval_before_forward);
+            state_.logits = model_.forward(state_.batch.images, Context::eval());
+            run_event(Event::eval_after_forward);
+            const std::span<const Index> labels(state_.batch.labels);
+            state_.loss = 0;
+            if (!labels.empty()) {
+                LateScore<Device> score(score_numbers(state_.logits, labels, labels, 0.0), labels.size());
+                add_eval_score(std::exchange(late, std::move(score)));
+                if (scores_.lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
+                    add_eval_score(std::exchange(late, std::nullopt));
+                }
+            }
+            run_event(Event::eval_batch_end);
+        }
+        if (is_cut_short) {
+            state_.eval_score = {};
+        } else {
+            add_eval_score(std::move(late));
+            state_.eval_score = detail::over_ranks(state_.eval_score, communicator_);
+        }
+        run_event(Event::eval_end);
+        return !is_cut_short;
+    }
+
     void add_eval_score(std::optional<LateScore<Device>> late) {
         if (!late) return;
         state_.loss = late->loss();
+        if (!is_finite(state_.loss)) {
+            throw std::runtime_error(text("Trainer: loss of the evaluation after batch ", state_.timestamp.batch,
+                                          ": got ", state_.loss, ", expected a finite number. Try a smaller learning ",
+                                          "rate, a warmup of it, or clipped gradients, from the last checkpoint"));
+        }
         state_.eval_score.add(late->score());
     }
 
@@ -306,14 +331,32 @@ private:
     void finish_part(const Timestamp& before, bool must_evaluate, Event checkpoint) {
         const bool is_time =
             must_evaluate || reaches_interval(options_.eval_interval, before, state_.timestamp, state_.run);
-        if (eval_loader_ && is_time) {
-            scores_.read_all();
-            metrics_.log_evaluation(evaluate(), logger_);
-            logger_.write(LogEvent::evaluation, state_.timestamp);
-        }
+        state_.evaluation_is_pending = eval_loader_ && is_time;
+        finish_part(checkpoint);
+    }
+    void finish_part(Event checkpoint) {
+        if (state_.evaluation_is_pending) evaluate_for_run();
         state_.stopping = must_stop();
         run_event(checkpoint);
         if (scores_.empty()) metrics_.restart_clock();
+    }
+
+    /// The evaluation that is pending, unless a stop is requested before its end.
+    void evaluate_for_run() {
+        scores_.read_all();
+        if (!evaluate_unless([this] { return must_stop(); })) {
+            (void)logger_.take();  // what algorithms logged of it
+            return;
+        }
+        state_.evaluation_is_pending = false;
+        metrics_.log_evaluation(state_.eval_score, logger_);
+        logger_.write(LogEvent::evaluation, state_.timestamp);
+    }
+
+    /// The evaluation before which, or in which, the run was stopped, and the event that comes after it.
+    void resume_evaluation() {
+        state_.evaluation_is_pending = eval_loader_.has_value();
+        finish_part(state_.timestamp.batch_in_epoch == 0 ? Event::epoch_checkpoint : Event::batch_checkpoint);
     }
 
     Model& model_;

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/finite.hpp"
 #include "sd/train/late_scores.hpp"
 #include "sd/train/logger.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/state.hpp"
 #include "sd/train/training_metrics.hpp"
 
-#include <cmath>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -107,7 +107,7 @@ private:
     };
 
     void expect_finite_loss(const Batch& batch) {
-        if (std::isfinite(state_.loss)) return;
+        if (is_finite(state_.loss)) return;
         const std::string words =
             text("Trainer: loss at batch ", batch.number, ": got ", state_.loss, ", expected a finite number; ",
                  lateness() == 0 ? "the optimizer has not stepped" : "the optimizer has stepped since",
