@@ -112,14 +112,32 @@ def check_kills(arguments, folder, rng):
     print(f"{4 * arguments.kills} kills, slowest end {slowest:.2f} s")
 
 
-def check_stop_and_resume(arguments, folder):
-    """As Ctrl-C under ./run, which sends mpirun SIGUSR1."""
+def send_to_ranks(job, number, ranks):
+    for process in [job.process_of_rank(rank) for rank in ranks]:
+        os.kill(process, number)
+
+
+# Ctrl-C and SIGTERM under ./run, which sends mpirun a signal that it hands on; SIGTERM of a batch system to all
+# processes, and to one of them.
+STOPS = {
+    "interrupted": (lambda job: job.process.send_signal(signal.SIGUSR1), 130),
+    "terminated": (lambda job: job.process.send_signal(signal.SIGUSR2), 143),
+    "all_terminated": (lambda job: send_to_ranks(job, signal.SIGTERM, range(4)), 143),
+    "one_terminated": (lambda job: send_to_ranks(job, signal.SIGTERM, [2]), 143),
+}
+
+
+def check_stop_and_resume(arguments, folder, name):
+    stop, expected = STOPS[name]
+    folder = folder / name
+    folder.mkdir()
+    (folder / "data").symlink_to(folder.parent / "data")
     checkpoints = ["--checkpoint-dir", f"{folder}/checkpoints"]
     job = Job(arguments, folder, 4, ["--duration", "100000ep", *checkpoints])
     job.read_lines(2)
-    job.process.send_signal(signal.SIGUSR1)
+    stop(job)
     status = job.finish()
-    assert status == 130, (status, job.lines)
+    assert status == expected, (status, job.lines)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     batches = int(names[-1].split("-")[1].split(".")[0])
     job = Job(arguments, folder, 2, ["--duration", f"{batches + 4}ba", "--resume", *checkpoints,
@@ -131,7 +149,7 @@ def check_stop_and_resume(arguments, folder):
     trained = [record["batch"] for record in records if "loss/train" in record]
     assert trained == list(range(batches + 1, batches + 5)), trained
     assert all(record["communication/bytes_sent"] > 0 for record in records if "loss/train" in record)
-    print(f"stopped after {batches} batches on 4 ranks, went on for 4 on 2")
+    print(f"{name}: stopped after {batches} batches on 4 ranks, went on for 4 on 2")
 
 
 def check_refusals(arguments, folder):
@@ -156,5 +174,6 @@ if __name__ == "__main__":
         root = pathlib.Path(temporary)
         write_images(root / "data", random_numbers)
         check_refusals(given, root)
-        check_stop_and_resume(given, root)
+        for way in STOPS:
+            check_stop_and_resume(given, root, way)
         check_kills(given, root, random_numbers)

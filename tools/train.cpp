@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -87,17 +86,16 @@ void add_options(CLI::App& app, Settings& settings) {
     const auto finite = [](double least) {
         return CLI::Validator(
             [least](const std::string& value) -> std::string {
-                double number = 0;
-                const bool sound = CLI::detail::lexical_cast(value, number) && number >= least &&
-                                   number <= std::numeric_limits<double>::max();
+                const auto number = sd::detail::parse_finite(value);
+                const bool sound = number && sd::is_in_range(*number, least);
                 return sound ? std::string() : sd::text(value, " is not a finite number of ", least, " or more");
             },
             sd::text("NUMBER >= ", least));
     };
     const auto rate = CLI::Validator(
         [](const std::string& value) -> std::string {
-            double number = 0;
-            const bool sound = CLI::detail::lexical_cast(value, number) && number >= 0 && number <= 1;
+            const auto number = sd::detail::parse_finite(value);
+            const bool sound = number && sd::is_in_range(*number, 0, 1);
             return sound ? std::string() : value + " is not a number from 0 to 1";
         },
         "0..1");
@@ -286,8 +284,9 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
 }
 
 template <class Model>
-sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
+int train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
     const bool is_first_rank = ranks.rank() == 0;
+    if (!settings.save.empty() && is_first_rank) sd::expect_writable(settings.save);
     freeze(model, settings);
     using T = typename Model::value_type;
     sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
@@ -332,8 +331,8 @@ sd::FitEnd train(Model& model, const tools::Data& data, const Settings& settings
                                                      .settings = checkpoint_settings(settings)});
         if (settings.resume) resume(*saver, trainer, settings);
     }
-    const tools::StopOnInterrupt stop(trainer);
-    return trainer.fit();
+    const tools::StopOnSignal stop(trainer);
+    return trainer.fit() == sd::FitEnd::stopped ? stop.status(ranks) : 0;
 }
 
 int run(int argc, char** argv, sd::Communicator& ranks) {
@@ -364,23 +363,21 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         const auto fit = [&](auto& model) { return train(model, data, settings, ranks); };
 #if defined(SD_TOOLS_CUDA)
         if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
-        const sd::FitEnd end = settings.precision == "bf16"
-                                   ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
-                                   : tools::with_network<float, Device>(settings.model, options, fit);
+        return settings.precision == "bf16" ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
+                                            : tools::with_network<float, Device>(settings.model, options, fit);
 #else
-        const sd::FitEnd end = tools::with_network<float>(settings.model, options, fit);
+        return tools::with_network<float>(settings.model, options, fit);
 #endif
-        if (end == sd::FitEnd::stopped) return 130;  // as a shell reports a program that Ctrl-C ended
     } catch (const std::exception& error) {
         if (ranks.size() > 1) throw;  // which ends all ranks
         std::cerr << "train: " << error.what() << '\n';
         return dynamic_cast<const std::invalid_argument*>(&error) != nullptr ? 2 : 1;
     }
-    return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+    tools::end_on_signals_as_first_process();
     return tools::on_ranks(argc, argv, [&](sd::Communicator& ranks) { return run(argc, argv, ranks); });
 }

@@ -8,6 +8,8 @@
 //                           kill       SIGKILL instead of it
 //                           killed     SIGKILL after it
 //                           interrupt  SIGINT before it, as by Ctrl-C; then it goes on
+//                           terminate  SIGTERM before it; then it goes on
+//                           directory  of every directory, fsync returns -1 and errno is SD_FAULT_ERRNO
 //     SD_FAULT_LOG          a file that gets a line for every counted call
 //
 // Calls are counted where a library asks for them, so those inside of the C library itself are not.
@@ -91,6 +93,7 @@ Fate fate_of(const char* name) {
     if (number != plan().call) return Fate::normal;
     if (plan().kind == "kill") std::raise(SIGKILL);
     if (plan().kind == "interrupt") std::raise(SIGINT);
+    if (plan().kind == "terminate") std::raise(SIGTERM);
     if (plan().kind == "short" && std::string_view(name) == "write") {
         next_write_fails = true;
         return Fate::half;
@@ -163,6 +166,12 @@ ssize_t write(int descriptor, const void* bytes, std::size_t size) {
 }
 
 int fsync(int descriptor) {
+    struct ::stat status {};
+    const bool is_directory = ::fstat(descriptor, &status) == 0 && S_ISDIR(status.st_mode);
+    if (is_directory && is_watched(descriptor) && plan().kind == "directory") {
+        errno = plan().error;
+        return -1;
+    }
     return unless_it_fails(is_watched(descriptor), "fsync", [&] { return next<int(int)>("fsync")(descriptor); });
 }
 
