@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/shape.hpp"
+#include "sd/core/type_name.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -9,7 +10,6 @@
 #include <memory>
 #include <span>
 #include <type_traits>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -91,7 +91,7 @@ public:
         if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
             return start_sum_of(numbers);
         } else {
-            refuse("Communicator::start_sum", "type of the numbers", typeid(T).name(), "float or double");
+            refuse("Communicator::start_sum", "type of the numbers", detail::type_name<T>(), "float or double");
         }
     }
 

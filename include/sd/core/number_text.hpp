@@ -16,6 +16,7 @@
 #include <system_error>
 #else
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <iomanip>
 #include <locale>
@@ -58,7 +59,7 @@ inline bool is_decimal(std::string_view text) {
 
 #if defined(__cpp_lib_to_chars)
 
-/// The number that a decimal text is, infinity if it is too large.
+/// The number that a decimal text is, infinity if it is too large, or not zero and too small.
 inline double parse_decimal(std::string_view text) {
     double number = 0;
     const auto error = std::from_chars(text.data(), text.data() + text.size(), number).ec;
@@ -74,11 +75,13 @@ inline std::string number_text(double number) {
 
 #else
 
-/// The number that a decimal text is, infinity if it is too large.
+/// The number that a decimal text is, infinity if it is too large, or not zero and too small.
 inline double parse_decimal(std::string_view text) {
     // By strtod_l and not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
     static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
-    return ::strtod_l(std::string(text).c_str(), nullptr, classic);
+    errno = 0;
+    const double number = ::strtod_l(std::string(text).c_str(), nullptr, classic);
+    return errno == ERANGE && number == 0 ? HUGE_VAL : number;
 }
 
 /// A number as an output stream writes it in the classic locale.

@@ -1,14 +1,13 @@
 // Names under which surgery finds the residual branches of a network: the library's own and those that users register.
 #pragma once
 
+#include "sd/core/type_name.hpp"
 #include "sd/stochastic_depth/options.hpp"
 
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
-#include <typeindex>
-#include <typeinfo>
 
 SD_NAMESPACE_BEGIN
 
@@ -22,7 +21,7 @@ public:
         return names;
     }
 
-    void add(std::type_index type, const std::string& name) {
+    void add(TypeId type, const std::string& name) {
         const std::lock_guard lock(mutex_);
         const auto [place, is_new] = names_.emplace(type, name);
         if (!is_new && place->second != name) {
@@ -30,7 +29,7 @@ public:
                    text('"', place->second, '"'));
         }
     }
-    [[nodiscard]] std::string name_of(std::type_index type) const {
+    [[nodiscard]] std::string name_of(TypeId type) const {
         const std::lock_guard lock(mutex_);
         const auto found = names_.find(type);
         return found == names_.end() ? std::string() : found->second;
@@ -51,7 +50,7 @@ public:
 
 private:
     mutable std::mutex mutex_;
-    std::map<std::type_index, std::string> names_;
+    std::map<TypeId, std::string> names_;
 };
 
 }  // namespace detail
@@ -71,7 +70,7 @@ void register_branch(const std::string& name) {
                    text("the type's layer_name, ", Branch::layer_name));
         }
     }
-    detail::BranchNames::instance().add(typeid(Branch), name);
+    detail::BranchNames::instance().add(detail::type_id<Branch>(), name);
 }
 
 /// The name of a branch type: its layer_name, or the one it was registered under; empty if it has none.
@@ -80,7 +79,7 @@ template <class Branch>
     if constexpr (requires { Branch::layer_name; }) {
         return std::string(Branch::layer_name);
     } else {
-        return detail::BranchNames::instance().name_of(typeid(Branch));
+        return detail::BranchNames::instance().name_of(detail::type_id<Branch>());
     }
 }
 

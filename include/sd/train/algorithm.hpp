@@ -3,17 +3,15 @@
 
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
+#include "sd/core/type_name.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/logger.hpp"
 #include "sd/train/state.hpp"
 
 #include <concepts>
-#include <cxxabi.h>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <typeinfo>
 #include <utility>
 
 SD_NAMESPACE_BEGIN
@@ -44,10 +42,7 @@ template <class A>
     if constexpr (requires { std::string(A::name); }) {
         return std::string(A::name);
     } else {
-        int status = 0;
-        const std::unique_ptr<char, void (*)(void*)> name(
-            abi::__cxa_demangle(typeid(A).name(), nullptr, nullptr, &status), std::free);
-        return status == 0 ? name.get() : typeid(A).name();
+        return std::string(type_name<A>());
     }
 }
 
