@@ -1,6 +1,10 @@
 // The checkpoints of a run: the last few in a folder of their own. Needs nlohmann/json and zlib.
 #pragma once
 
+#if defined(_WIN32)
+#error "sd/io/checkpoint_directory.hpp: needs flock(), by which a run holds its folder alone; Windows has none"
+#endif
+
 #include "sd/core/warning.hpp"
 #include "sd/io/checkpoint.hpp"
 

@@ -1,22 +1,20 @@
-// Whole files, read and written with every error told. POSIX.
+// Whole files, read and written with every error told.
 #pragma once
 
 #include "sd/core/error.hpp"
+#include "sd/core/system.hpp"
 #include "sd/core/warning.hpp"
 
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
-#include <fcntl.h>
 #include <filesystem>
 #include <mutex>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <sys/stat.h>
 #include <system_error>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -54,7 +52,7 @@ public:
     TemporaryFile(const TemporaryFile&) = delete;
     TemporaryFile& operator=(const TemporaryFile&) = delete;
     ~TemporaryFile() {
-        if (!kept_) ::unlink(path_.c_str());
+        if (!kept_) remove_file(path_);
     }
     void keep() { kept_ = true; }
 
@@ -76,7 +74,7 @@ inline int create_temporary(const std::filesystem::path& directory, std::filesys
     static std::atomic<unsigned> counter{0};
     for (int attempt = 0; attempt < 1000; ++attempt) {
         path = directory / text(temporary_prefix, ::getpid(), '-', counter.fetch_add(1), temporary_suffix);
-        const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        const int descriptor = open_file(path, O_WRONLY | O_CREAT | O_EXCL);
         if (descriptor >= 0 || errno != EEXIST) return descriptor;
     }
     return -1;
@@ -84,7 +82,7 @@ inline int create_temporary(const std::filesystem::path& directory, std::filesys
 
 inline void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& path) {
     while (!bytes.empty()) {
-        const ::ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+        const std::ptrdiff_t written = write_some(descriptor, bytes.data(), bytes.size());
         if (written < 0) {
             if (errno == EINTR) continue;
             refuse_file(path.string(), "writing", system_message(), text(bytes.size(), " more bytes written"));
@@ -96,8 +94,7 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
 /// Brings the names in a directory to the disk. Where that cannot be done, by the file system or for lack of the right
 /// to read the directory, the files in it are whole all the same: it is warned of, once per directory.
 inline void synchronise_directory(const std::filesystem::path& directory) {
-    const FileDescriptor opened(::open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
-    if (opened.is_open() && ::fsync(opened.get()) == 0) return;
+    if (synchronise_names(directory)) return;
     const std::string got = system_message();
     static std::mutex mutex;
     static std::set<std::filesystem::path> told;
@@ -136,21 +133,20 @@ inline void expect_writable_directory(const std::filesystem::path& directory, co
 /// The bytes of a regular file.
 /// Throws std::runtime_error if it is missing, not readable, not a regular file, or shrinks meanwhile.
 [[nodiscard]] inline std::vector<std::byte> read_file(const std::filesystem::path& path) {
-    // O_NONBLOCK: a pipe without a writer is refused below instead of waited for.
-    const detail::FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    const detail::FileDescriptor file(detail::open_to_read(path));
     if (!file.is_open()) refuse_file(path.string(), "opening", detail::system_message(), "a readable file");
-    struct ::stat status {};
-    if (::fstat(file.get(), &status) != 0) {
+    detail::FileStatus status;
+    if (!detail::read_status(file.get(), status)) {
         refuse_file(path.string(), "status", detail::system_message(), "a readable file");
     }
-    if (!S_ISREG(status.st_mode)) {
-        refuse_file(path.string(), "kind of file", S_ISDIR(status.st_mode) ? "a directory" : "a special file",
+    if (!status.is_regular) {
+        refuse_file(path.string(), "kind of file", status.is_directory ? "a directory" : "a special file",
                     "a regular file");
     }
-    std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+    std::vector<std::byte> bytes(static_cast<std::size_t>(status.size));
     std::size_t filled = 0;
     while (filled < bytes.size()) {
-        const ::ssize_t count = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
+        const std::ptrdiff_t count = detail::read_some(file.get(), bytes.data() + filled, bytes.size() - filled);
         if (count < 0) {
             if (errno == EINTR) continue;
             refuse_file(path.string(), "reading", detail::system_message(), text(bytes.size(), " bytes"));
@@ -186,10 +182,10 @@ inline void write_file_atomically(const std::filesystem::path& path,
     detail::FileDescriptor file(detail::open_temporary(directory, temporary_path, path));
     detail::TemporaryFile temporary(temporary_path);
     for (const std::span<const std::byte> piece : pieces) detail::write_all(file.get(), piece, path);
-    if (::fsync(file.get()) != 0 || !file.close()) {
+    if (!detail::synchronise(file.get()) || !file.close()) {
         refuse_file(path.string(), "writing", detail::system_message(), "all bytes on the disk");
     }
-    if (::rename(temporary_path.c_str(), path.c_str()) != 0) {
+    if (!detail::replace_file(temporary_path, path)) {
         refuse_file(path.string(), "renaming the finished file", detail::system_message(), "a name for a regular file");
     }
     temporary.keep();

@@ -1,9 +1,10 @@
-// Metrics for people who watch. POSIX.
+// Metrics for people who watch.
 //
 //     trains 90 epochs of 391 batches
 //     epoch  1/90  loss 1.5432  accuracy 43.12 %  learning rate 0.1  1210 images/s  eval:  loss 1.2011
 #pragma once
 
+#include "sd/core/system.hpp"
 #include "sd/train/logger.hpp"
 
 #include <algorithm>
@@ -19,8 +20,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <sys/ioctl.h>
-#include <unistd.h>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -32,12 +31,6 @@ namespace detail {
 /// Seconds of a clock that only goes forward.
 inline double steady_seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-/// Columns of the terminal at standard output, 80 if there is none.
-inline std::size_t terminal_columns() {
-    ::winsize size{};
-    return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 /// 59 s as 0:59, an hour as 1:00:00, a day as 24:00:00.
@@ -80,7 +73,7 @@ inline std::string metric_text(const Metric& metric) {
 /// Settings of a ConsoleLogger.
 struct ConsoleOptions {
     std::ostream* out = &std::cout;            ///< where to; outlives the logger
-    bool live = ::isatty(STDOUT_FILENO) != 0;  ///< show every batch in one line that is written over, as on a terminal
+    bool live = detail::output_is_terminal();  ///< show every batch in one line that is written over, as on a terminal
     std::function<double()> seconds = detail::steady_seconds;         ///< the clock behind speed and time left
     std::function<std::size_t()> columns = detail::terminal_columns;  ///< of the terminal
 };

@@ -1,21 +1,19 @@
-// A file of lines that grows while a run goes on, and that a resumed run cuts back. POSIX.
+// A file of lines that grows while a run goes on, and that a resumed run cuts back.
 #pragma once
 
+#include "sd/core/system.hpp"
 #include "sd/io/file.hpp"
 #include "sd/train/logger.hpp"
 
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <sys/stat.h>
 #include <system_error>
-#include <unistd.h>
 #include <utility>
 
 SD_NAMESPACE_BEGIN
@@ -55,7 +53,7 @@ public:
     }
     /// Forgets what comes after so many bytes: one system call, so that a crash leaves it as it was or as it shall be.
     void cut(std::size_t size) {
-        if (is_regular() && ::ftruncate(file_->get(), static_cast<::off_t>(size)) != 0) fail("cutting back");
+        if (is_regular() && !cut_file(file_->get(), size)) fail("cutting back");
     }
     /// Refuses a file that replace() could not write.
     void expect_replaceable() const {
@@ -72,19 +70,18 @@ public:
     /// Returns when all of it is on the disk.
     void flush() {
         // Pipes and devices cannot be synchronised and say EINVAL.
-        if (::fsync(file_->get()) != 0 && errno != EINVAL) fail("synchronising");
+        if (!synchronise(file_->get()) && errno != EINVAL) fail("synchronising");
     }
 
 private:
     void open() {
-        file_ =
-            std::make_unique<FileDescriptor>(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+        file_ = std::make_unique<FileDescriptor>(open_file(path_, O_WRONLY | O_CREAT | O_APPEND));
         if (!file_->is_open()) fail("opening");
     }
     [[nodiscard]] bool is_regular() const {
-        struct ::stat status {};
-        if (::fstat(file_->get(), &status) != 0) fail("status");
-        return S_ISREG(status.st_mode);
+        FileStatus status;
+        if (!read_status(file_->get(), status)) fail("status");
+        return status.is_regular;
     }
     [[noreturn]] void fail(const char* what) const { refuse_file(name_, what, system_message(), "a writable file"); }
 
