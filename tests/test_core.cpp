@@ -163,6 +163,23 @@ TEST_CASE("windows: counts and refused settings") {
     CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
 }
 
+TEST_CASE("windows: settings whose products no Index holds are refused") {
+    const Index huge = std::numeric_limits<Index>::max();
+    const Shape x{1, 8, 8, 4}, weight{4, 4, 3, 3};
+    const auto refusal = [&](const sd::Conv2dOptions& options) {
+        return message_of([&] { sd::Conv2dGeometry(x, weight, options); });
+    };
+    for (const Index large : {huge, huge / 2 + 1, huge / 4}) {
+        CAPTURE(large);
+        CHECK(contains(refusal({.padding = large}), "padding: got "));
+        CHECK(contains(refusal({.dilation = large}), "dilation: got "));
+        CHECK(contains(refusal({.groups = large}), "channels of x: got 4, expected 4 x "));
+    }
+    CHECK(contains(message_of([&] { (void)sd::pool2d_shape("pool", x, {.kernel = huge, .padding = huge / 2}); }),
+                   "padding: got "));
+    CHECK(refusal({.stride = huge, .padding = 1}) == "accepted");
+}
+
 TEST_CASE("branch samples: refused") {
     const std::vector<Index> good = {1, -1, 0};
     CHECK_NOTHROW(sd::expect_branch_samples("join", good, 3, 2));

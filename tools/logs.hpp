@@ -59,6 +59,7 @@ inline Logs open_logs(std::string_view list, bool on_terminal = true) {
     for (const LogName& name : parse_logs(list)) {
         if (name.kind == "console") destinations.push_back(std::make_shared<sd::ConsoleLogger>(console));
         if (name.kind == "jsonl") destinations.push_back(std::make_shared<sd::JsonLinesLogger>(name.file));
+        if (name.kind == "csv") sd::expect_writable(name.file);  // no device: a late column writes it again
         if (name.kind == "csv") destinations.push_back(std::make_shared<sd::CsvLogger>(name.file));
     }
     return destinations;

@@ -261,6 +261,23 @@ void freeze(Model& model, const Settings& settings) {
     if (!sd::has_trainable_parameters(model)) sd::refuse("--freeze", "parameters left to train", 0, "1 or more");
 }
 
+/// Warns of options that were given and change nothing beside the others.
+void warn_of_idle_options(const CLI::App& app, const Settings& settings) {
+    const auto expect = [&](bool has_effect, const char* name, const char* with) {
+        const CLI::Option& option = *app.get_option(name);
+        if (has_effect || option.count() == 0) return;
+        sd::warn(sd::text("train: ", name, ": got ", option.as<std::string>(), ", without effect; expected ", with));
+    };
+    const bool drops = settings.stochastic_method != "none";
+    for (const char* name : {"--drop-rate", "--drop-distribution", "--drop-warmup", "--scaling"}) {
+        expect(drops, name, "--stochastic-method block or sample");
+    }
+    expect(settings.stochastic_method == "sample", "--compute", "--stochastic-method sample");
+    expect(settings.data.starts_with("folder:"), "--image-size", "--data folder:DIR");
+    expect(settings.ranks > 1, "--sync-batch-norm", "--ranks 2 or more");
+    expect(settings.ranks > 1, "--use-same-gpu-seed", "--ranks 2 or more");
+}
+
 /// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
 sd::SettingTexts checkpoint_settings(const Settings& settings) {
     return {{"model", settings.model},
@@ -355,6 +372,7 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         return 2;
     }
     try {
+        warn_of_idle_options(app, settings);
         if (settings.threads > 0) sd::set_num_threads(settings.threads);
         const tools::Data data = tools::load_data(settings.data, settings.seed, settings.image_size);
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),

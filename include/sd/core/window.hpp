@@ -4,6 +4,7 @@
 #include "sd/core/shape.hpp"
 
 #include <initializer_list>
+#include <limits>
 
 SD_NAMESPACE_BEGIN
 
@@ -29,6 +30,9 @@ struct Pool2dOptions {
 /// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 /// Throws std::invalid_argument if not even one window fits.
 inline Index window_count(const char* where, Index extent, Index kernel, Index stride, Index padding, Index dilation) {
+    constexpr Index largest = std::numeric_limits<Index>::max() / 8;  // what is computed below fits an Index
+    if (padding > largest) refuse(where, "padding", padding, text("at most ", largest));
+    if (dilation > largest / kernel) refuse(where, "dilation", dilation, text("at most ", largest / kernel));
     const Index span = dilation * (kernel - 1) + 1;
     if (extent + 2 * padding < span) {
         refuse(where, "input extent with padding", extent + 2 * padding, text("at least the window's span ", span));
@@ -77,9 +81,9 @@ struct Conv2dGeometry {
         }
         batch = x[0], in_height = x[1], in_width = x[2], in_channels = x[3];
         out_channels = weight[0], group_in = weight[1], kernel_height = weight[2], kernel_width = weight[3];
-        if (in_channels != group_in * options.groups) {
+        if (in_channels % options.groups != 0 || in_channels / options.groups != group_in) {
             refuse("conv2d", "channels of x", in_channels,
-                   text(group_in * options.groups, " for weight ", weight, " in ", options.groups, " groups"));
+                   text(group_in, " x ", options.groups, " for weight ", weight, " in ", options.groups, " groups"));
         }
         if (out_channels % options.groups != 0) {
             refuse("conv2d", "output channels", out_channels, text("a multiple of the groups, ", options.groups));

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -100,6 +101,9 @@ inline void draw_synthetic(const SyntheticWave& wave, Index height, Index width,
     const Shape shape{height, width, 3};
     if (shape.size() < 1) refuse("synthetic_images", "shape of an image", shape, "extents of 1 or more");
     const Shape all{count, height, width, 3};
+    if (first > std::numeric_limits<Index>::max() - count) {
+        refuse("synthetic_images", "first", first, text("at most ", std::numeric_limits<Index>::max() - count));
+    }
     std::vector<std::uint8_t> pixels(static_cast<std::size_t>(all.size()));
     std::vector<Index> labels(static_cast<std::size_t>(count));
     parallel_for(count, [&](Index i) {
