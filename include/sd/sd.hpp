@@ -2,10 +2,12 @@
 // headers of their own.
 #pragma once
 
+// First, since it says what compiler is needed.
+#include "sd/core/config.hpp"
+
 #include "sd/core/batch_part.hpp"
 #include "sd/core/beta.hpp"
 #include "sd/core/communicator.hpp"
-#include "sd/core/config.hpp"
 #include "sd/core/error.hpp"
 #include "sd/core/finite.hpp"
 #include "sd/core/parallel.hpp"

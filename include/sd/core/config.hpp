@@ -1,6 +1,26 @@
 // Version, inline ABI namespace and the few macros that every header shares.
 #pragma once
 
+// What this needs, asked before anything else can fail. A missing include ends the compilation with this one line, where
+// #error would let hundreds of other errors follow.
+#if defined(_MSC_VER)
+#error "sd needs g++ 12 or clang++ 13, which on Windows is MinGW-w64's"
+#elif defined(__apple_build_version__) && __clang_major__ < 14
+#include "sd needs Apple clang 14 (Xcode 14) or later"
+#elif defined(__clang__) && __clang_major__ < 13
+#include "sd needs clang++ 13 or later"
+#elif defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#include "sd needs g++ 12 or later"
+#elif __cplusplus < 202002L
+#include "sd needs C++20: compile with -std=c++20"
+#endif
+#include <version>
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE < 11
+#include "sd needs libstdc++ 11 or later, which g++ 11 and later bring"
+#elif defined(_LIBCPP_VERSION) && _LIBCPP_VERSION < 14000
+#include "sd needs libc++ 14 or later"
+#endif
+
 #define SD_VERSION_MAJOR 0
 #define SD_VERSION_MINOR 1
 #define SD_VERSION_PATCH 0
