@@ -17,4 +17,60 @@ if(SD_WARNINGS_AS_ERRORS)
 endif()
 if(SD_NATIVE)
   target_link_libraries(sd_development INTERFACE sd::native)
+  # -march=native is another thing on another CPU: what it stands for is a part of the flags, so that a build folder that
+  # comes to another CPU compiles all anew.
+  execute_process(COMMAND ${CMAKE_CXX_COMPILER} -march=native -dM -E -x c++ /dev/null OUTPUT_VARIABLE sd_cpu_macros
+                  ERROR_QUIET)
+  string(MD5 sd_cpu "${sd_cpu_macros}")
+  string(SUBSTRING ${sd_cpu} 0 8 sd_cpu)
+  target_compile_definitions(sd_development INTERFACE SD_BUILT_FOR_CPU=0x${sd_cpu})
 endif()
+
+# Programs that say what a CPU lacks, see tools/cpu_check. Linked by name: of a library's files the linker takes only
+# those that something asks for.
+if(CMAKE_SYSTEM_NAME STREQUAL Linux AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(sd_cpu_check ${PROJECT_SOURCE_DIR}/tools/cpu_check)
+  add_library(sd_built_for OBJECT ${sd_cpu_check}/built_for.cpp)
+  add_library(sd_cpu_check STATIC ${sd_cpu_check}/cpu_check.cpp $<TARGET_OBJECTS:sd_built_for>)
+  target_compile_features(sd_cpu_check PRIVATE cxx_std_20)
+  target_compile_options(sd_cpu_check PRIVATE -march=x86-64 -mtune=generic -mno-avx)
+  if(SD_NATIVE)
+    target_compile_options(sd_built_for PRIVATE -march=native)
+  endif()
+  target_link_libraries(sd_development INTERFACE sd_cpu_check)
+  target_link_options(sd_development INTERFACE LINKER:-u,sd_cpu_check)
+endif()
+
+# What `./run test` leaves to `./run test --all`: targets that are not built unless SD_ALL_TESTS is set, and tests, which
+# have the label "long".
+function(sd_long_targets)
+  if(NOT SD_ALL_TESTS)
+    set_target_properties(${ARGN} PROPERTIES EXCLUDE_FROM_ALL ON)
+  endif()
+endfunction()
+function(sd_long_tests)
+  set_tests_properties(${ARGN} PROPERTIES LABELS long)
+endfunction()
+
+# Lets a test or an example take the fast kernels from one library instead of compiling them again, which is half of its
+# time. Its own code is optimised little, and the headers are compiled once, too. A build of all tests does without the
+# latter: GCC 12 warns of its own headers where they are precompiled.
+set(sd_kernels ${PROJECT_SOURCE_DIR}/tests/kernels)
+function(sd_share_kernels target)
+  if(NOT TARGET sd_kernels)
+    add_library(sd_kernels STATIC ${sd_kernels}.cpp)
+    target_link_libraries(sd_kernels PRIVATE sd_development)
+    file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/empty.cpp CONTENT "")
+    add_library(sd_precompiled OBJECT ${PROJECT_BINARY_DIR}/empty.cpp)
+    target_link_libraries(sd_precompiled PRIVATE sd_development)
+    target_compile_options(sd_precompiled PRIVATE $<$<CONFIG:Release>:-O1>)
+    target_precompile_headers(sd_precompiled PRIVATE ${sd_kernels}.hpp)
+  endif()
+  target_link_libraries(${target} PRIVATE sd_kernels)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND NOT SD_ALL_TESTS)
+    target_precompile_headers(${target} REUSE_FROM sd_precompiled)
+  else()
+    target_compile_options(${target} PRIVATE "SHELL:-include ${sd_kernels}.hpp")
+  endif()
+endfunction()

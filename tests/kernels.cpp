@@ -1,0 +1,3 @@
+// The kernels that kernels.hpp declares.
+#define SD_TEST_KERNELS
+#include "kernels.hpp"
