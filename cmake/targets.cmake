@@ -1,4 +1,5 @@
-# The library's targets, in its own tree and installed; its headers are in sd_include_dir. No flag reaches a user's build.
+# The library's targets, in its own tree and installed; its headers are in sd_include_dir. No flag reaches a user's
+# build.
 if(NOT TARGET sd::sd)
   add_library(sd::sd INTERFACE IMPORTED)
   target_include_directories(sd::sd INTERFACE ${sd_include_dir})

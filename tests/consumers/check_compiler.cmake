@@ -1,4 +1,5 @@
-# Builds a program with CXX and FLAGS, and runs it unless ONLY_BUILD: the consumer, or with UNIT a test of the library's.
+# Builds a program with CXX and FLAGS, and runs it unless ONLY_BUILD: the consumer, or with UNIT one of the library's
+# tests.
 cmake_minimum_required(VERSION 3.22)
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 set(sources ${CMAKE_CURRENT_LIST_DIR}/consumer/consumer.cpp)
@@ -12,8 +13,8 @@ foreach(directory ${EIGEN})
 endforeach()
 set(program ${BINARY}/compiler_${NAME})
 file(REMOVE ${program})
-run(${CXX} -O0 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror ${flags} -I${SOURCE}/include ${eigen} ${sources} -o
-    ${program})
+set(warnings -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+run(${CXX} -O0 ${warnings} ${flags} -I${SOURCE}/include ${eigen} ${sources} -o ${program})
 if(ONLY_BUILD)
   return()
 endif()

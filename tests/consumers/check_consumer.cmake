@@ -41,7 +41,8 @@ else()
   string(REPLACE ";" "\\;" warnings "${warnings}")  # one argument
   string(REPLACE ";" "\\;" libraries "${libraries}")
   run(${CMAKE_COMMAND} -S ${consumer} -B ${build} -DCMAKE_CXX_COMPILER=${CXX} "-DCMAKE_CXX_FLAGS=-O0"
-      "-DCONSUMER_WARNINGS=${warnings}" "-DCONSUMER_LIBRARIES=${libraries}" -DCONSUMER_ROUTE=${ROUTE} -DCONSUMER_SOURCE=${SOURCE}
+      "-DCONSUMER_WARNINGS=${warnings}" "-DCONSUMER_LIBRARIES=${libraries}" -DCONSUMER_ROUTE=${ROUTE}
+      -DCONSUMER_SOURCE=${SOURCE}
       -DCONSUMER_VERSION=${VERSION} -DCMAKE_PREFIX_PATH=${BINARY}/installed
       -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=${disable_openmp} --no-warn-unused-cli)
   run(${CMAKE_COMMAND} --build ${build})

@@ -1,7 +1,8 @@
 # What a compiler says that is too old, or asked for an older C++: one line, which says what is needed. A compiler's
 # version is what its macros say.
 cmake_minimum_required(VERSION 3.22)
-file(WRITE ${BINARY}/refused.cpp "#include <sd/sd.hpp>\nint main() {}\n")
+set(unit ${BINARY}/refused.cpp)
+file(WRITE ${unit} "#include <sd/sd.hpp>\nint main() {}\n")
 set(eigen)
 foreach(directory ${EIGEN})
   list(APPEND eigen -isystem ${directory})
@@ -9,13 +10,13 @@ endforeach()
 
 # refuses(expected command ...)
 function(refuses expected)
-  execute_process(COMMAND ${ARGN} -fsyntax-only -I${SOURCE}/include ${eigen} ${BINARY}/refused.cpp
+  execute_process(COMMAND ${ARGN} -fsyntax-only -I${SOURCE}/include ${eigen} ${unit}
                   RESULT_VARIABLE status ERROR_VARIABLE error)
   string(REGEX MATCHALL "[^\n]*error:[^\n]*" lines "${error}")
   list(LENGTH lines count)
-  string(FIND "${lines}" "sd needs ${expected}" place)
+  string(FIND "${lines}" "needs ${expected}" place)
   if(status EQUAL 0 OR NOT count EQUAL 1 OR place EQUAL -1)
-    message(FATAL_ERROR "${ARGN}: got status ${status}, ${error}\nexpected one error: sd needs ${expected}")
+    message(FATAL_ERROR "${ARGN}: got status ${status}, ${error}\nexpected one error: needs ${expected}")
   endif()
 endfunction()
 
@@ -34,4 +35,11 @@ endif()
 execute_process(COMMAND ${CXX} -dM -E -x c++ /dev/null OUTPUT_VARIABLE macros)
 if(NOT macros MATCHES "__clang__")
   refuses("g++ 12 or later" ${CXX} -std=c++20 -U__GNUC__ -D__GNUC__=11)
+endif()
+
+# What Windows does not have.
+if(MINGW)
+  set(unit ${BINARY}/refused_on_windows.cpp)
+  file(WRITE ${unit} "#include <sd/io/checkpoint_directory.hpp>\nint main() {}\n")
+  refuses("flock(), which Windows does not have" ${MINGW} -std=c++20)
 endif()

@@ -2,7 +2,7 @@
 #pragma once
 
 #if defined(_WIN32)
-#error "sd/io/checkpoint_directory.hpp: needs flock(), by which a run holds its folder alone; Windows has none"
+#include "sd/io/checkpoint_directory.hpp needs flock(), which Windows does not have"
 #endif
 
 #include "sd/core/warning.hpp"
