@@ -114,10 +114,8 @@ void add_words(Texts& texts) {
     auto model = sd::cifar_resnet<float>(20, {.num_classes = 10, .seed = 1});
     sd::apply_stochastic_depth(model, options);
     shown << sd::describe(model, 1234) << sd::Shape{1234, 5678} << sd::Time("12345ba");
-    sd::Logger logger({std::make_shared<sd::ConsoleLogger>(
-        sd::ConsoleOptions{.out = &shown, .live = true, .seconds = [&] { return 45296.0; }, .columns = [] {
-                               return std::size_t{200};
-                           }})});
+    sd::Logger logger({std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{
+        .out = &shown, .live = true, .seconds = [&] { return 45296.0; }, .columns = [] { return std::size_t{200}; }})});
     logger.log("images_per_second", 1234.5);
     sd_test::log_run(logger, {}, 6, true);
     texts["shown"] = shown.str();

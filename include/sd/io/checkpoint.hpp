@@ -54,9 +54,7 @@ inline std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> b
         ::crc32_z(before, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
 }
 
-inline std::string hexadecimal(std::uint32_t value) {
-    return text(std::hex, std::setw(8), std::setfill('0'), value);
-}
+inline std::string hexadecimal(std::uint32_t value) { return text(std::hex, std::setw(8), std::setfill('0'), value); }
 
 /// Checks that the last four bytes, the tensor `crc32`, are the checksum of those before.
 inline void check_crc32(std::span<const std::byte> bytes, const SafeTensors& file) {

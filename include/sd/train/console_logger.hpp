@@ -37,8 +37,8 @@ inline double steady_seconds() {
 inline std::string clock_text(double seconds) {
     const auto whole = static_cast<std::uint64_t>(std::llround(std::max(0.0, seconds)));
     const std::string hours = whole >= 3600 ? text(whole / 3600, ':') : "";
-    return hours + text(std::setfill('0'), std::setw(hours.empty() ? 1 : 2), whole / 60 % 60, ':', std::setw(2),
-                        whole % 60);
+    return hours +
+           text(std::setfill('0'), std::setw(hours.empty() ? 1 : 2), whole / 60 % 60, ':', std::setw(2), whole % 60);
 }
 
 /// What people call a metric: `accuracy/train` accuracy, `stochastic_depth/drop_rate` drop rate.
