@@ -8,10 +8,13 @@ target_compile_options(sd_development INTERFACE -Wall -Wextra -Wpedantic -Wconve
 target_compile_options(
   sd_development
   INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized>)
-# Starts our own programs on several processes: as root too, which containers are, and on no core of their own, since
-# there may be fewer cores than processes.
-set(sd_mpirun ${CMAKE_COMMAND} -E env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
-              ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none)
+# Starts our own programs on several processes, more than there may be cores, as root too, which containers are. By
+# environment, as in ./run: Open MPI 4 and 5 and MPICH have different options.
+set(sd_mpi_environment
+    ${CMAKE_COMMAND} -E env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1
+    PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+    PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none OMP_NUM_THREADS=1)
+set(sd_mpirun ${sd_mpi_environment} ${MPIEXEC_EXECUTABLE})
 if(SD_WARNINGS_AS_ERRORS)
   target_compile_options(sd_development INTERFACE -Werror)
 endif()

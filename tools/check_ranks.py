@@ -30,9 +30,14 @@ class Job:
     """The training tool on some ranks; an epoch has 3 batches of 10, 10 and 5 images."""
 
     def __init__(self, arguments, folder, ranks, options, data="data"):
-        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-                           OMP_NUM_THREADS="1")
-        command = [arguments.mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), arguments.train,
+        # As in ./run: Open MPI 4 and 5 and MPICH have different options.
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
+                           OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", PRTE_ALLOW_RUN_AS_ROOT="1",
+                           PRTE_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
+                           OMPI_MCA_hwloc_base_binding_policy="none",
+                           PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe",
+                           PRTE_MCA_hwloc_default_binding_policy="none")
+        command = [arguments.mpirun, "-n", str(ranks), arguments.train,
                    "--ranks", str(ranks), "--data", f"cifar10:{folder}/{data}", "--batch-size", "10",
                    "--sync-batch-norm", "--stochastic-method", "sample", "--compute", "survivors", "--drop-rate", "0.8",
                    *options]

@@ -4,8 +4,8 @@
 #
 #     tools/machine.sh [ROOT]
 #
-# CPUs are those of the affinity mask and the container's quota, memory is what is free in the machine and in the control
-# group. ROOT is the folder that has `proc` and `sys`. The largest unit of this project takes 1.1 GB.
+# CPUs are those of the affinity mask and the container's quota, memory is what is free in the machine and in the
+# control group. ROOT is the folder that has `proc` and `sys`. The largest unit of this project takes 1.1 GB.
 root=${1:-}
 megabytes_of_a_job=2048
 
