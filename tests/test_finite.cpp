@@ -158,6 +158,15 @@ TEST_CASE("settings that are not finite, or not as numbers of their type, are re
     CHECK(refuses([] { sd::NormalizedBytes("", {{0.5F}, {1e-39F}}, 1); }));
 }
 
+TEST_CASE("a text of a number that is not finite, or too large, is none") {
+    for (const char* text : {"nan", "inf", "-inf", "infinity", "1e999", "-1e999", "1e309"}) {
+        CAPTURE(text);
+        CHECK_FALSE(sd::detail::parse_finite(text).has_value());
+    }
+    CHECK(sd::detail::parse_finite("1e308").has_value());
+    CHECK(contains(message_of([] { (void)sd::parse_options("drop_rate=1e999"); }), "expected a number"));
+}
+
 TEST_CASE("a loss that is not finite, or too large for its type, ends training") {
     const float large = float_of(0x7F7FFFFF);
     const std::vector<std::function<void(sd::Tensor<float>&)>> spoils{

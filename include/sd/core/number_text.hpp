@@ -1,7 +1,7 @@
 // Numbers as text that gives the same number back, and back. The same in every locale.
 #pragma once
 
-#include "sd/core/config.hpp"
+#include "sd/core/finite.hpp"
 
 #include <cmath>
 #include <cstddef>
@@ -94,7 +94,7 @@ inline std::string stream_text(double number, std::ios_base& (*form)(std::ios_ba
 
 /// The shortest text that gives the same number back, as std::to_chars writes it.
 inline std::string number_text(double number) {
-    if (!std::isfinite(number)) return stream_text(number, std::scientific, 0);
+    if (!is_finite(number)) return stream_text(number, std::scientific, 0);
     int decimals = 0;
     std::string with_exponent = stream_text(number, std::scientific, decimals);
     while (parse_decimal(with_exponent) != number) {
@@ -111,7 +111,7 @@ inline std::string number_text(double number) {
 inline std::optional<double> parse_finite(std::string_view text) {
     if (!is_decimal(text)) return std::nullopt;
     const double number = parse_decimal(text);
-    if (!std::isfinite(number)) return std::nullopt;
+    if (!is_finite(number)) return std::nullopt;
     return number;
 }
 
