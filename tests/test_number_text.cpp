@@ -81,6 +81,12 @@ TEST_CASE("number text: the shortest that gives the number back") {
     }
 }
 
+TEST_CASE("number text: what is not finite has a text too") {
+    CHECK(sd::detail::number_text(std::numeric_limits<double>::infinity()) == "inf");
+    CHECK(sd::detail::number_text(-std::numeric_limits<double>::infinity()) == "-inf");
+    CHECK(sd::detail::number_text(std::numeric_limits<double>::quiet_NaN()) == "nan");
+}
+
 TEST_CASE("number text: every bit comes back") {
     const OtherLocale other;
     std::mt19937_64 random(sd_test::seed);

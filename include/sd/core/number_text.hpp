@@ -1,9 +1,8 @@
 // Numbers as text that gives the same number back, and back. The same in every locale.
 #pragma once
 
-#include "sd/core/finite.hpp"
+#include "sd/core/config.hpp"
 
-#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -17,6 +16,7 @@
 #else
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <iomanip>
 #include <locale>
@@ -59,11 +59,11 @@ inline bool is_decimal(std::string_view text) {
 
 #if defined(__cpp_lib_to_chars)
 
-/// The number that a decimal text is, infinity if it is too large, or not zero and too small.
-inline double parse_decimal(std::string_view text) {
+/// The number that a decimal text is; nothing if it is too large, or not zero and too small.
+inline std::optional<double> parse_decimal(std::string_view text) {
     double number = 0;
     const auto error = std::from_chars(text.data(), text.data() + text.size(), number).ec;
-    return error == std::errc() ? number : HUGE_VAL;
+    return error == std::errc() ? std::optional(number) : std::nullopt;
 }
 
 /// The shortest text that gives the same number back.
@@ -75,13 +75,15 @@ inline std::string number_text(double number) {
 
 #else
 
-/// The number that a decimal text is, infinity if it is too large, or not zero and too small.
-inline double parse_decimal(std::string_view text) {
+/// The number that a decimal text is; nothing if it is too large, or not zero and too small.
+inline std::optional<double> parse_decimal(std::string_view text) {
     // By strtod_l and not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
     static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
     errno = 0;
     const double number = ::strtod_l(std::string(text).c_str(), nullptr, classic);
-    return errno == ERANGE && number == 0 ? HUGE_VAL : number;
+    // Numbers below the smallest normal one are reported too, but are right.
+    if (errno == ERANGE && (number == 0 || std::abs(number) > 1)) return std::nullopt;
+    return number;
 }
 
 /// A number as an output stream writes it in the classic locale.
@@ -94,9 +96,9 @@ inline std::string stream_text(double number, std::ios_base& (*form)(std::ios_ba
 
 /// The shortest text that gives the same number back, as std::to_chars writes it.
 inline std::string number_text(double number) {
-    if (!is_finite(number)) return stream_text(number, std::scientific, 0);
     int decimals = 0;
     std::string with_exponent = stream_text(number, std::scientific, decimals);
+    if (!is_decimal(with_exponent)) return with_exponent;  // inf, nan
     while (parse_decimal(with_exponent) != number) {
         with_exponent = stream_text(number, std::scientific, ++decimals);
     }
@@ -109,10 +111,7 @@ inline std::string number_text(double number) {
 
 /// The finite number that the whole text is, as 0.5 or 1e-3; nothing for any other text.
 inline std::optional<double> parse_finite(std::string_view text) {
-    if (!is_decimal(text)) return std::nullopt;
-    const double number = parse_decimal(text);
-    if (!is_finite(number)) return std::nullopt;
-    return number;
+    return is_decimal(text) ? parse_decimal(text) : std::nullopt;
 }
 
 }  // namespace detail

@@ -45,7 +45,7 @@ inline std::string clock_text(double seconds) {
 inline std::string metric_title(const Metric& metric) {
     std::string title = metric.name;
     for (const std::string_view split : {"/train", "/train_epoch", "/eval"}) {
-        if (title.ends_with(split)) title.resize(title.size() - split.size());
+        if (title.ends_with(split)) title.erase(title.size() - split.size());
     }
     title.erase(0, title.rfind('/') + 1);
     std::replace(title.begin(), title.end(), '_', ' ');
