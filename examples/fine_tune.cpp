@@ -1,5 +1,5 @@
-// Fine-tunes a ResNet-18 on images of other classes, FOLDER/train/CLASS/* and FOLDER/val/CLASS/*: the classifier is new,
-// stem and first stage stay as they are, the rest is trained with stochastic depth.
+// Fine-tunes a ResNet-18 on images of other classes, FOLDER/train/CLASS/* and FOLDER/val/CLASS/*: the classifier is
+// new, stem and first stage stay as they are, the rest is trained with stochastic depth.
 //
 //     tools/pth_to_safetensors.py resnet18.pth resnet18.safetensors
 //     fine_tune FOLDER resnet18.safetensors

@@ -1,4 +1,5 @@
-// Weights that leave for plain networks, and weights that come from others: what is folded, converted, renamed, refused.
+// Weights that leave for plain networks, and weights that come from others: what is folded, converted, renamed and
+// refused.
 #include "messages.hpp"
 #include "random.hpp"
 #include "small_network.hpp"

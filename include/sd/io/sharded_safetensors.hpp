@@ -1,7 +1,7 @@
 // Tensors in several safetensors files beside an index, as Hugging Face's libraries write them. Needs nlohmann/json.
 //
-//     model.safetensors.index.json   {"metadata": {...}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors",
-//                                                                       ...}}
+//     model.safetensors.index.json
+//         {"metadata": {...}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors", ...}}
 #pragma once
 
 #include "sd/io/safetensors.hpp"

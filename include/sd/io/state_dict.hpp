@@ -150,9 +150,9 @@ std::map<std::string, double> evaluation_factors(const char* function, Model& mo
 
 }  // namespace detail
 
-/// The model's weights for a plain network, one without stochastic depth: with Scaling::inference a block multiplies its
-/// branch by 1 - p in evaluation, and here the branch's last layer holds this factor, that of the rate applied now. So
-/// the plain network evaluates alike, but for rounding. If a factor is not 1, the metadata have
+/// The model's weights for a plain network, one without stochastic depth: with Scaling::inference a block multiplies
+/// its branch by 1 - p in evaluation, and here the branch's last layer holds this factor, that of the rate applied now.
+/// So the plain network evaluates alike, but for rounding. If a factor is not 1, the metadata have
 ///
 ///     stochastic_depth               folded
 ///     stochastic_depth.factor.NAME   the factor, for each tensor that was multiplied

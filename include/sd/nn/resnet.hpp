@@ -136,8 +136,8 @@ public:
     /// How many classes the logits are of.
     [[nodiscard]] Index num_classes() const { return fc_.bias()->value.size(); }
 
-    /// Replaces the classifier by a new one for this many classes, with fresh start values. Its parameters are new, with
-    /// the old names, and not frozen: optimizers and trainers are made afterwards, for one of before holds the old ones.
+    /// Replaces the classifier by a new one for this many classes, with fresh start values. Its parameters are new,
+    /// with the old names, and not frozen. Make optimizers and trainers afterwards: older ones hold the old parameters.
     /// Throws std::invalid_argument, with nothing changed, for fewer than one class.
     void reset_classifier(Index num_classes, const ClassifierOptions& options = {}) {
         if (num_classes < 1) refuse("reset_classifier", "num_classes", num_classes, "1 or more");
