@@ -1,13 +1,21 @@
-# What our own tests, tools and examples are built with; nothing of it reaches a user's build.
+# Warnings of our own builds; nothing of this file reaches a user's build.
+add_library(sd_warnings INTERFACE)
+target_compile_features(sd_warnings INTERFACE cxx_std_20)
+target_compile_options(sd_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+# GCC 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (https://gcc.gnu.org/PR105593).
+target_compile_options(
+  sd_warnings
+  INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized>)
+if(SD_WARNINGS_AS_ERRORS)
+  target_compile_options(sd_warnings INTERFACE -Werror)
+endif()
+
+# What our own tests, tools and examples are built with.
 add_library(sd_development INTERFACE)
 # Warnings are for the library's headers too.
 set_target_properties(sd::sd PROPERTIES IMPORTED_NO_SYSTEM ON)
-target_link_libraries(sd_development INTERFACE sd::sd)
-target_compile_options(sd_development INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
-# GCC 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (https://gcc.gnu.org/PR105593).
-target_compile_options(
-  sd_development
-  INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized>)
+target_link_libraries(sd_development INTERFACE sd::sd sd_warnings)
+
 # Starts our own programs on several processes, more than there may be cores, as root too, which containers are. By
 # environment, as in ./run: Open MPI 4 and 5 and MPICH have different options.
 set(sd_mpi_environment
@@ -15,9 +23,6 @@ set(sd_mpi_environment
     PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
     PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none OMP_NUM_THREADS=1)
 set(sd_mpirun ${sd_mpi_environment} ${MPIEXEC_EXECUTABLE})
-if(SD_WARNINGS_AS_ERRORS)
-  target_compile_options(sd_development INTERFACE -Werror)
-endif()
 if(SD_NATIVE)
   target_link_libraries(sd_development INTERFACE sd::native)
   # -march=native is another thing on another CPU: what it stands for is a part of the flags, so that a build folder that
