@@ -116,7 +116,7 @@ std::string text_of(const sd::LoadReport& report) {
 template <class Last>
 struct UserBranch {
     using value_type = float;
-    explicit UserBranch(Last own) : last(std::move(own)) {}
+    explicit UserBranch(Last own) : conv(3, 3, 3, {.padding = 1}, initializer), last(std::move(own)) {}
     Tensor<float> forward(const Tensor<float>& x, const sd::Context& context) {
         return last.forward(conv.forward(x, context), context);
     }
@@ -128,7 +128,7 @@ struct UserBranch {
     }
 
     sd::Initializer initializer{7};
-    sd::Conv2d<float> conv{3, 3, 3, {.padding = 1}, initializer};
+    sd::Conv2d<float> conv;
     Last last;
 };
 

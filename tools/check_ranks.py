@@ -158,7 +158,7 @@ def check_stop_and_resume(arguments, folder, name):
 
 
 def check_refusals(arguments, folder):
-    for options, data, expected in [(["--learning-rate", "-1"], "data", "0 or more"), ([], "none", "opening")]:
+    for options, data, expected in [(["--learning-rate", "-1"], "data", "0 or more"), ([], "none", "listing")]:
         job = Job(arguments, folder, 2, options, data)
         status = job.finish()
         assert status != 0 and any(expected in line for line in job.lines), (status, job.lines)

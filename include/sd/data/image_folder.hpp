@@ -118,7 +118,7 @@ inline std::string kinds_of(const std::vector<std::string>& names) {
 
 }  // namespace detail
 
-/// The images FOLDER/CLASS/**/*.png, *.jpg and *.jpeg, in letters of any case, as torchvision's ImageFolder lists them.
+/// The files .png, .jpg and .jpeg, in letters of any case, of FOLDER/CLASS, as torchvision's ImageFolder lists them.
 /// Classes are the sub-folders, sorted by name; the files of a class are in its folder and in all folders in that one,
 /// sorted. Names that begin with a dot are left out, and so are files that are no images, with a warning that counts
 /// them. A file is decoded whenever it is read, and what it is its first bytes tell:
