@@ -46,7 +46,8 @@ if(CMAKE_SYSTEM_NAME STREQUAL Linux AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64
     target_compile_options(sd_built_for PRIVATE -march=native)
   endif()
   target_link_libraries(sd_development INTERFACE sd_cpu_check)
-  target_link_options(sd_development INTERFACE LINKER:-u,sd_cpu_check)
+  target_link_options(sd_development
+                      INTERFACE $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:LINKER:-u,sd_cpu_check>)
 endif()
 
 # What `./run test` leaves to `./run test --all`: targets that are not built unless SD_ALL_TESTS is set, and tests, which
