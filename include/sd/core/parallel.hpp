@@ -50,7 +50,7 @@ struct ThreadDefaults {
     int quota = 0;                // of the container; 0 if there is none
 };
 
-/// The threads of a loop where OpenMP would take `threads`. The quota counts where nobody chose a number.
+/// The threads of a loop where OpenMP would take `threads`. The quota counts unless the user chose a number.
 inline int limited_threads(int threads, bool are_set, const ThreadDefaults& defaults) {
     const bool chosen = are_set || defaults.by_environment || threads != defaults.processors;
     return chosen || defaults.quota == 0 ? threads : std::min(threads, defaults.quota);
