@@ -7,7 +7,7 @@
 
 #include "sd/core/readback.hpp"
 #include "sd/core/step_graph.hpp"
-#include "sd/cuda/staging.hpp"
+#include "sd/device/staging.hpp"
 
 #include <algorithm>
 #include <cstring>

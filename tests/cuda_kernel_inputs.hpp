@@ -6,7 +6,7 @@
 
 #include "sd/sd.hpp"
 
-#include "sd/cuda/kernels.hpp"
+#include "sd/device/kernels.hpp"
 
 #include <cstdint>
 

@@ -7,7 +7,7 @@
 
 #include "sd/sd.hpp"
 
-#include "sd/cuda/kernels.hpp"
+#include "sd/device/kernels.hpp"
 
 #include <doctest/doctest.h>
 

@@ -3,7 +3,7 @@
 
 #include "messages.hpp"
 
-#include "sd/train/logger.hpp"
+#include "sd/logs/logger.hpp"
 
 #include <cstdint>
 #include <string>

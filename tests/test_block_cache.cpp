@@ -1,7 +1,7 @@
 // A device's memory that is kept for the next request.
 #include "random.hpp"
 
-#include "sd/cuda/block_cache.hpp"
+#include "sd/device/block_cache.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,7 +1,7 @@
 // What the console shows of a run, in a file and on a terminal.
 #include "logged_run.hpp"
 
-#include "sd/train/console_logger.hpp"
+#include "sd/logs/console_logger.hpp"
 
 #include <doctest/doctest.h>
 

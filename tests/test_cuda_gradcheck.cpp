@@ -1,7 +1,7 @@
 // The gradients of every layer, branch, policy and loss on the device's kernels, without a device.
 #include "cuda_emulator.hpp"
 
-#include "sd/cuda/kernels.hpp"
+#include "sd/device/kernels.hpp"
 
 #include "../tools/gradcheck_cases.hpp"
 

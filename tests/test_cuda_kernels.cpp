@@ -9,8 +9,8 @@ using KernelDevice = sd_test::Emulator;
 #include "cuda_join_cases.hpp"
 #include "cuda_kernel_cases.hpp"
 
-#include "sd/cuda/plan_key.hpp"
-#include "sd/cuda/weights.hpp"
+#include "sd/device/plan_key.hpp"
+#include "sd/device/weights.hpp"
 
 #include <set>
 

@@ -1,7 +1,7 @@
 // Networks on the device's kernels without a device, against the processor's networks and PyTorch's numbers.
 #include "cuda_emulator.hpp"
 
-#include "sd/cuda/kernels.hpp"
+#include "sd/device/kernels.hpp"
 
 namespace {
 using KernelDevice = sd_test::Emulator;

@@ -4,8 +4,8 @@
 #include "messages.hpp"
 #include "temporary_directory.hpp"
 
-#include "sd/cuda/kernels.hpp"
-#include "sd/cuda/plan_choices.hpp"
+#include "sd/device/kernels.hpp"
+#include "sd/device/plan_choices.hpp"
 #include "sd/sd.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 

@@ -5,8 +5,8 @@
 #include "random.hpp"
 #include "small_network.hpp"
 
-#include "sd/cuda/kernels.hpp"
-#include "sd/cuda/write_arguments.hpp"
+#include "sd/device/kernels.hpp"
+#include "sd/device/write_arguments.hpp"
 #include "sd/sd.hpp"
 
 #include <doctest/doctest.h>

@@ -1,7 +1,7 @@
 // Learning rates, and the scores that tell whether they were good ones.
 #include "messages.hpp"
 
-#include "sd/train/learning_rate.hpp"
+#include "sd/optim/learning_rate.hpp"
 #include "sd/train/score.hpp"
 
 #include <doctest/doctest.h>

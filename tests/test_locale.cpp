@@ -7,7 +7,7 @@
 #include "sd/io/state_dict.hpp"
 #include "sd/sd.hpp"
 #include "sd/train/checkpoint_saver.hpp"
-#include "sd/train/json_lines_logger.hpp"
+#include "sd/logs/json_lines_logger.hpp"
 
 #include <doctest/doctest.h>
 

@@ -2,7 +2,7 @@
 #include "random.hpp"
 
 #include "sd/stochastic_depth/policy.hpp"
-#include "sd/stochastic_depth/resnet_models.hpp"
+#include "sd/models/resnet_variants.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
 
 #include <doctest/doctest.h>

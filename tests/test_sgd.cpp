@@ -2,7 +2,7 @@
 #include "largest_difference.hpp"
 #include "random.hpp"
 
-#include "sd/train/sgd.hpp"
+#include "sd/optim/sgd.hpp"
 
 #include <doctest/doctest.h>
 

@@ -3,9 +3,9 @@
 #include "model_state.hpp"
 #include "random.hpp"
 
-#include "sd/stochastic_depth/resnet_models.hpp"
+#include "sd/models/resnet_variants.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
-#include "sd/train/sgd.hpp"
+#include "sd/optim/sgd.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,7 +1,7 @@
 // Time, timestamps and the length of a run: what parses, what compares, what is refused, and when intervals come round.
 #include "messages.hpp"
 
-#include "sd/train/timestamp.hpp"
+#include "sd/core/timestamp.hpp"
 
 #include <doctest/doctest.h>
 

@@ -5,7 +5,7 @@
 #include "noisy_labels.hpp"
 
 #include "sd/sd.hpp"
-#include "sd/train/json_lines_logger.hpp"
+#include "sd/logs/json_lines_logger.hpp"
 
 #include <algorithm>
 #include <array>

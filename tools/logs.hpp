@@ -1,9 +1,9 @@
 // Where the training tool logs: what `console,jsonl:FILE,csv:FILE` stands for.
 #pragma once
 
-#include "sd/train/console_logger.hpp"
-#include "sd/train/csv_logger.hpp"
-#include "sd/train/json_lines_logger.hpp"
+#include "sd/logs/console_logger.hpp"
+#include "sd/logs/csv_logger.hpp"
+#include "sd/logs/json_lines_logger.hpp"
 
 #include <algorithm>
 #include <cstddef>

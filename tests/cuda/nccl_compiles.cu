@@ -1,5 +1,5 @@
 // NCCL's communicator compiles and links; it runs where there are GPUs to share.
-#include "sd/cuda/toolkit/nccl.hpp"
+#include "sd/cuda/nccl.hpp"
 
 #include <iostream>
 

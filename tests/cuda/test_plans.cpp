@@ -1,6 +1,6 @@
 // cuDNN's plans for the convolutions of the library's networks, on a device that is described in a file: no GPU is
 // needed to see that there is a plan for each, that it is deterministic, and exact where that was asked for.
-#include "sd/cuda/toolkit/cudnn_plan.hpp"
+#include "sd/cuda/cudnn_plan.hpp"
 
 #include <doctest/doctest.h>
 

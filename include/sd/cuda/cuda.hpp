@@ -3,11 +3,11 @@
 // runtime, cuDNN and cuBLASLt, in CMake by sd::cuda; docs/cuda.md says what runs where.
 #pragma once
 
-#include "sd/cuda/toolkit/conv2d.hpp"
-#include "sd/cuda/toolkit/linear.hpp"
-#include "sd/cuda/toolkit/readback.hpp"
-#include "sd/cuda/toolkit/staging.hpp"
-#include "sd/cuda/toolkit/step_graph.hpp"
+#include "sd/cuda/conv2d.hpp"
+#include "sd/cuda/linear.hpp"
+#include "sd/cuda/readback.hpp"
+#include "sd/cuda/staging.hpp"
+#include "sd/cuda/step_graph.hpp"
 
-#include "sd/cuda/kernels.hpp"
+#include "sd/device/kernels.hpp"
 #include "sd/sd.hpp"

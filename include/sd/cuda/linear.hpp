@@ -1,132 +1,143 @@
-// The fully connected layer on a device.
+// The GPU's fully connected layers in float and bfloat16: cuBLASLt's products.
 #pragma once
 
-#include "sd/cuda/elementwise.hpp"
+#include "sd/device/linear.hpp"
+#include "sd/cuda/device.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// A matrix product whose every sum is one thread's, in order:
-///
-///     result(r, c) = start(c) + sum over k of a(r, k) b(c, k)
-///
-/// with elements a + r a_row + k a_step, and start 0 if there is none.
-template <class Result, class X, class Y>
-struct DirectProduct {
-    using A = accumulate_t<Result>;
-    Index columns, terms;
-    const X* a;
-    Index a_row, a_step;
-    const Y* b;
-    Index b_row, b_step;
-    const A* start;
-    Result* result;
-
-    SD_HOST_DEVICE void operator()(Index element) const {
-        const Index row = element / columns;
-        const Index column = element % columns;
-        A sum = start == nullptr ? A(0) : start[column];
-        for (Index k = 0; k < terms; ++k) {
-            sum += A(a[row * a_row + k * a_step]) * A(b[column * b_row + k * b_step]);
-        }
-        result[element] = Result(sum);
-    }
+/// y(n, o) + bias(o), for an element of y.
+template <class A>
+struct PlusBias {
+    const A* bias;
+    Index outputs;
+    [[nodiscard]] SD_HOST_DEVICE A operator()(Index i, const A& y) const { return y + bias[i % outputs]; }
 };
 
-/// dbias(o) = sum over n of dy(n, o).
+/// A matrix as cuBLASLt sees it: columns one after the other, so a row-major (r, c) matrix is a (c, r) one to it.
+class MatrixLayout {
+public:
+    MatrixLayout(cudaDataType_t type, Index rows, Index columns) {
+        SD_CUDA_CHECK(cublasLtMatrixLayoutCreate(&layout_, type, static_cast<std::uint64_t>(rows),
+                                                 static_cast<std::uint64_t>(columns), rows));
+    }
+    ~MatrixLayout() { SD_CUDA_REPORT(cublasLtMatrixLayoutDestroy(layout_)); }
+    MatrixLayout(const MatrixLayout&) = delete;
+    MatrixLayout& operator=(const MatrixLayout&) = delete;
+    [[nodiscard]] cublasLtMatrixLayout_t get() const { return layout_; }
+
+private:
+    cublasLtMatrixLayout_t layout_ = nullptr;
+};
+
+/// cuBLASLt on the runtime's stream.
+class Cublas {
+public:
+    /// Throws std::runtime_error if cuBLASLt does not start.
+    static Cublas& instance() {
+        static Cublas* cublas = new Cublas;
+        return *cublas;
+    }
+
+    /// An operand: elements, and whether its (rows, columns) matrix is taken transposed.
+    struct Operand {
+        const void* elements;
+        cudaDataType_t type;
+        Index rows, columns;
+        bool transposed;
+    };
+
+    /// result (rows, columns) = a b in cuBLASLt's order, sums in float. The algorithm is the heuristic's first, without
+    /// sums in more than one order.
+    void multiply(const Operand& a, const Operand& b, void* result, cudaDataType_t type, Index rows, Index columns) {
+        const bool tf32 = a.type == CUDA_R_32F && Runtime::instance().float_math == FloatMath::tf32;
+        cublasLtMatmulDesc_t product = nullptr;
+        SD_CUDA_CHECK(
+            cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
+        const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulDesc_t>, DestroyProduct> owner(product);
+        set_transposed(product, CUBLASLT_MATMUL_DESC_TRANSA, a.transposed);
+        set_transposed(product, CUBLASLT_MATMUL_DESC_TRANSB, b.transposed);
+        const MatrixLayout a_layout(a.type, a.rows, a.columns);
+        const MatrixLayout b_layout(b.type, b.rows, b.columns);
+        const MatrixLayout layout(type, rows, columns);
+        cublasLtMatmulHeuristicResult_t choice{};
+        int choices = 0;
+        SD_CUDA_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, product, a_layout.get(), b_layout.get(), layout.get(),
+                                                     layout.get(), preference_, 1, &choice, &choices));
+        if (choices == 0) refuse("cuBLASLt", "algorithms for a product", 0, "at least one");
+        const Workspace workspace(choice.workspaceSize);
+        const float one = 1, zero = 0;
+        SD_CUDA_CHECK(cublasLtMatmul(handle_, product, &one, a.elements, a_layout.get(), b.elements, b_layout.get(),
+                                     &zero, result, layout.get(), result, layout.get(), &choice.algo, workspace.data(),
+                                     choice.workspaceSize, Runtime::instance().stream()));
+    }
+
+private:
+    struct DestroyProduct {
+        void operator()(cublasLtMatmulDesc_t product) const { SD_CUDA_REPORT(cublasLtMatmulDescDestroy(product)); }
+    };
+
+    Cublas() {
+        (void)Runtime::instance();  // for its word on missing devices
+        SD_CUDA_CHECK(cublasLtCreate(&handle_));
+        SD_CUDA_CHECK(cublasLtMatmulPreferenceCreate(&preference_));
+        const std::uint64_t most = std::uint64_t{32} << 20;
+        SD_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference_, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
+                                                           sizeof(most)));
+        const std::uint32_t no_atomics = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_INPLACE;
+        SD_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference_, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                           &no_atomics, sizeof(no_atomics)));
+    }
+
+    static void set_transposed(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t operand, bool transposed) {
+        const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+        SD_CUDA_CHECK(cublasLtMatmulDescSetAttribute(product, operand, &operation, sizeof(operation)));
+    }
+
+    cublasLtHandle_t handle_ = nullptr;
+    cublasLtMatmulPreference_t preference_ = nullptr;
+};
+
+/// The layer's products by cuBLASLt.
 template <class T>
-struct ColumnSums {
+struct CublasLinear {
     using A = accumulate_t<T>;
-    Index rows, columns;
-    const T* dy;
-    A* dbias;
+    static constexpr cudaDataType_t type = std::is_same_v<T, A> ? CUDA_R_32F : CUDA_R_16BF;
 
-    SD_HOST_DEVICE void operator()(Index o) const {
-        A sum = A(0);
-        for (Index n = 0; n < rows; ++n) sum += A(dy[n * columns + o]);
-        dbias[o] = sum;
+    static void forward(const Tensor<T, Cuda>& x, const Tensor<A, Cuda>& weight, const Tensor<A, Cuda>& bias,
+                        Tensor<T, Cuda>& y) {
+        const Index samples = x.extent(0), inputs = x.extent(1), outputs = y.extent(1);
+        const Tensor<T, Cuda> w = converted<T>(weight);
+        auto product = Tensor<A, Cuda>::empty(y.shape());  // not y: bfloat16 is rounded once, after the bias
+        Cublas::instance().multiply({w.data(), type, inputs, outputs, true}, {x.data(), type, inputs, samples, false},
+                                    product.data(), CUDA_R_32F, outputs, samples);
+        launch_map<Cuda>(PlusBias<A>{bias.data(), outputs}, y.size(), y.data(), std::as_const(product).data());
+    }
+    static void by_input(const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight, Tensor<T, Cuda>& dx) {
+        const Index samples = dy.extent(0), inputs = dx.extent(1), outputs = dy.extent(1);
+        const Tensor<T, Cuda> w = converted<T>(weight);
+        Cublas::instance().multiply({w.data(), type, inputs, outputs, false},
+                                    {dy.data(), type, outputs, samples, false}, dx.data(), type, inputs, samples);
+    }
+    static void by_weight(const Tensor<T, Cuda>& dy, const Tensor<T, Cuda>& x, Tensor<A, Cuda>& dweight) {
+        const Index samples = dy.extent(0), inputs = x.extent(1), outputs = dy.extent(1);
+        Cublas::instance().multiply({x.data(), type, inputs, samples, false}, {dy.data(), type, outputs, samples, true},
+                                    dweight.data(), CUDA_R_32F, inputs, outputs);
     }
 };
 
-/// The products of the layer. A device with a library for some T specialises it.
-template <class T, class Device>
-struct LinearEngine {
-    using A = accumulate_t<T>;
-
-    /// y (N, O) = x weight^T + bias.
-    static void forward(const Tensor<T, Device>& x, const Tensor<A, Device>& weight, const Tensor<A, Device>& bias,
-                        Tensor<T, Device>& y) {
-        const Index inputs = x.extent(1);
-        launch_each<Device>(y.size(), DirectProduct<T, T, A>{y.extent(1), inputs, x.data(), inputs, 1, weight.data(),
-                                                             inputs, 1, bias.data(), y.data()});
-    }
-    /// dx (N, I) = dy weight.
-    static void by_input(const Tensor<T, Device>& dy, const Tensor<A, Device>& weight, Tensor<T, Device>& dx) {
-        const Index inputs = dx.extent(1), outputs = dy.extent(1);
-        launch_each<Device>(dx.size(), DirectProduct<T, T, A>{inputs, outputs, dy.data(), outputs, 1, weight.data(), 1,
-                                                              inputs, nullptr, dx.data()});
-    }
-    /// dweight (O, I) = dy^T x.
-    static void by_weight(const Tensor<T, Device>& dy, const Tensor<T, Device>& x, Tensor<A, Device>& dweight) {
-        const Index inputs = x.extent(1), outputs = dy.extent(1);
-        launch_each<Device>(dweight.size(), DirectProduct<A, T, T>{inputs, dy.extent(0), dy.data(), 1, outputs,
-                                                                   x.data(), 1, inputs, nullptr, dweight.data()});
-    }
-};
+template <>
+struct LinearEngine<float, Cuda> : CublasLinear<float> {};
+template <>
+struct LinearEngine<bfloat16, Cuda> : CublasLinear<bfloat16> {};
 
 }  // namespace cuda
-
-/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O).
-/// Throws std::invalid_argument if shapes do not fit.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> linear_forward(const Tensor<T, Device>& x,
-                                               const Tensor<accumulate_t<T>, Device>& weight,
-                                               const Tensor<accumulate_t<T>, Device>& bias) {
-    expect_rank("linear_forward", "x", x.shape(), 2);
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
-    auto y = Tensor<T, Device>::empty({x.extent(0), weight.extent(0)});
-    if (y.size() > 0) cuda::LinearEngine<T, Device>::forward(x, weight, bias, y);
-    return y;
-}
-
-/// dx = dy weight. Throws std::invalid_argument if shapes do not fit.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> linear_by_input(const Tensor<T, Device>& dy,
-                                                const Tensor<accumulate_t<T>, Device>& weight) {
-    expect_rank("linear_by_input", "dy", dy.shape(), 2);
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
-    expect_shape("linear_by_input", "dy", dy.shape(), {dy.extent(0), weight.extent(0)});
-    auto dx = Tensor<T, Device>::empty({dy.extent(0), weight.extent(1)});
-    if (dx.size() > 0) cuda::LinearEngine<T, Device>::by_input(dy, weight, dx);
-    return dx;
-}
-
-/// dweight = dy^T x. Throws std::invalid_argument if shapes do not fit.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<accumulate_t<T>, Device> linear_by_weight(const Tensor<T, Device>& dy,
-                                                               const Tensor<T, Device>& x) {
-    expect_rank("linear_by_weight", "dy", dy.shape(), 2);
-    expect_rank("linear_by_weight", "x", x.shape(), 2);
-    expect_shape("linear_by_weight", "x", x.shape(), {dy.extent(0), x.extent(1)});
-    auto dweight = Tensor<accumulate_t<T>, Device>::empty({dy.extent(1), x.extent(1)});
-    if (x.extent(0) == 0) {
-        dweight.fill(accumulate_t<T>(0));
-    } else {
-        cuda::LinearEngine<T, Device>::by_weight(dy, x, dweight);
-    }
-    return dweight;
-}
-
-/// dbias = sum of the rows of dy.
-template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<accumulate_t<T>, Device> linear_by_bias(const Tensor<T, Device>& dy) {
-    expect_rank("linear_by_bias", "dy", dy.shape(), 2);
-    auto dbias = Tensor<accumulate_t<T>, Device>::empty({dy.extent(1)});
-    cuda::launch_each<Device>(dy.extent(1), cuda::ColumnSums<T>{dy.extent(0), dy.extent(1), dy.data(), dbias.data()});
-    return dbias;
-}
 
 SD_NAMESPACE_END

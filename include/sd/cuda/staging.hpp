@@ -1,56 +1,59 @@
-// Batches on their way to a device, beside the work on the batch before.
-//
-//     processor      fill 0          fill 1                fill 0 (when copy 0 has ended) ...
-//     copies               | copy 0 |      | copy 1 |            | copy 0 (when use 0 has ended) ...
-//     device                        | use 0 | train 0      | use 1 (when copy 1 has ended) | train 1 ...
+// Tensors on their way to the GPU, by a stream of their own.
 #pragma once
 
-#include "sd/cuda/elementwise.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/device/staging.hpp"
+#include "sd/cuda/device.hpp"
+#include "sd/cuda/pinned.hpp"
 
-#include <array>
-#include <cstddef>
+#include <algorithm>
+#include <optional>
 
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// A buffer of the processor's that a device can copy from by itself, and one of the device's that it copies to. Every
-/// device has its own:
-///
-///     fill(x)       copies a tensor of the processor and starts its way to the device. First waits until the buffer's
-///                   last copy has ended; the copy waits until the device is done with the last one
-///     begin_use()   what is started on the device from now on waits for the copy; the tensor on the device
-///     end_use()     the device is done with it when all that was started so far is
-///
-/// It may go at any time, also between two of them.
-template <class T, class Device>
-class StagingBuffer;
-
-/// Two buffers, used in turn: while the device works on what one of them brought, the other is filled.
-template <class From, class Device>
-class Staging {
+/// The GPU's: pinned memory, and events between the stream of copies and the runtime's.
+template <class T>
+class StagingBuffer<T, Cuda> {
 public:
-    /// The tensor on the device, as elements of type T. `x` may be changed as soon as this returns.
-    template <class T>
-    [[nodiscard]] Tensor<T, Device> bring(const Tensor<From>& x) {
-        if (x.size() == 0) return Tensor<T, Device>::empty(x.shape());
-        StagingBuffer<From, Device>& buffer = buffers_[next_];
-        next_ = (next_ + 1) % buffers_.size();
-        buffer.fill(x);
-        const Tensor<From, Device> brought = buffer.begin_use();
-        Tensor<T, Device> own;
-        if constexpr (std::is_same_v<T, From>) {
-            own = brought.clone();
-        } else {
-            own = converted<T>(brought);
-        }
-        buffer.end_use();
-        return own;
+    StagingBuffer() = default;
+    StagingBuffer(const StagingBuffer&) = delete;
+    StagingBuffer& operator=(const StagingBuffer&) = delete;
+    /// No copy is under way into memory that goes. If one failed, the device's memory is not given to anybody else.
+    ~StagingBuffer() {
+        if (pinned_ && !pinned_->copied().has_happened()) (void)new Tensor<T, Cuda>(on_device_);
     }
 
+    void fill(const Tensor<T>& x) {
+        const Runtime& runtime = Runtime::instance();
+        const std::size_t bytes = static_cast<std::size_t>(x.size()) * sizeof(T);
+        if (pinned_) pinned_->copied().wait();
+        if (!pinned_ || pinned_->bytes() != bytes) {
+            on_device_ = {};
+            pinned_.emplace(bytes);
+            on_device_ = Tensor<T, Cuda>::empty({x.size()});
+            used_.record(runtime.stream());  // what the memory served for before
+        }
+        shape_ = x.shape();
+        T* const target = static_cast<T*>(pinned_->data());
+        parallel_ranges(x.size(), 65536,
+                        [&](Index first, Index last) { std::copy(x.data() + first, x.data() + last, target + first); });
+        used_.hold(runtime.copy_stream());
+        SD_CUDA_CHECK(cudaMemcpyAsync(on_device_.data(), target, bytes, cudaMemcpyHostToDevice, runtime.copy_stream()));
+        pinned_->copied().record(runtime.copy_stream());
+    }
+    [[nodiscard]] Tensor<T, Cuda> begin_use() {
+        pinned_->copied().hold(Runtime::instance().stream());
+        return on_device_.reshape(shape_);
+    }
+    void end_use() { used_.record(Runtime::instance().stream()); }
+
 private:
-    std::array<StagingBuffer<From, Device>, 2> buffers_;
-    std::size_t next_ = 0;
+    std::optional<PinnedBuffer> pinned_;
+    Tensor<T, Cuda> on_device_;
+    Shape shape_;
+    Event used_;
 };
 
 }  // namespace cuda

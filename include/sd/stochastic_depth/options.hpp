@@ -1,12 +1,9 @@
 // The settings of stochastic depth, and their names as text.
 #pragma once
 
-#include "sd/core/error.hpp"
+#include "sd/core/enum_names.hpp"
 #include "sd/core/finite.hpp"
 
-#include <array>
-#include <cmath>
-#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,9 +43,6 @@ enum class SkippedGradient {
 
 namespace detail {
 
-template <class Enum>
-struct EnumNames;
-
 template <>
 struct EnumNames<StochasticMethod> {
     static constexpr std::string_view setting = "stochastic_method";
@@ -80,38 +74,6 @@ struct EnumNames<SkippedGradient> {
 };
 
 }  // namespace detail
-
-/// The names that a setting can have, as "a, b or c".
-template <class Enum>
-[[nodiscard]] std::string allowed_names() {
-    constexpr auto& names = detail::EnumNames<Enum>::names;
-    std::string all;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-        all += text(i == 0 ? "" : i + 1 == names.size() ? " or " : ", ", names[i].second);
-    }
-    return all;
-}
-
-/// The name of a value. Throws std::invalid_argument for a value outside the enumeration.
-template <class Enum>
-[[nodiscard]] std::string to_string(Enum value) requires requires {
-    detail::EnumNames<Enum>::setting;
-}
-{
-    for (const auto& [known, name] : detail::EnumNames<Enum>::names) {
-        if (known == value) return name;
-    }
-    refuse("to_string", std::string(detail::EnumNames<Enum>::setting), static_cast<int>(value), allowed_names<Enum>());
-}
-
-/// The value of a name. Throws std::invalid_argument, naming what is allowed, for any other text.
-template <class Enum>
-[[nodiscard]] Enum parse(std::string_view name) {
-    for (const auto& [value, known] : detail::EnumNames<Enum>::names) {
-        if (known == name) return value;
-    }
-    refuse("parse", std::string(detail::EnumNames<Enum>::setting), text('"', name, '"'), allowed_names<Enum>());
-}
 
 /// Refuses a rate outside [0, 1]; NaN is outside.
 inline void expect_rate(const char* where, const char* setting, double rate) {

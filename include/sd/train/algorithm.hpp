@@ -5,7 +5,7 @@
 #include "sd/core/shape.hpp"
 #include "sd/core/type_name.hpp"
 #include "sd/train/event.hpp"
-#include "sd/train/logger.hpp"
+#include "sd/logs/logger.hpp"
 #include "sd/train/state.hpp"
 
 #include <concepts>

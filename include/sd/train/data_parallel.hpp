@@ -11,7 +11,7 @@
 #include "sd/nn/context.hpp"
 #include "sd/nn/visit.hpp"
 #include "sd/train/gradient_sum.hpp"
-#include "sd/train/sgd.hpp"
+#include "sd/optim/sgd.hpp"
 
 #include <algorithm>
 #include <cstddef>

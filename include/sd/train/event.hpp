@@ -1,7 +1,7 @@
 // The moments of a run at which algorithms can act.
 #pragma once
 
-#include "sd/stochastic_depth/options.hpp"
+#include "sd/core/enum_names.hpp"
 
 #include <array>
 #include <string_view>

@@ -9,7 +9,7 @@
 #include "sd/train/data_parallel.hpp"
 #include "sd/train/score.hpp"
 #include "sd/train/state.hpp"
-#include "sd/train/timestamp.hpp"
+#include "sd/core/timestamp.hpp"
 
 #include <algorithm>
 #include <array>

@@ -4,7 +4,7 @@
 #include "sd/core/number_text.hpp"
 #include "sd/io/checkpoint.hpp"
 #include "sd/train/score.hpp"
-#include "sd/train/timestamp.hpp"
+#include "sd/core/timestamp.hpp"
 
 #include <algorithm>
 #include <charconv>

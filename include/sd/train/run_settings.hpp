@@ -6,7 +6,7 @@
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
 #include "sd/nn/freeze.hpp"
-#include "sd/train/sgd.hpp"
+#include "sd/optim/sgd.hpp"
 
 #include <algorithm>
 #include <array>

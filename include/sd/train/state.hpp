@@ -4,8 +4,8 @@
 #include "sd/core/tensor.hpp"
 #include "sd/train/model_view.hpp"
 #include "sd/train/score.hpp"
-#include "sd/train/sgd.hpp"
-#include "sd/train/timestamp.hpp"
+#include "sd/optim/sgd.hpp"
+#include "sd/core/timestamp.hpp"
 
 #include <cstdint>
 #include <vector>

@@ -5,7 +5,7 @@
 #include "sd/nn/context.hpp"
 #include "sd/train/algorithm.hpp"
 #include "sd/train/data_parallel.hpp"
-#include "sd/train/learning_rate.hpp"
+#include "sd/optim/learning_rate.hpp"
 
 #include <concepts>
 #include <cstdint>

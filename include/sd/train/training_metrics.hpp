@@ -2,7 +2,7 @@
 #pragma once
 
 #include "sd/train/data_parallel.hpp"
-#include "sd/train/logger.hpp"
+#include "sd/logs/logger.hpp"
 #include "sd/train/state.hpp"
 
 #include <chrono>

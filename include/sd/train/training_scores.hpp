@@ -4,7 +4,7 @@
 #include "sd/core/error.hpp"
 #include "sd/core/finite.hpp"
 #include "sd/train/late_scores.hpp"
-#include "sd/train/logger.hpp"
+#include "sd/logs/logger.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/state.hpp"
 #include "sd/train/training_metrics.hpp"

@@ -3,7 +3,7 @@
 
 #include "sd/core/step_graph.hpp"
 #include "sd/cpu/cross_entropy.hpp"
-#include "sd/nn/resnet.hpp"
+#include "sd/models/resnet.hpp"
 #include "sd/train/data_parallel.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/rank_part.hpp"

@@ -1,0 +1,97 @@
+// Mixup as an algorithm of a training run.
+#pragma once
+
+#include "sd/core/beta.hpp"
+#include "sd/core/finite.hpp"
+#include "sd/core/number_text.hpp"
+#include "sd/core/parallel.hpp"
+#include "sd/core/settings.hpp"
+#include "sd/data/shuffle.hpp"
+#include "sd/train/event.hpp"
+#include "sd/logs/logger.hpp"
+#include "sd/train/state.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+SD_NAMESPACE_BEGIN
+
+/// x_n = share x_n + (1 - share) x_{partner[n]} for all samples n of a new tensor.
+template <class T>
+[[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
+    Tensor<T> mixed = Tensor<T>::empty(x.shape());
+    const Index slab = x.size() / std::max<Index>(1, x.extent(0));
+    const T own = static_cast<T>(share);
+    const T other = static_cast<T>(1 - share);
+    parallel_for(x.extent(0), [&](Index n) {
+        const T* a = x.data() + n * slab;
+        const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
+        T* y = mixed.data() + n * slab;
+        for (Index i = 0; i < slab; ++i) y[i] = own * a[i] + other * b[i];
+    });
+    return mixed;
+}
+
+/// The labels as probabilities (N, classes), 1 at the label, where the images are and of their type.
+template <class T>
+[[nodiscard]] Tensor<T> one_hot_like(const Tensor<T>& images, std::span<const Index> labels, Index classes) {
+    Tensor<T> targets({images.extent(0), classes});
+    for (std::size_t n = 0; n < labels.size(); ++n) targets(static_cast<Index>(n), labels[n]) = T(1);
+    return targets;
+}
+
+/// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for
+/// each sample n,
+///
+///     x_n = lambda x_n + (1 - lambda) x_pi(n)
+///     t_n = lambda t_n + (1 - lambda) t_pi(n),    t_n = 1 at the label at first
+///
+/// lambda and pi are a function of seed and batch. On several ranks, partners are of the same rank. Accuracy is counted
+/// by the samples' own labels. Logs `mixup/lambda`.
+/// H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
+class Mixup {
+public:
+    /// The name in traces.
+    static constexpr std::string_view name = "Mixup";
+
+    /// Throws std::invalid_argument unless alpha is finite and above 0.
+    explicit Mixup(double alpha = 0.2) : alpha_(alpha) {
+        if (!is_finite(alpha) || alpha <= 0) refuse("Mixup", "alpha", alpha, "a finite number above 0");
+    }
+
+    /// At Event::batch_start.
+    template <class State>
+    [[nodiscard]] bool match(Event event, const State&) const {
+        return event == Event::batch_start;
+    }
+    /// Mixes the batch's images and targets.
+    template <class T, class Device>
+    void apply(Event, State<T, Device>& state, Logger& logger) const {
+        auto& batch = state.batch;
+        const auto samples = static_cast<Index>(batch.labels.size());
+        const std::uint64_t step = state.timestamp.batch;
+        const double share = symmetric_beta_from(state.seed, Stream::mixup, step, alpha_);
+        const std::vector<Index> partner = random_permutation(samples, state.seed, Stream::mixup, step);
+        const Tensor<T, Device> targets =
+            batch.targets ? batch.targets
+                          : one_hot_like(batch.images, std::span<const Index>(batch.labels), state.classes);
+        const std::span<const Index> partners(partner);
+        batch.images = mix_samples(batch.images, partners, share);
+        batch.targets = mix_samples(targets, partners, share);
+        logger.log("mixup/lambda", share);
+    }
+
+    /// What decides the numbers of a run: alpha, and in how many parts of a batch partners are drawn.
+    [[nodiscard]] SettingTexts settings(Index ranks) const {
+        return {{"alpha", detail::number_text(alpha_)}, {"parts", text(ranks)}};
+    }
+
+private:
+    double alpha_;
+};
+
+SD_NAMESPACE_END

@@ -1,0 +1,259 @@
+// Softmax cross-entropy on a device, a sample a block; formula in reference/cross_entropy.hpp.
+#pragma once
+
+#include "sd/core/finite.hpp"
+#include "sd/device/samples.hpp"
+
+#include <cmath>
+#include <span>
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// Target probabilities before smoothing: 1 at the label, or given ones.
+template <class T>
+struct TargetView {
+    using A = accumulate_t<T>;
+    const Index* classes;    ///< (N), or nullptr
+    const T* probabilities;  ///< (N, C) then
+    [[nodiscard]] SD_HOST_DEVICE A operator()(Index n, Index c, Index count) const {
+        if (classes == nullptr) return A(probabilities[n * count + c]);
+        return classes[n] == c ? A(1) : A(0);
+    }
+};
+
+/// What both directions have: after phase 3 shared.normaliser is log(sum of exp(logits)), the largest taken out, and
+/// shared.total the sum of the smoothed target.
+template <class T>
+struct SoftmaxOfSample {
+    using A = accumulate_t<T>;
+    static constexpr int phases = 6;
+    struct Shared {
+        A part[block_threads], other[block_threads];
+        A largest, normaliser, total;
+    };
+    Index classes;
+    const T* logits;
+    TargetView<T> target;
+    A keep, share;  ///< q = keep t + share
+
+    [[nodiscard]] SD_HOST_DEVICE A logit(Thread thread, Index c) const { return A(logits[thread.block * classes + c]); }
+    [[nodiscard]] SD_HOST_DEVICE A smoothed(Thread thread, Index c) const {
+        return keep * target(thread.block, c, classes) + share;
+    }
+    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
+        A largest = logit(thread, 0);
+        for (Index c = thread.index; c < classes; c += block_threads) {
+            if (logit(thread, c) > largest) largest = logit(thread, c);
+        }
+        shared.part[thread.index] = largest;
+    }
+    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
+        if (thread.index != 0) return;
+        A largest = shared.part[0];
+        for (int i = 1; i < block_threads; ++i) {
+            if (shared.part[i] > largest) largest = shared.part[i];
+        }
+        shared.largest = largest;
+    }
+    SD_HOST_DEVICE void operator()(Phase<2>, Thread thread, Shared& shared) const {
+        using std::exp;
+        A sum = A(0), total = A(0);
+        for (Index c = thread.index; c < classes; c += block_threads) {
+            sum += exp(A(logit(thread, c) - shared.largest));
+            total += smoothed(thread, c);
+        }
+        shared.part[thread.index] = sum;
+        shared.other[thread.index] = total;
+    }
+    SD_HOST_DEVICE void operator()(Phase<3>, Thread thread, Shared& shared) const {
+        using std::log;
+        if (thread.index != 0) return;
+        A sum = A(0), total = A(0);
+        for (int i = 0; i < block_threads; ++i) {
+            sum += shared.part[i];
+            total += shared.other[i];
+        }
+        shared.normaliser = shared.largest + log(sum);
+        shared.total = total;
+    }
+};
+
+/// The loss of each sample.
+template <class T>
+struct LossOfSample : SoftmaxOfSample<T> {
+    using Base = SoftmaxOfSample<T>;
+    using typename Base::A;
+    using typename Base::Shared;
+    using Base::operator();
+    A* losses;
+
+    LossOfSample(const Base& base, A* losses_of_samples) : Base(base), losses(losses_of_samples) {}
+    SD_HOST_DEVICE void operator()(Phase<4>, Thread thread, Shared& shared) const {
+        A loss = A(0);
+        for (Index c = thread.index; c < this->classes; c += block_threads) {
+            const A q = this->smoothed(thread, c);
+            // A class of no weight contributes nothing, even if its logit is -infinity.
+            if (q != A(0)) loss -= q * (this->logit(thread, c) - shared.normaliser);
+        }
+        shared.part[thread.index] = loss;
+    }
+    SD_HOST_DEVICE void operator()(Phase<5>, Thread thread, Shared& shared) const {
+        if (thread.index != 0) return;
+        A loss = A(0);
+        for (int i = 0; i < block_threads; ++i) loss += shared.part[i];
+        losses[thread.block] = loss;
+    }
+};
+
+/// The gradient by the logits.
+template <class T>
+struct LossByInput : SoftmaxOfSample<T> {
+    using Base = SoftmaxOfSample<T>;
+    using typename Base::A;
+    using typename Base::Shared;
+    using Base::operator();
+    static constexpr int phases = 5;
+    A samples;
+    T* dlogits;
+
+    LossByInput(const Base& base, A count, T* gradient) : Base(base), samples(count), dlogits(gradient) {}
+    SD_HOST_DEVICE void operator()(Phase<4>, Thread thread, Shared& shared) const {
+        using std::exp;
+        for (Index c = thread.index; c < this->classes; c += block_threads) {
+            const A softmax = exp(A(this->logit(thread, c) - shared.normaliser));
+            dlogits[thread.block * this->classes + c] =
+                T(A((softmax * shared.total - this->smoothed(thread, c)) / samples));
+        }
+    }
+};
+
+/// The mean of all values, by one block.
+template <class A>
+struct Mean {
+    static constexpr int phases = 2;
+    struct Shared {
+        A part[block_threads];
+    };
+    Index count;
+    const A* values;
+    A* mean;
+
+    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
+        A sum = A(0);
+        for (Index i = thread.index; i < count; i += block_threads) sum += values[i];
+        shared.part[thread.index] = sum;
+    }
+    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
+        if (thread.index != 0) return;
+        A sum = A(0);
+        for (int i = 0; i < block_threads; ++i) sum += shared.part[i];
+        *mean = sum / static_cast<A>(static_cast<double>(count));
+    }
+};
+
+/// A target on the device, checked; labels are copied there.
+template <class T, Accelerator Device>
+class LossTarget {
+public:
+    LossTarget(const char* where, const Shape& logits, std::span<const Index> classes) {
+        if (static_cast<Index>(classes.size()) != logits[0]) {
+            refuse(where, "number of labels", classes.size(), logits[0]);
+        }
+        for (const Index label : classes) {
+            if (label < 0 || label >= logits[1]) refuse(where, "label", label, text("0 to ", logits[1] - 1));
+        }
+        classes_ = uploaded<Device>(classes);
+    }
+    LossTarget(const char* where, const Shape& logits, const Tensor<T, Device>& probabilities)
+        : probabilities_(probabilities) {
+        expect_shape(where, "target", probabilities.shape(), logits);
+    }
+    [[nodiscard]] TargetView<T> view() const { return {classes_.data(), probabilities_.data()}; }
+
+private:
+    Tensor<Index, Device> classes_;
+    Tensor<T, Device> probabilities_;
+};
+
+template <class T, Accelerator Device>
+[[nodiscard]] SoftmaxOfSample<T> softmax_of(const char* where, const Tensor<T, Device>& logits,
+                                            const LossTarget<T, Device>& target, double label_smoothing) {
+    using A = accumulate_t<T>;
+    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
+    if (!is_in_range(label_smoothing, 0, 1)) {
+        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
+    }
+    return {logits.extent(1), logits.data(), target.view(), static_cast<A>(1 - label_smoothing),
+            static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)))};
+}
+
+template <class T, Accelerator Device, class Target>
+[[nodiscard]] Tensor<accumulate_t<T>, Device> loss_on_device(const char* where, const Tensor<T, Device>& logits,
+                                                             const Target& given, double label_smoothing) {
+    using A = accumulate_t<T>;
+    expect_rank(where, "logits", logits.shape(), 2);
+    const Index samples = logits.extent(0);
+    if (samples == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
+    const LossTarget<T, Device> target(where, logits.shape(), given);
+    const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
+    auto losses = Tensor<A, Device>::empty({samples});
+    launch<Device>(LossOfSample<T>(softmax, losses.data()), samples);
+    auto loss = Tensor<A, Device>::empty({1});
+    launch<Device>(Mean<A>{samples, losses.data(), loss.data()}, 1);
+    return loss;
+}
+
+template <class T, Accelerator Device, class Target>
+[[nodiscard]] Tensor<T, Device> loss_by_input(const char* where, const Tensor<T, Device>& logits, const Target& given,
+                                              double label_smoothing) {
+    expect_rank(where, "logits", logits.shape(), 2);
+    const LossTarget<T, Device> target(where, logits.shape(), given);
+    const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
+    auto dlogits = Tensor<T, Device>::empty(logits.shape());
+    const auto samples = static_cast<accumulate_t<T>>(static_cast<double>(logits.extent(0)));
+    launch<Device>(LossByInput<T>(softmax, samples, dlogits.data()), logits.extent(0));
+    return dlogits;
+}
+
+}  // namespace cuda
+
+/// The loss (1) for class labels, left on the device: nobody waits for it. Throws std::invalid_argument for a label
+/// outside the classes, another number of labels than samples, no samples, or smoothing outside [0, 1].
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<accumulate_t<T>, Device> cross_entropy_on_device(const Tensor<T, Device>& logits,
+                                                                      std::span<const Index> classes,
+                                                                      double label_smoothing) {
+    return cuda::loss_on_device("cross_entropy_on_device", logits, classes, label_smoothing);
+}
+
+/// The loss for class labels, as on the processor. Waits for the device.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T, Device>& logits, std::span<const Index> classes,
+                                                    double label_smoothing) {
+    return to_host(cuda::loss_on_device("cross_entropy_forward", logits, classes, label_smoothing)).data()[0];
+}
+
+/// The loss for target probabilities (N, C), as on the processor. Waits for the device.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T, Device>& logits, const Tensor<T, Device>& target,
+                                                    double label_smoothing) {
+    return to_host(cuda::loss_on_device("cross_entropy_forward", logits, target, label_smoothing)).data()[0];
+}
+
+/// dlogits for class labels.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> cross_entropy_by_input(const Tensor<T, Device>& logits, std::span<const Index> classes,
+                                                       double label_smoothing) {
+    return cuda::loss_by_input("cross_entropy_by_input", logits, classes, label_smoothing);
+}
+
+/// dlogits for target probabilities (N, C).
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> cross_entropy_by_input(const Tensor<T, Device>& logits, const Tensor<T, Device>& target,
+                                                       double label_smoothing) {
+    return cuda::loss_by_input("cross_entropy_by_input", logits, target, label_smoothing);
+}
+
+SD_NAMESPACE_END

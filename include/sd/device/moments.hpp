@@ -1,0 +1,130 @@
+// Batch norm's statistics on a device: count, mean and squared deviations of every channel.
+#pragma once
+
+#include "sd/core/moments.hpp"
+#include "sd/device/merge_pairs.hpp"
+#include "sd/device/pending.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// The moments of each channel over each block of rows: partial (row_blocks, 2, C), mean and m2.
+template <class T, int width>
+struct BlockMoments {
+    using A = accumulate_t<T>;
+    static constexpr int phases = 2;
+    static constexpr int batch = 4;  ///< rows that a thread has in registers
+    struct Shared {
+        A mean[width][block_threads];
+        A m2[width][block_threads];
+    };
+    Sweep sweep;
+    const T* x;
+    A* partial;
+
+    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active) return;
+        A mean[width], m2[width];
+        for (int i = 0; i < width; ++i) mean[i] = m2[i] = A(0);
+        Index count = 0;
+        for (Index row = at.row; row < at.last_row; row += batch * sweep.rows_at_once) {
+            const Index left = quotient_up(at.last_row - row, sweep.rows_at_once);
+            add_batch(row, at.channel, left < batch ? static_cast<int>(left) : batch, count, mean, m2);
+        }
+        for (int i = 0; i < width; ++i) {
+            shared.mean[i][thread.index] = mean[i];
+            shared.m2[i][thread.index] = m2[i];
+        }
+    }
+
+    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active || at.row_thread != 0) return;
+        A* target = partial + at.row_block * 2 * sweep.channels + at.channel;
+        for (int i = 0; i < width; ++i) {
+            Index count = 0;
+            A mean = A(0), m2 = A(0);
+            for (int other = 0; other < sweep.rows_at_once; ++other) {
+                const Index rows = sweep.rows_of_thread(at.row_block, other);
+                const int index = thread.index + other * sweep.lanes;
+                merge_moments(count, mean, m2, rows, shared.mean[i][index], shared.m2[i][index]);
+                count += rows;
+            }
+            target[i] = mean;
+            target[sweep.channels + i] = m2;
+        }
+    }
+
+private:
+    // The mean of a batch first, then the deviations from it.
+    SD_HOST_DEVICE void add_batch(Index row, Index channel, int rows, Index& count, A* mean, A* m2) const {
+        Pack<T, width> values[batch];
+        for (int r = 0; r < batch; ++r) {
+            if (r < rows) values[r] = load<width>(x + (row + r * sweep.rows_at_once) * sweep.channels + channel);
+        }
+        const A share = A(1) / static_cast<A>(rows);
+        for (int i = 0; i < width; ++i) {
+            A sum = A(0);
+            for (int r = 0; r < batch; ++r) {
+                if (r < rows) sum += A(values[r].value[i]);
+            }
+            const A batch_mean = sum * share;
+            A squares = A(0);
+            for (int r = 0; r < batch; ++r) {
+                if (r >= rows) continue;
+                const A deviation = A(values[r].value[i]) - batch_mean;
+                squares += deviation * deviation;
+            }
+            merge_moments(count, mean[i], m2[i], Index{rows}, batch_mean, squares);
+        }
+        count += rows;
+    }
+};
+
+/// The moments of each channel from those of blocks of rows, as MergePairs does it.
+template <class A>
+struct MergeMoments {
+    Sweep sweep;
+    A *mean, *m2;
+
+    [[nodiscard]] SD_HOST_DEVICE Index values(Index first_part, Index last_part) const {
+        return first_row(last_part) - first_row(first_part);
+    }
+    SD_HOST_DEVICE void merge(Pair& all, const Pair& part) const {
+        merge_moments(all.count, all.first, all.second, part.count, part.first, part.second);
+        all.count += part.count;
+    }
+    SD_HOST_DEVICE void write(Index c, const Pair& all) const {
+        mean[c] = static_cast<A>(all.first);
+        m2[c] = static_cast<A>(all.second);
+    }
+
+private:
+    [[nodiscard]] SD_HOST_DEVICE Index first_row(Index part) const {
+        const Index row = part * sweep.rows_of_block;
+        return row < sweep.rows ? row : sweep.rows;
+    }
+};
+
+}  // namespace cuda
+
+/// Mean and squared deviations of every channel (the last dimension) of x. With no values, zeros and a count of 0.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Moments<accumulate_t<T>, Device> batch_moments(const Tensor<T, Device>& x) {
+    using A = accumulate_t<T>;
+    const Index channels = x.extent(x.rank() - 1);
+    if (x.size() == 0) return {0, Tensor<A, Device>(Shape{channels}), Tensor<A, Device>(Shape{channels})};
+    Moments<A, Device> moments{cuda::rows_of(x.shape()), Tensor<A, Device>::empty({channels}),
+                               Tensor<A, Device>::empty({channels})};
+    cuda::with_width<T>(channels, [&](auto width) {
+        const cuda::Sweep sweep(moments.count, channels, width, 16, cuda::reduction_blocks);
+        auto partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, channels});
+        cuda::launch<Device>(cuda::BlockMoments<T, width()>{sweep, x.data(), partial.data()}, sweep.blocks());
+        cuda::launch_merge<Device>(cuda::MergeMoments<A>{sweep, moments.mean.data(), moments.m2.data()}, partial);
+    });
+    return moments;
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,151 @@
+// Pending tensors on a device: what a thread loads of them, and plain tensors made of them.
+#pragma once
+
+#include "sd/core/bfloat16.hpp"
+#include "sd/core/pending_gradient.hpp"
+#include "sd/device/sample_room.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// Whether an output lets its gradient through its ReLU.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE bool passes(bool relu, const A& output) {
+    return !relu || output > A(0);
+}
+
+/// max(value, 0) if there is a ReLU. NaN stays NaN.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A activated(bool relu, const A& value) {
+    return relu && value < A(0) ? A(0) : value;
+}
+
+/// The arguments of a kernel that loads a pending tensor.
+template <class T>
+struct PendingView {
+    using A = accumulate_t<T>;
+    const T* raw;
+    const A* scale;  ///< nullptr for 1
+    const A* shift;
+    bool relu;
+
+    template <class Device>
+    explicit PendingView(const Pending<T, Device>& x)
+        : raw(x.raw.data()), scale(x.scale.data()), shift(x.shift.data()), relu(x.relu) {}
+};
+
+/// The factors of a thread's channels, in registers; apply() gives the values.
+template <class T, int width>
+struct PendingChannels {
+    using A = accumulate_t<T>;
+    Pack<A, width> scale, shift;
+    bool scaled, relu;
+
+    SD_HOST_DEVICE PendingChannels(const PendingView<T>& view, Index channel)
+        : scaled(view.scale != nullptr), relu(view.relu) {
+        for (int i = 0; i < width; ++i) scale.value[i] = A(1), shift.value[i] = A(0);
+        if (scaled) {
+            scale = load<width>(view.scale + channel);
+            shift = load<width>(view.shift + channel);
+        }
+    }
+    /// The value of the thread's channel i whose raw value is z.
+    [[nodiscard]] SD_HOST_DEVICE A apply(const T& z, int i) const {
+        const A value = scaled ? A(scale.value[i] * A(z) + shift.value[i]) : A(z);
+        return activated(relu, value);
+    }
+};
+
+/// y = the values of a pending tensor.
+template <class T, int width>
+struct Materialize {
+    Sweep sweep;
+    PendingView<T> x;
+    T* y;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active) return;
+        const PendingChannels<T, width> channels(x, at.channel);
+        sweep.for_each_row(at, [&](Index, Index element) {
+            const Pack<T, width> z = load<width>(x.raw + element);
+            Pack<T, width> value;
+            for (int i = 0; i < width; ++i) value.value[i] = T(channels.apply(z.value[i], i));
+            store<width>(value, y + element);
+        });
+    }
+};
+
+/// dz = the values of a pending gradient, PendingGradient's formula.
+template <class T, int width>
+struct MaterializeGradient {
+    using A = accumulate_t<T>;
+    Sweep sweep;
+    PendingView<T> y;
+    const T* dy;
+    const A *center, *slope, *offset;
+    T* dz;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active) return;
+        const PendingChannels<T, width> output(y, at.channel);
+        const Pack<A, width> centers = load<width>(center + at.channel);
+        const Pack<A, width> slopes = load<width>(slope + at.channel);
+        const Pack<A, width> offsets = load<width>(offset + at.channel);
+        sweep.for_each_row(at, [&](Index, Index element) {
+            const Pack<T, width> z = load<width>(y.raw + element);
+            const Pack<T, width> upstream = load<width>(dy + element);
+            Pack<T, width> value;
+            for (int i = 0; i < width; ++i) {
+                const A g = passes(output.relu, output.apply(z.value[i], i)) ? A(upstream.value[i]) : A(0);
+                value.value[i] = T(A(output.scale.value[i] * g + slopes.value[i] * (A(z.value[i]) - centers.value[i]) +
+                                     offsets.value[i]));
+            }
+            store<width>(value, dz + element);
+        });
+    }
+};
+
+/// Rows of channels of a tensor of any rank.
+[[nodiscard]] inline Index rows_of(const Shape& shape) {
+    const Index channels = shape[shape.rank() - 1];
+    return channels == 0 ? 0 : shape.size() / channels;
+}
+
+}  // namespace cuda
+
+/// The values of a pending tensor, with room for as many samples; the tensor itself if it is plain.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> materialize(const Pending<T, Device>& x) {
+    if (x.is_plain()) return x.raw;
+    auto y = cuda::empty_with_cleared_room<T, Device>(x.shape(), cuda::sample_room(x.raw));
+    cuda::launch_sweep<Device, T, cuda::Materialize>(cuda::rows_of(x.shape()), x.channels(), 8, cuda::PendingView<T>(x),
+                                                     y.data());
+    return y;
+}
+
+/// The values of a pending gradient, with as much room as batch norm's input; the tensor itself if it is plain.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> materialize(const PendingGradient<T, Device>& dy) {
+    if (dy.is_plain()) return dy.dy;
+    auto dz = cuda::empty_with_cleared_room<T, Device>(dy.shape(), cuda::sample_room(dy.y.raw));
+    cuda::launch_sweep<Device, T, cuda::MaterializeGradient>(cuda::rows_of(dy.shape()), dy.y.channels(), 8,
+                                                             cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
+                                                             dy.slope.data(), dy.offset.data(), dz.data());
+    return dz;
+}
+
+/// The device's convolutions take plain tensors: one pass makes it, and all that load it share it.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Pending<T, Device> conv2d_operand(const Pending<T, Device>& x) {
+    return materialize(x);
+}
+/// The same for a gradient.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] PendingGradient<T, Device> conv2d_operand(const PendingGradient<T, Device>& dy) {
+    return materialize(dy);
+}
+
+SD_NAMESPACE_END

@@ -1,0 +1,56 @@
+// Few numbers on their way to a device as the argument of a kernel.
+#pragma once
+
+#include "sd/device/kernel.hpp"
+
+#include <cstddef>
+#include <cstring>
+
+SD_NAMESPACE_BEGIN
+
+namespace cuda {
+
+/// Writes bytes that it brings along. Nobody waits for it, the processor's memory is free at once, and a graph keeps
+/// what it brings: labels, selections of samples, tables of tensors.
+template <int capacity>
+struct WriteArguments {
+    unsigned char bytes[capacity];
+    Index count;
+    unsigned char* target;
+
+    SD_HOST_DEVICE void operator()(Thread thread) const {
+        const Index i = thread.block * block_threads + thread.index;
+        if (i < count) target[i] = bytes[i];
+    }
+};
+
+/// The most bytes that are written this way; more go by a copy.
+inline constexpr std::size_t most_argument_bytes = std::size_t{256} << 10;
+
+/// Starts the writing of some bytes of the processor's memory to the device's, kernel by kernel as many as fit.
+template <Accelerator Device>
+void write_by_arguments(const void* source, std::size_t bytes, void* target) {
+    const auto write = [&](auto capacity, std::size_t first, std::size_t count) {
+        WriteArguments<capacity()> kernel;
+        std::memcpy(kernel.bytes, static_cast<const unsigned char*>(source) + first, count);
+        kernel.count = static_cast<Index>(count);
+        kernel.target = static_cast<unsigned char*>(target) + first;
+        launch<Device>(kernel, quotient_up(kernel.count, block_threads));
+    };
+    constexpr std::integral_constant<int, 1 << 10> small;
+    constexpr std::integral_constant<int, 1 << 14> large;
+    for (std::size_t first = 0; first < bytes;) {
+        const std::size_t left = bytes - first;
+        const std::size_t count = left < std::size_t{large()} ? left : std::size_t{large()};
+        if (count <= std::size_t{small()}) {
+            write(small, first, count);
+        } else {
+            write(large, first, count);
+        }
+        first += count;
+    }
+}
+
+}  // namespace cuda
+
+SD_NAMESPACE_END
