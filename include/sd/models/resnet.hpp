@@ -168,16 +168,27 @@ public:
     /// Names conv1, bn1, the blocks (layer1.0, ...) and fc, in forward order.
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        visitor("conv1", stem_.conv());
-        visitor("bn1", stem_.bn());
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < layers_.size(); ++stage) {
-            for (Index i = 0; i < layers_[stage]; ++i) visitor(text("layer", stage + 1, '.', i), blocks_[block++]);
-        }
-        visitor("fc", fc_);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        visitor("conv1", self.stem_.conv());
+        visitor("bn1", self.stem_.bn());
+        std::size_t block = 0;
+        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
+            for (Index i = 0; i < self.layers_[stage]; ++i)
+                visitor(text("layer", stage + 1, '.', i), self.blocks_[block++]);
+        }
+        visitor("fc", self.fc_);
+    }
+
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options, Initializer initializer)
         : layers_(architecture.layers),
           stem_(options.in_channels, architecture.stem_channels, architecture.stem == Stem::imagenet ? 7 : 3,

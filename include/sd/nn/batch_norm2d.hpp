@@ -135,14 +135,24 @@ public:
     /// Names weight, bias, running_mean, running_var and num_batches_tracked.
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        visitor("weight", weight_);
-        visitor("bias", bias_);
-        visitor("running_mean", running_mean_);
-        visitor("running_var", running_var_);
-        visitor("num_batches_tracked", num_batches_tracked_);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        visitor("weight", self.weight_);
+        visitor("bias", self.bias_);
+        visitor("running_mean", self.running_mean_);
+        visitor("running_var", self.running_var_);
+        visitor("num_batches_tracked", self.num_batches_tracked_);
+    }
+
     struct Pass {
         BatchNormPass<T, Device> own;
         Communicator* communicator;  ///< of the ranks that the statistics come from, or null

@@ -13,6 +13,7 @@
 #include <concepts>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -55,12 +56,13 @@ public:
     template <class X>
     void operator()(std::string_view name, X& x) const {
         const std::string full = prefix_.empty() ? std::string(name) : text(prefix_, '.', name);
-        if constexpr (is_affine_layer<X>) {
+        using Member = std::remove_const_t<X>;
+        if constexpr (is_affine_layer<Member>) {
             last_.clear();
             for_each_parameter(x, [&](const std::string& own, auto&) { last_.push_back(text(full, '.', own)); });
-        } else if constexpr (!is_homogeneous_layer<X>) {
+        } else if constexpr (!is_homogeneous_layer<Member>) {
             last_.clear();
-            if constexpr (!is_parameter<X> && !is_buffer<X> && !ScalesBranch<X>) x.visit(OutputWalk(full, last_));
+            if constexpr (is_layer_member<X> && !ScalesBranch<X>) visit_layer(x, OutputWalk(full, last_));
         }
     }
 
@@ -74,44 +76,17 @@ private:
 template <class Branch>
 std::vector<std::string> output_parameters(Branch& branch) {
     std::vector<std::string> names;
-    const auto add = [&](const std::string& name, auto&) { names.push_back(name); };
-    const auto ignore = [](const std::string&, auto&) {};
-    using Collect = Walk<decltype(add), decltype(ignore)>;
+    const auto add = [&]<class Member>(const std::string& name, Member&) {
+        if constexpr (is_parameter<Member>) names.push_back(name);
+    };
+    using Collect = MemberWalk<decltype(add)>;
     if constexpr (requires { branch.visit_output(std::declval<Collect>()); }) {
-        branch.visit_output(Collect("", add, ignore));
+        branch.visit_output(Collect("", add));
     } else {
-        branch.visit(OutputWalk("", names));
+        visit_layer(branch, OutputWalk("", names));
     }
     return names;
 }
-
-template <class Use>
-class ScaledBranchWalk {
-public:
-    ScaledBranchWalk(std::string prefix, Use& use) : prefix_(std::move(prefix)), use_(use) {}
-
-    template <class X>
-    void operator()(std::string_view name, X& x) const {
-        if constexpr (!is_parameter<X> && !is_buffer<X>)
-            visit(prefix_.empty() ? std::string(name) : text(prefix_, '.', name), x);
-    }
-    /// A layer of this full name, and those inside.
-    template <class X>
-    void visit(const std::string& full, X& x) const {
-        if constexpr (ScalesBranch<X>) {
-            std::vector<std::string> names = output_parameters(x.branch());
-            if (!full.empty()) {
-                for (std::string& name : names) name = text(full, '.', name);
-            }
-            use_(full, static_cast<double>(x.evaluation_scale()), names);
-        }
-        x.visit(ScaledBranchWalk(full, use_));
-    }
-
-private:
-    std::string prefix_;
-    Use& use_;
-};
 
 }  // namespace detail
 
@@ -119,7 +94,17 @@ private:
 /// evaluation, and the full names of the parameters that it can be folded into, none if the branch does not tell.
 template <class Model, class Use>
 void for_each_scaled_branch(Model& model, Use&& use) {
-    detail::ScaledBranchWalk<Use>("", use).visit("", model);
+    const auto use_scaled = [&]<class Member>(const std::string& full, Member& member) {
+        if constexpr (ScalesBranch<Member>) {
+            std::vector<std::string> names = detail::output_parameters(member.branch());
+            if (!full.empty()) {
+                for (std::string& name : names) name = text(full, '.', name);
+            }
+            use(full, static_cast<double>(member.evaluation_scale()), names);
+        }
+    };
+    use_scaled(std::string(), model);
+    for_each_member(model, use_scaled);
 }
 
 SD_NAMESPACE_END

@@ -87,10 +87,20 @@ public:
     /// Names the weight.
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        visitor("weight", weight_);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        visitor("weight", self.weight_);
+    }
+
     Conv2dOptions options_;
     ParameterPtr<accumulate_t<T>, Device> weight_;
     Cache<Pending<T, Device>> input_;

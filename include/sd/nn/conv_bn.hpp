@@ -64,8 +64,10 @@ public:
 
     /// The convolution.
     [[nodiscard]] Conv2d<T, Device>& conv() { return conv_; }
+    [[nodiscard]] const Conv2d<T, Device>& conv() const { return conv_; }
     /// The batch norm.
     [[nodiscard]] BatchNorm2d<T, Device>& bn() { return bn_; }
+    [[nodiscard]] const BatchNorm2d<T, Device>& bn() const { return bn_; }
 
 private:
     [[nodiscard]] GradientWithSums<T, Device> with_sums(const Tensor<T, Device>& dy) const {

@@ -70,11 +70,21 @@ public:
     /// Names weight and bias.
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        visitor("weight", weight_);
-        visitor("bias", bias_);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        visitor("weight", self.weight_);
+        visitor("bias", self.bias_);
+    }
+
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
     Cache<Tensor<T, Device>> input_;

@@ -31,7 +31,7 @@ public:
     void forget() { input_.forget(); }
     /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&&) {}
+    void visit(Visitor&&) const {}
 
 private:
     Pool2dOptions options_;
@@ -60,7 +60,7 @@ public:
     }
     /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&&) {}
+    void visit(Visitor&&) const {}
 
 private:
     Pool2dOptions options_;
@@ -85,7 +85,7 @@ public:
     }
     /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&&) {}
+    void visit(Visitor&&) const {}
 
 private:
     Cache<Shape> input_shape_;

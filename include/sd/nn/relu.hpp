@@ -25,7 +25,7 @@ public:
     }
     /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&&) {}
+    void visit(Visitor&&) const {}
 
 private:
     Cache<Tensor<T, Device>> output_;

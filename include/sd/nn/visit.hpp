@@ -1,11 +1,12 @@
 // How parameters and buffers of a layer are found and named.
 //
-// A layer has one member function
+// A layer has a member function
 //
 //     template <class Visitor> void visit(Visitor&& visitor) { visitor("conv1", conv1_); visitor("weight", weight_); }
 //
 // that names its parameters (ParameterPtr), its buffers (Tensor or std::int64_t) and its layers, in any order that
-// stays. Full names join the names on the way with dots, as in PyTorch's state dicts: "layer1.0.conv1.weight".
+// stays, and may have the same as const. Full names join the names on the way with dots, as in PyTorch's state dicts:
+// "layer1.0.conv1.weight".
 #pragma once
 
 #include "sd/core/parameter.hpp"
@@ -14,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -23,79 +25,102 @@ template <class X>
 inline constexpr bool is_parameter = false;
 template <class T, class Device>
 inline constexpr bool is_parameter<ParameterPtr<T, Device>> = true;
+template <class X>
+inline constexpr bool is_parameter<const X> = is_parameter<X>;
 
 template <class X>
 inline constexpr bool is_buffer = std::is_same_v<X, std::int64_t>;
 template <class T, class Device>
 inline constexpr bool is_buffer<Tensor<T, Device>> = true;
+template <class X>
+inline constexpr bool is_buffer<const X> = is_buffer<X>;
 
-template <class OnParameter, class OnBuffer>
-class Walk {
+/// Whether a member that a layer names is a layer itself.
+template <class X>
+inline constexpr bool is_layer_member = !is_parameter<X> && !is_buffer<X>;
+
+/// Lets a layer name its members.
+template <class Layer, class Visitor>
+void visit_layer(Layer& layer, Visitor&& visitor) {
+    layer.visit(visitor);
+}
+/// The same, read only. A layer that has no const visit() is not changed by the other one, which only names its members.
+template <class Layer, class Visitor>
+void visit_layer(const Layer& layer, Visitor&& visitor) {
+    if constexpr (requires { layer.visit(visitor); }) {
+        layer.visit(visitor);
+    } else {
+        const_cast<Layer&>(layer).visit(
+            [&](std::string_view name, auto& member) { visitor(name, std::as_const(member)); });
+    }
+}
+
+template <class Use>
+class MemberWalk {
 public:
-    Walk(std::string prefix, OnParameter& on_parameter, OnBuffer& on_buffer)
-        : prefix_(std::move(prefix)), on_parameter_(on_parameter), on_buffer_(on_buffer) {}
+    MemberWalk(std::string prefix, Use& use) : prefix_(std::move(prefix)), use_(use) {}
 
     template <class X>
-    void operator()(std::string_view name, X& x) {
+    void operator()(std::string_view name, X& x) const {
         const std::string full = prefix_.empty() ? std::string(name) : text(prefix_, '.', name);
-        if constexpr (is_parameter<X>) {
-            on_parameter_(full, x);
-        } else if constexpr (is_buffer<X>) {
-            on_buffer_(full, x);
-        } else {
-            x.visit(Walk(full, on_parameter_, on_buffer_));
-        }
+        use_(full, x);
+        if constexpr (is_layer_member<X>) visit_layer(x, MemberWalk(full, use_));
     }
 
 private:
     std::string prefix_;
-    OnParameter& on_parameter_;
-    OnBuffer& on_buffer_;
+    Use& use_;
 };
 
-class ForgetWalk {
+template <class Use>
+class UnnamedWalk {
 public:
-    template <class X>
-    void operator()(std::string_view, X& x) const {
-        if constexpr (!is_parameter<X> && !is_buffer<X>) {
-            if constexpr (requires { x.forget(); }) x.forget();
-            x.visit(*this);
-        }
-    }
-};
-
-template <class OnParameter>
-class ParameterWalk {
-public:
-    explicit ParameterWalk(OnParameter& on_parameter) : on_parameter_(on_parameter) {}
+    explicit UnnamedWalk(Use& use) : use_(use) {}
 
     template <class X>
     void operator()(std::string_view, X& x) const {
-        if constexpr (is_parameter<X>) {
-            on_parameter_(x);
-        } else if constexpr (!is_buffer<X>) {
-            x.visit(*this);
-        }
+        use_(x);
+        if constexpr (is_layer_member<X>) visit_layer(x, *this);
     }
 
 private:
-    OnParameter& on_parameter_;
+    Use& use_;
 };
 
 }  // namespace detail
+
+/// Calls use(full name, member) for all that is in a layer, in the order of its visits: parameters (ParameterPtr), buffers
+/// (Tensor or std::int64_t), and layers, each followed by what is in it. Members of a const layer are const.
+template <class Layer, class Use>
+void for_each_member(Layer& layer, Use&& use) {
+    detail::visit_layer(layer, detail::MemberWalk<std::remove_reference_t<Use>>("", use));
+}
+
+/// Calls use(member) for the same. No names are made, so nothing is allocated.
+template <class Layer, class Use>
+void for_each_unnamed_member(Layer& layer, Use&& use) {
+    detail::visit_layer(layer, detail::UnnamedWalk<std::remove_reference_t<Use>>(use));
+}
 
 /// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
 /// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
 template <class Layer>
 void forget_passes(Layer& layer) {
-    detail::ForgetWalk()({}, layer);
+    const auto forget = [](auto& member) {
+        if constexpr (requires { member.forget(); }) member.forget();
+    };
+    forget(layer);
+    for_each_unnamed_member(layer, forget);
 }
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
 /// layer and its layers own, in the order of their visits.
 template <class Layer, class OnParameter, class OnBuffer>
 void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buffer) {
-    layer.visit(detail::Walk<OnParameter, OnBuffer>("", on_parameter, on_buffer));
+    for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
+        if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
+        if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
+    });
 }
 
 /// Calls on_parameter(full name, ParameterPtr&) for every parameter.
@@ -107,7 +132,9 @@ void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
 /// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
 template <class Layer, class OnParameter>
 void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
-    layer.visit(detail::ParameterWalk<OnParameter>(on_parameter));
+    for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
+        if constexpr (detail::is_parameter<Member>) on_parameter(member);
+    });
 }
 
 /// Gives every parameter its full name.

@@ -16,11 +16,10 @@ struct NoActivation {};
 
 /// An activation of the library's or a layer of the user's: forward(x, context) and backward(dy).
 template <class Activation, class T, class Device>
-concept ResidualActivation =
-    std::same_as<Activation, ReluActivation> || std::same_as<Activation, NoActivation> ||
+concept ResidualActivation = std::same_as<Activation, ReluActivation> || std::same_as<Activation, NoActivation> ||
     requires(Activation activation, const Tensor<T, Device>& tensor, const Context& context) {
-        { activation.forward(tensor, context) } -> std::convertible_to<Tensor<T, Device>>;
-        { activation.backward(tensor) } -> std::convertible_to<Tensor<T, Device>>;
-    };
+    { activation.forward(tensor, context) } -> std::convertible_to<Tensor<T, Device>>;
+    { activation.backward(tensor) } -> std::convertible_to<Tensor<T, Device>>;
+};
 
 SD_NAMESPACE_END

@@ -8,8 +8,6 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <string_view>
-#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -20,27 +18,8 @@ inline constexpr bool is_residual_block = false;
 template <class Branch, class Policy, class Activation>
 inline constexpr bool is_residual_block<StochasticResidual<Branch, Policy, Activation>> = true;
 
-/// A visitor that goes through layers and calls use(full name, block) for each block.
-template <class Use>
-class BlockWalk {
-public:
-    BlockWalk(std::string prefix, Use& use) : prefix_(std::move(prefix)), use_(use) {}
-
-    template <class X>
-    void operator()(std::string_view name, X& x) {
-        if constexpr (is_parameter<X> || is_buffer<X>) {
-            return;
-        } else {
-            const std::string full = prefix_.empty() ? std::string(name) : text(prefix_, '.', name);
-            if constexpr (is_residual_block<X>) use_(full, x);
-            x.visit(BlockWalk(full, use_));
-        }
-    }
-
-private:
-    std::string prefix_;
-    Use& use_;
-};
+template <class X>
+inline constexpr bool is_residual_block<const X> = is_residual_block<X>;
 
 }  // namespace detail
 
@@ -49,7 +28,9 @@ private:
 /// model needs visit(visitor) alone.
 template <class Model, class Use>
 void for_each_block(Model& model, Use&& use) {
-    model.visit(detail::BlockWalk<Use>("", use));
+    for_each_member(model, [&]<class Member>(const std::string& name, Member& member) {
+        if constexpr (detail::is_residual_block<Member>) use(name, member);
+    });
 }
 
 /// Gives every block of a model its place among all of them as block_index(), so that no two draw the same masks, and

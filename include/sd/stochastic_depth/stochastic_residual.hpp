@@ -160,6 +160,8 @@ public:
 
     /// The residual branch F.
     [[nodiscard]] Branch& branch() { return branch_; }
+    /// The same, read only.
+    [[nodiscard]] const Branch& branch() const { return branch_; }
 
     /// What F is multiplied by in evaluation, at the drop rate applied now: 1 - p or 1.
     [[nodiscard]] double evaluation_scale() const { return policy_.branch_scale(false); }
@@ -167,11 +169,21 @@ public:
     /// Names what the branch and the shortcut name, with nothing put before it.
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        branch_.visit(visitor);
-        shortcut_.visit(visitor);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        detail::visit_layer(self.branch_, visitor);
+        detail::visit_layer(self.shortcut_, visitor);
+    }
+
     static constexpr bool fuses_relu = std::is_same_v<Activation, ReluActivation>;
     static constexpr bool fuses_activation = fuses_relu || std::is_same_v<Activation, NoActivation>;
 
