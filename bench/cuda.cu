@@ -53,7 +53,7 @@ void measure_join() {
 
     const sd::Shape channels{shape[3]};
     const auto ones = sd::Tensor<float, Cuda>::full(channels, 1.0F);
-    const sd::Pending<T, Cuda> branch(z, ones, ones, false);
+    const sd::Pending<T, Cuda> branch(z, ones, ones, sd::Activation::none);
     sd::join_output_t<T, Cuda> y;
     const double bits = bytes / 16;  // a bit an element
     const auto join = [&](sd::BranchSamples selection) {

@@ -17,7 +17,7 @@ double bytes_of(const sd::Tensor<float>& tensor) { return static_cast<double>(te
 void forward(benchmark::State& state, const sd::Shape& shape) {
     const sd::Shape channels{shape[3]};
     const sd::Tensor<float> shortcut = filled(shape);
-    const sd::Pending<float> branch(filled(shape), filled(channels), filled(channels), false);
+    const sd::Pending<float> branch(filled(shape), filled(channels), filled(channels), sd::Activation::none);
     const auto call = [&] {
         benchmark::DoNotOptimize(sd::residual_join_forward<float>(shortcut, branch, {}, 1.0F, true).data());
     };

@@ -29,19 +29,19 @@ public:
     /// `kind` turns through kinds of pending input: 9 of x and dy together, every second one with a ReLU.
     Conv2dCase(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& settings, Index kind)
         : options(settings),
-          relu(kind % 2 == 0),
+          activation(kind % 2 == 0 ? sd::Activation::relu : sd::Activation::none),
           x(random_pending<T>(x_shape, 1, kind % 3)),
           weight(random_tensor<T>(weight_shape, 4)),
           scale(random_tensor<T>({weight_shape[0]}, 10)),
           shift(random_tensor<T>({weight_shape[0]}, 11)),
           dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20, kind / 3 % 3)),
-          before(random_pass<T>(x_shape, 30, relu, true)) {}
+          before(random_pass<T>(x_shape, 30, activation, true)) {}
 
     [[nodiscard]] Results run() const {
         Results results;
         results.y = sd::conv2d_forward(x, weight, options, &results.moments);
         results.y_alone = sd::conv2d_forward(x, weight, options);
-        results.folded = sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, relu);
+        results.folded = sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, activation);
         results.dx = sd::conv2d_by_input<T>(dy, weight, options, x.shape(), &before, &results.sums);
         results.dx_alone = sd::conv2d_by_input<T>(dy, weight, options, x.shape());
         results.dweight = sd::conv2d_by_weight<T>(x, dy, options, weight.shape());
@@ -67,8 +67,9 @@ public:
         CHECK(results.moments.count == moments.count);
         check_close(results.moments.mean, moments.mean, tolerance);
         check_close(results.moments.m2, moments.m2, tolerance);
-        check_close(results.folded, sd::reference::conv2d_batch_norm_forward(x_in_double, weight_in_double, options,
-                                                                             in_double(scale), in_double(shift), relu));
+        check_close(results.folded,
+                    sd::reference::conv2d_batch_norm_forward(x_in_double, weight_in_double, options, in_double(scale),
+                                                             in_double(shift), activation));
         const auto before_in_double = in_double(before);
         sd::BatchNormSums<double> sums;
         const auto dx = sd::reference::conv2d_by_input<double>(dy_in_double, weight_in_double, options, x.shape(),
@@ -83,7 +84,8 @@ public:
     }
 
     sd::Conv2dOptions options;
-    bool relu;  ///< at the end of the convolution with batch norm folded in, and of the batch norm before
+    sd::Activation
+        activation;  ///< at the end of the convolution with batch norm folded in, and of the batch norm before
     Pending<T> x;
     Tensor<T> weight, scale, shift;
     sd::PendingGradient<T> dy;

@@ -31,11 +31,13 @@ TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
         check_close(moments.mean, sd::reference::batch_moments(in_double(y)).mean);
         const auto scale = random_tensor<A>({weight_shape[0]}, 10);
         const auto shift = random_tensor<A>({weight_shape[0]}, 11);
-        check_close(sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift, i % 2 == 0),
-                    sd::reference::materialize(
-                        sd::Pending<double>(in_double(y), in_double(scale), in_double(shift), i % 2 == 0)));
+        check_close(
+            sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift,
+                                             i % 2 == 0 ? sd::Activation::relu : sd::Activation::none),
+            sd::reference::materialize(sd::Pending<double>(in_double(y), in_double(scale), in_double(shift),
+                                                           i % 2 == 0 ? sd::Activation::relu : sd::Activation::none)));
         const sd::PendingGradient<T, Device> dy = sd::materialize(random_gradient<T>(y.shape(), 20, i / 3 % 3));
-        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0, true);
+        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
         Sums<T> sums;
         const Tensor<T> dx = sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums);
         check_close(dx, sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
@@ -74,9 +76,9 @@ TEST_CASE_TEMPLATE("device: convolutions compute a rounded number of samples, an
         const auto weight = sd::converted<A>(random_tensor<T>({5, channels, 3, 3}, 2));
         // a tensor that is made plain on the way, and one that is plain
         for (const bool plain : {true, false}) {
-            const Pending<T> input =
-                plain ? Pending<T>(x)
-                      : Pending<T>(x, random_tensor<A>({channels}, 3), random_tensor<A>({channels}, 4), true);
+            const Pending<T> input = plain ? Pending<T>(x)
+                                           : Pending<T>(x, random_tensor<A>({channels}, 3),
+                                                        random_tensor<A>({channels}, 4), sd::Activation::relu);
             const Tensor<T> operand = sd::materialize(input);
             sd::Moments<A, Device> moments;
             const Tensor<T> z = sd::conv2d_forward<T>(input, weight, options, &moments);
@@ -87,8 +89,8 @@ TEST_CASE_TEMPLATE("device: convolutions compute a rounded number of samples, an
             check_close(moments.mean, expected.mean);
             check_close(moments.m2, expected.m2);
 
-            const Pass<T> pass{Pending<T>(z, random_tensor<A>({5}, 5), random_tensor<A>({5}, 6), true), moments.mean,
-                               random_tensor<A>({5}, 7, 0.5, 2), true};
+            const Pass<T> pass{Pending<T>(z, random_tensor<A>({5}, 5), random_tensor<A>({5}, 6), sd::Activation::relu),
+                               moments.mean, random_tensor<A>({5}, 7, 0.5, 2), true};
             const auto dy = random_tensor<T>(z.shape(), 8);
             const auto sums = sd::batch_norm_sums(dy, pass);
             const sd::PendingGradient<T, Device> dz = sd::materialize(sd::batch_norm_by_input(dy, pass, sums));

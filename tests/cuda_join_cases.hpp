@@ -33,7 +33,8 @@ TEST_CASE_TEMPLATE("device: residual join", T, float, double, sd::bfloat16) {
         check_close(
             y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
-        const auto before = random_pass<T>(branch.shape(), 20, i % 2 == 0, true);
+        const auto before =
+            random_pass<T>(branch.shape(), 20, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
         Sums<T> sums;
         const auto expected = sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection,
                                                                             branch_samples, 0.75, relu);
@@ -65,7 +66,7 @@ TEST_CASE_TEMPLATE("device: the join's backward pass reads a bit an element, how
         const auto x = random_tensor<T>(shape, 1);
         sd::join_output_t<T, Device> output;
         const auto y = sd::residual_join_forward<T>(Pending<T>(x), Pending<T>(x), {}, A(1), true, &output);
-        const auto before = random_pass<T>(shape, 2, false, true);
+        const auto before = random_pass<T>(shape, 2, sd::Activation::none, true);
         Sums<T> sums;
         const auto gradient = sd::residual_join_backward<T>(x, output, {}, shape[0], A(1), true, &before, &sums);
         check_close(gradient.dshortcut, sd::reference::relu_by_input(in_double(x), in_double(y)));
@@ -95,7 +96,7 @@ TEST_CASE("device: a dropped sample's branch is not looked at, even where it is 
     const auto shortcut = random_tensor<float>({3, 2, 2, 8}, 2);
     const std::vector<Index> selection{0, -1, 2};
     const Pending<float> pending(sd::to_device<Device>(branch), random_tensor<float>({8}, 3),
-                                 random_tensor<float>({8}, 4), false);
+                                 random_tensor<float>({8}, 4), sd::Activation::none);
     sd::join_output_t<float, Device> output;
     const auto y = sd::residual_join_forward<float>(Pending<float>(shortcut), pending, selection, 1.0F, true, &output);
     const auto own = sd::to_host(y);

@@ -42,15 +42,15 @@ Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) 
     const Shape channels{shape[shape.rank() - 1]};
     if (kind == 0) return random_tensor<T>(shape, stream);
     return {random_tensor<T>(shape, stream), random_tensor<A>(channels, stream + 1),
-            random_tensor<A>(channels, stream + 2), kind == 2};
+            random_tensor<A>(channels, stream + 2), static_cast<sd::Activation>(kind - 1)};
 }
 
 template <class T>
-Pass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
+Pass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation activation, bool batch_statistics) {
     using A = sd::accumulate_t<T>;
     const Shape channels{shape[shape.rank() - 1]};
-    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<A>(channels, stream + 3),
-            random_tensor<A>(channels, stream + 4, 0.5, 2), batch_statistics};
+    return {random_pending<T>(shape, stream, 1 + static_cast<Index>(activation)),
+            random_tensor<A>(channels, stream + 3), random_tensor<A>(channels, stream + 4, 0.5, 2), batch_statistics};
 }
 
 template <class T>

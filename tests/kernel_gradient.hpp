@@ -90,6 +90,7 @@ Tensor<N> scalar(const N& value) {
 }
 
 template <class N>
-Pending<N> pending_in(const Tensor<N>& raw, const Tensor<double>& scale, const Tensor<double>& shift, bool relu) {
-    return Pending<N>(raw, in<N>(scale), in<N>(shift), relu);
+Pending<N> pending_in(const Tensor<N>& raw, const Tensor<double>& scale, const Tensor<double>& shift,
+                      sd::Activation activation) {
+    return Pending<N>(raw, in<N>(scale), in<N>(shift), activation);
 }

@@ -45,7 +45,7 @@ Tensor<double> in_double(const Tensor<T, Device>& x) {
 
 template <class T, class Device>
 Pending<double> in_double(const Pending<T, Device>& x) {
-    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.relu)
+    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.activation)
                    : Pending<double>(in_double(x.raw));
 }
 
@@ -78,24 +78,26 @@ void check_close(const Tensor<T, Device>& got, const Tensor<double>& expected, d
     CHECK(relative_error(in_double(got), expected) < tolerance * rounding<T>);
 }
 
-/// Plain, or scaled and shifted, with or without ReLU.
+/// Plain for kind 0, else scaled and shifted, with the activation number kind - 1.
 template <class T>
 Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
     const Shape channels{shape[shape.rank() - 1]};
     const auto raw = random_tensor<T>(shape, stream);
     if (kind == 0) return Pending<T>(raw);
-    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2), kind == 2);
+    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2),
+                      static_cast<sd::Activation>(kind - 1));
 }
 
-/// The forward pass of a batch norm with output y, whatever statistics it had.
+/// The forward pass of a batch norm and an activation, whatever statistics it had.
 template <class T>
-sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, bool relu, bool batch_statistics) {
+sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation activation,
+                                 bool batch_statistics) {
     const Shape channels{shape[shape.rank() - 1]};
-    return {random_pending<T>(shape, stream, relu ? 2 : 1), random_tensor<T>(channels, stream + 3),
-            random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
+    return {random_pending<T>(shape, stream, 1 + static_cast<Index>(activation)),
+            random_tensor<T>(channels, stream + 3), random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
 }
 
-/// Plain, or batch norm's, with or without ReLU.
+/// Plain for kind 0, else batch norm's, with the activation number kind - 1 behind it.
 template <class T>
 sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
     const auto dy = random_tensor<T>(shape, stream);

@@ -138,7 +138,8 @@ TEST_CASE_TEMPLATE("batch norm", T, float, double) {
         CHECK(moments.count == expected.count);
         check_close(moments.mean, expected.mean);
         check_close(moments.m2, expected.m2);
-        const auto pass = random_pass<T>(shape, 5, i % 2 == 0, draw(0, 1) == 1);
+        const auto pass =
+            random_pass<T>(shape, 5, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, draw(0, 1) == 1);
         const auto dy = random_tensor<T>(shape, 6);
         const auto sums = sd::batch_norm_sums(dy, pass);
         check_close(sums, sd::reference::batch_norm_sums(in_double(dy), in_double(pass)));
@@ -183,7 +184,8 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         check_close(
             y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
-        const auto before = random_pass<T>(branch.shape(), 20, i % 2 == 0, true);
+        const auto before =
+            random_pass<T>(branch.shape(), 20, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
         const auto before_in_double = in_double(before);
         sd::BatchNormSums<T> sums;
         sd::BatchNormSums<double> expected_sums;
@@ -214,7 +216,7 @@ TEST_CASE("a join's gradient refuses what does not fit together, by the plain lo
         const sd::Tensor<T> y({2, 1, 1, 4}), dy({2, 1, 1, 4});
         sd::BatchNormPass<T> before;
         const sd::Tensor<T> channels(sd::Shape{4});
-        before.y = sd::Pending<T>(sd::Tensor<T>({samples, 1, 1, 4}), channels, channels, false);
+        before.y = sd::Pending<T>(sd::Tensor<T>({samples, 1, 1, 4}), channels, channels, sd::Activation::none);
         before.mean = before.inverse_std = channels;
         sd::BatchNormSums<T> gathered;
         return sd_test::message_of([&] {

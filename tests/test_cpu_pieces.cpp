@@ -102,8 +102,8 @@ TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double) {
     const Pending<T> shortcut = random_pending<T>(shape, 1, 1);
     const Pending<T> branch = random_pending<T>(shape, 4, 1);
     const auto dy = random_gradient<T>(shape, 7, 2);
-    const auto pass = random_pass<T>(shape, 20, true, true);
-    const auto before = random_pass<T>(shape, 30, true, true);
+    const auto pass = random_pass<T>(shape, 20, sd::Activation::relu, true);
+    const auto before = random_pass<T>(shape, 30, sd::Activation::relu, true);
     struct Results {
         Tensor<T> y, value, gradient, relu;
         sd::Moments<T> moments;

@@ -15,7 +15,8 @@ namespace {
 
 // Batch norm as a layer has it, eps 1e-5.
 template <class N>
-sd::BatchNormPass<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, const Tensor<N>& bias, bool relu) {
+sd::BatchNormPass<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, const Tensor<N>& bias,
+                                sd::Activation activation) {
     using std::sqrt;
     const auto moments = reference::batch_moments(z);
     const Index channels = weight.size();
@@ -28,7 +29,7 @@ sd::BatchNormPass<N> batch_norm(const Tensor<N>& z, const Tensor<N>& weight, con
         scale(c) = weight(c) * inverse_std(c);
         shift(c) = bias(c) - moments.mean(c) * scale(c);
     }
-    return {Pending<N>(z, scale, shift, relu), moments.mean, inverse_std};
+    return {Pending<N>(z, scale, shift, activation), moments.mean, inverse_std};
 }
 
 }  // namespace
@@ -52,16 +53,16 @@ TEST_CASE("batch_moments: by hand, far from zero, empty") {
 }
 
 TEST_CASE("batch norm: gradients through the batch's own statistics") {
-    for (const bool relu : {false, true}) {
-        CAPTURE(relu);
+    for (const auto activation : {sd::Activation::none, sd::Activation::relu}) {
+        CAPTURE(sd::to_string(activation));
         const auto z = random_tensor<double>({3, 2, 2, 4}, 1, -2, 3);
         const auto weight = random_tensor<double>({4}, 2, 0.5, 2);
         const auto bias = random_tensor<double>({4}, 3);
-        const auto out = batch_norm(z, weight, bias, relu);
+        const auto out = batch_norm(z, weight, bias, activation);
         const auto sums = [&](const Tensor<double>& dy) { return reference::batch_norm_sums(dy, out); };
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
-                return reference::materialize(batch_norm(v, in<N>(weight), in<N>(bias), relu).y);
+                return reference::materialize(batch_norm(v, in<N>(weight), in<N>(bias), activation).y);
             },
             [&](const Tensor<double>& dy) {
                 return reference::materialize(reference::batch_norm_by_input(dy, out, sums(dy)));
@@ -69,12 +70,12 @@ TEST_CASE("batch norm: gradients through the batch's own statistics") {
             z);
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
-                return reference::materialize(batch_norm(in<N>(z), v, in<N>(bias), relu).y);
+                return reference::materialize(batch_norm(in<N>(z), v, in<N>(bias), activation).y);
             },
             [&](const Tensor<double>& dy) { return sums(dy).dweight; }, weight);
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
-                return reference::materialize(batch_norm(in<N>(z), in<N>(weight), v, relu).y);
+                return reference::materialize(batch_norm(in<N>(z), in<N>(weight), v, activation).y);
             },
             [&](const Tensor<double>& dy) { return sums(dy).dbias; }, bias);
     }
@@ -87,9 +88,12 @@ TEST_CASE("batch norm: constant statistics, the gradient is scale times dy") {
     const Tensor<double> scale(Shape{2}, {3, -1});
     const Tensor<double> shift(Shape{2}, {0.3, 0.4});
     check_gradient(
-        [&]<class N>(const Tensor<N>& v) { return reference::materialize(pending_in(v, scale, shift, true)); },
+        [&]<class N>(const Tensor<N>& v) {
+            return reference::materialize(pending_in(v, scale, shift, sd::Activation::relu));
+        },
         [&](const Tensor<double>& dy) {
-            const sd::BatchNormPass<double> pass{pending_in(z, scale, shift, true), mean, inverse_std, false};
+            const sd::BatchNormPass<double> pass{pending_in(z, scale, shift, sd::Activation::relu), mean, inverse_std,
+                                                 false};
             return reference::materialize(
                 reference::batch_norm_by_input(dy, pass, reference::batch_norm_sums(dy, pass)));
         },
@@ -99,7 +103,7 @@ TEST_CASE("batch norm: constant statistics, the gradient is scale times dy") {
 TEST_CASE("batch norm: one value a channel becomes the bias and passes no gradient") {
     const Tensor<double> z(Shape{1, 1, 1, 2}, {5, -3});
     const Tensor<double> bias(Shape{2}, {0.5, -0.5});
-    const auto out = batch_norm(z, Tensor<double>::full({2}, 2.0), bias, false);
+    const auto out = batch_norm(z, Tensor<double>::full({2}, 2.0), bias, sd::Activation::none);
     CHECK(relative_error(reference::materialize(out.y), bias.reshape({1, 1, 1, 2})) < 1e-12);
     const Tensor<double> dy(Shape{1, 1, 1, 2}, {7, 11});
     const auto sums = reference::batch_norm_sums(dy, out);
@@ -112,7 +116,7 @@ TEST_CASE("batch norm: refused shapes") {
     const auto z = random_tensor<double>({2, 2, 2, 3}, 1);
     const Tensor<double> three = Tensor<double>::full({3}, 1.0);
     const Tensor<double> two = Tensor<double>::full({2}, 1.0);
-    const Pending<double> y(z, three, three, false);
+    const Pending<double> y(z, three, three, sd::Activation::none);
     const sd::BatchNormPass<double> pass{y, three, three};
     CHECK_THROWS_AS((void)reference::batch_norm_sums(two, pass), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::batch_norm_sums(z, {y, two, three}), std::invalid_argument);

@@ -59,7 +59,7 @@ TEST_CASE("conv2d: groups see their own channels, weights are OIHW") {
 
 TEST_CASE("conv2d: padding is zero after the pending shift") {
     const Pending<double> x(Tensor<double>(Shape{1, 1, 1, 1}, {-2}), Tensor<double>(Shape{1}, {1}),
-                            Tensor<double>(Shape{1}, {7}), false);
+                            Tensor<double>(Shape{1}, {7}), sd::Activation::none);
     const Tensor<double> ones = Tensor<double>::full({1, 1, 3, 3}, 1.0);
     check_equal(reference::conv2d_forward(x, ones, {.padding = 1}), Tensor<double>(Shape{1, 1, 1, 1}, {5}));
 }
@@ -92,11 +92,11 @@ TEST_CASE("conv2d: gradients") {
             x);
         check_gradient(
             [&]<class N>(const Tensor<N>& w) {
-                return reference::conv2d_forward(pending_in(in<N>(x), scale, shift, true), w, options);
+                return reference::conv2d_forward(pending_in(in<N>(x), scale, shift, sd::Activation::relu), w, options);
             },
             [&](const Tensor<double>& dy) {
-                return reference::conv2d_by_weight<double>(pending_in(x, scale, shift, true), dy, options,
-                                                           weight_shape);
+                return reference::conv2d_by_weight<double>(pending_in(x, scale, shift, sd::Activation::relu), dy,
+                                                           options, weight_shape);
             },
             weight);
     }

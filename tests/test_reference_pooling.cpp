@@ -49,10 +49,11 @@ TEST_CASE("pooling: gradients") {
         CAPTURE(options.stride);
         check_gradient(
             [&]<class N>(const Tensor<N>& v) {
-                return reference::max_pool2d_forward(pending_in(v, scale, shift, true), options);
+                return reference::max_pool2d_forward(pending_in(v, scale, shift, sd::Activation::relu), options);
             },
             [&](const Tensor<double>& dy) {  // by the value, so times the value's derivative by x
-                auto dx = reference::max_pool2d_by_input(dy, pending_in(x, scale, shift, true), options);
+                auto dx =
+                    reference::max_pool2d_by_input(dy, pending_in(x, scale, shift, sd::Activation::relu), options);
                 for (Index i = 0; i < dx.size(); ++i) dx.data()[i] *= scale(i % 3);
                 return dx;
             },

@@ -29,9 +29,9 @@ TEST_CASE("materialize and relu") {
     check_gradient(
         []<class N>(const Tensor<N>& v) { return reference::relu_forward(v); },
         [&](const Tensor<double>& d) { return reference::relu_by_input(d, reference::relu_forward(smooth)); }, smooth);
-    const auto pending = reference::materialize(Pending<double>(Tensor<double>(Shape{2, 2}, {1, 2, 3, 4}),
-                                                                Tensor<double>(Shape{2}, {1, -1}),
-                                                                Tensor<double>(Shape{2}, {-2, 3}), true));
+    const auto pending = reference::materialize(
+        Pending<double>(Tensor<double>(Shape{2, 2}, {1, 2, 3, 4}), Tensor<double>(Shape{2}, {1, -1}),
+                        Tensor<double>(Shape{2}, {-2, 3}), sd::Activation::relu));
     check_equal(pending, Tensor<double>(Shape{2, 2}, {0, 1, 1, 0}));
 }
 
@@ -94,8 +94,8 @@ TEST_CASE("residual join: gradients") {
             },
             branch);
         // Pending inputs are what their plain values are.
-        const auto pending_shortcut = pending_in(shortcut, scale, shift, true);
-        const auto pending_branch = pending_in(branch, shift, scale, false);
+        const auto pending_shortcut = pending_in(shortcut, scale, shift, sd::Activation::relu);
+        const auto pending_branch = pending_in(branch, shift, scale, sd::Activation::none);
         check_equal(
             reference::residual_join_forward(pending_shortcut, pending_branch, mask, 0.7, relu),
             reference::residual_join_forward(Pending<double>(reference::materialize(pending_shortcut)),

@@ -70,7 +70,9 @@ TEST_CASE("shape: refused") {
     const Index huge = std::numeric_limits<Index>::max() / 2;
     CHECK(contains(message_of([&] { (void)Shape{huge, 1}; }), "number of elements"));
     CHECK(contains(message_of([&] { (void)Shape{1 << 30, 1 << 30, 1 << 30}; }), "number of elements"));
-    CHECK_MESSAGE(message_of([&] { (void)Shape{0, 1 << 30, 1 << 30, 1 << 30}; }) != "accepted",
+    CHECK_MESSAGE(message_of([&] {
+                      (void)Shape{0, 1 << 30, 1 << 30, 1 << 30};
+                  }) != "accepted",
                   "a zero hides no overflow");
     CHECK(contains(message_of([] { (void)Shape{2, 3}[2]; }), "dimension: got 2"));
     CHECK(contains(message_of([] { (void)Shape{2, 3}[-1]; }), "dimension: got -1"));
@@ -210,9 +212,9 @@ TEST_CASE("tensor: a number type of a user's own is constructed and destroyed") 
         CHECK(Counted::alive == 8);
 
         const sd::Pending<Counted> pending(a, Tensor<Counted>::full({2}, Counted(-2)),
-                                           Tensor<Counted>::full({2}, Counted(1)), true);
-        CHECK(pending.apply(Counted(2.5), 1) == Counted(0));
-        CHECK(pending.apply(Counted(-2.5), 0) == Counted(6));
+                                           Tensor<Counted>::full({2}, Counted(1)), sd::Activation::relu);
+        CHECK(pending.before_activation(Counted(2.5), 1) == Counted(-4));
+        CHECK(pending.before_activation(Counted(-2.5), 0) == Counted(6));
     }
     CHECK(Counted::alive == 0);
 }
@@ -222,13 +224,16 @@ TEST_CASE("pending: plain, scaled, rectified, NaN") {
     const sd::Pending<float> plain(raw);
     CHECK(plain.is_plain());
     CHECK(plain.apply(-1.0F, 0) == -1.0F);
-    const sd::Pending<float> scaled(raw, Tensor<float>(Shape{2}, {2, -1}), Tensor<float>(Shape{2}, {5, 1}), true);
+    const sd::Pending<float> scaled(raw, Tensor<float>(Shape{2}, {2, -1}), Tensor<float>(Shape{2}, {5, 1}),
+                                    sd::Activation::relu);
     CHECK_FALSE(scaled.is_plain());
     CHECK(scaled.channels() == 2);
     CHECK(scaled.apply(-1.0F, 0) == 3.0F);
     CHECK(scaled.apply(3.0F, 1) == 0.0F);
     CHECK(std::isnan(scaled.apply(std::numeric_limits<float>::quiet_NaN(), 1)));
-    CHECK(contains(
-        message_of([&] { (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}), false); }),
-        "shape of scale: got (3), expected (2)"));
+    CHECK(contains(message_of([&] {
+                       (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}),
+                                                sd::Activation::none);
+                   }),
+                   "shape of scale: got (3), expected (2)"));
 }

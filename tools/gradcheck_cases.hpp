@@ -26,7 +26,7 @@ template <class T, class Device>
 class ConvBnLayer {
 public:
     explicit ConvBnLayer(sd::Initializer initializer)
-        : unit_(3, 5, 3, {.stride = 2, .padding = 1}, true, initializer) {}
+        : unit_(3, 5, 3, {.stride = 2, .padding = 1}, sd::Activation::relu, initializer) {}
     sd::Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return unit_.forward(x, context);
     }

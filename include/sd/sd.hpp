@@ -5,6 +5,7 @@
 // First, since it says what compiler is needed.
 #include "sd/core/config.hpp"
 
+#include "sd/core/activation.hpp"
 #include "sd/core/batch_part.hpp"
 #include "sd/core/beta.hpp"
 #include "sd/core/communicator.hpp"

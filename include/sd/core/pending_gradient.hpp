@@ -11,7 +11,7 @@ SD_NAMESPACE_BEGIN
 template <class T, class Device = Cpu>
 struct BatchNormPass {
     Pending<T, Device> y;                         ///< output: raw = the input z, scale = weight inverse_std,
-                                                  ///< shift = bias - mean scale, and maybe the ReLU that follows
+                                                  ///< shift = bias - mean scale, and the activation that follows
     Tensor<accumulate_t<T>, Device> mean;         ///< (C)
     Tensor<accumulate_t<T>, Device> inverse_std;  ///< (C), 1 / sqrt(variance + eps)
     bool batch_statistics = true;                 ///< of the batch, hence functions of z; else constants
@@ -38,9 +38,9 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
 /// The gradient by the input z of a batch norm, as its backward hands it to the convolution before:
 ///
 ///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c)
-///                 g = dy where no ReLU follows or y > 0, else 0
+///                 g = dy act'(scale(c) z + shift(c))
 ///
-/// with z = y.raw and scale = y.scale. Nothing is stored: whoever loads an element applies the rest. A plain tensor
+/// with z = y.raw, scale and shift y's and act the activation that follows. Nothing is stored: whoever loads an element applies the rest. A plain tensor
 /// converts to one whose values are its own.
 template <class T, class Device = Cpu>
 struct PendingGradient {
@@ -79,7 +79,7 @@ struct PendingGradient {
         using A = accumulate_t<T>;
         if (is_plain()) return dy.data()[i];
         const T z = y.raw.data()[i];
-        const T g = !y.relu || y.apply(z, c) > T(0) ? dy.data()[i] : T(0);
+        const T g = activation_gradient(y.activation, dy.data()[i], y.before_activation(z, c));
         return T(y.scale.data()[c] * A(g) + slope.data()[c] * (A(z) - center.data()[c]) + offset.data()[c]);
     }
 };

@@ -69,9 +69,9 @@ namespace cpu {
 /// + shift), and z. `dweight` still lacks the factor inverse_std.
 template <class T>
 [[gnu::always_inline]] inline void add_to_sums(const Vector<T>& dy, const Vector<T>& z, const Vector<T>& scale,
-                                               const Vector<T>& shift, const Vector<T>& center, bool relu,
+                                               const Vector<T>& shift, const Vector<T>& center, Activation activation,
                                                Vector<T>& dweight, Vector<T>& dbias) {
-    const Vector<T> g = !relu ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
+    const Vector<T> g = activation != Activation::relu ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
     dbias += g;
     dweight += g * (z - center);
 }
@@ -86,7 +86,7 @@ public:
         : scale_(y.scale.data()),
           shift_(y.shift.data()),
           center_(mean.data()),
-          relu_(y.relu),
+          activation_(y.activation),
           dweight_(dweight),
           dbias_(dbias) {
         std::fill_n(dweight, y.channels(), T(0));
@@ -98,7 +98,7 @@ public:
         Vector<T> dweight = load_some(dweight_ + c, count);
         Vector<T> dbias = load_some(dbias_ + c, count);
         add_to_sums<T>(dy, z, load_some(scale_ + c, count), load_some(shift_ + c, count), load_some(center_ + c, count),
-                       relu_, dweight, dbias);
+                       activation_, dweight, dbias);
         store_some<T>(dweight, dweight_ + c, count);
         store_some<T>(dbias, dbias_ + c, count);
     }
@@ -107,7 +107,7 @@ private:
     const T* scale_;
     const T* shift_;
     const T* center_;
-    bool relu_;
+    Activation activation_;
     T* dweight_;
     T* dbias_;
 };
@@ -140,7 +140,7 @@ template <class T>
 
 /// The sums of batch norm's backward:
 ///
-///     g = dy where no ReLU follows or y > 0, else 0
+///     g = dy act'(scale z + shift), act the activation that follows
 ///     dbias = sum g,    dweight = sum g (z - mean) inverse_std
 ///
 /// Throws std::invalid_argument if shapes do not fit.

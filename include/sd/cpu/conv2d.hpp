@@ -94,25 +94,25 @@ template <cpu::Vectorized T>
 
 /// A convolution with the batch norm of evaluation, whose scale and shift (O) are constants, folded into it:
 ///
-///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift),    act ReLU or nothing
+///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift)
 ///
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, bool relu) {
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     expect_shape("conv2d_batch_norm_forward", "scale", scale.shape(), {geometry.out_channels});
     expect_shape("conv2d_batch_norm_forward", "shift", shift.shape(), {geometry.out_channels});
     return cpu::forward<T>(
         x, weight, geometry, scale.data(),
         [&](Tensor<T>& y, Index first, Index count) {
-            return cpu::StoreActivated<T>(y, shift.data() + first, count, relu);
+            return cpu::StoreActivated<T>(y, shift.data() + first, count, activation);
         },
         [](const auto&, Index) {});
 }
 
-/// The gradient by the value of x (with its pending scale, shift and ReLU applied), of shape x_shape:
+/// The gradient by the value of x (with its pending scale, shift and activation applied), of shape x_shape:
 ///
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
 ///

@@ -3,7 +3,7 @@
 //
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
-//     StoreActivated       forward in evaluation: the shift and ReLU of the batch norm folded into the weights
+//     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
 //     StoreWithSums        by input in training: the sums of the backward of the batch norm before
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of one panel of
@@ -77,9 +77,9 @@ private:
 template <class T>
 class StoreActivated {
 public:
-    /// value = sum + shift, with a ReLU if asked for; shift (columns).
-    StoreActivated(Tensor<T>& target, const T* shift, Index columns, bool relu)
-        : target_(target, columns), shift_(padded(shift, columns)), relu_(relu) {}
+    /// value = act(sum + shift); shift (columns).
+    StoreActivated(Tensor<T>& target, const T* shift, Index columns, Activation activation)
+        : target_(target, columns), shift_(padded(shift, columns)), activation_(activation) {}
 
     void reserve(Index) {}
 
@@ -91,7 +91,8 @@ public:
                 const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> value = tile.sum(r, c) + shift;
-                    epilogue_.target_.put(epilogue_.relu_ ? rectified<T>(value) : value, tile.at(r, c), count);
+                    epilogue_.target_.put(epilogue_.activation_ == Activation::relu ? rectified<T>(value) : value,
+                                          tile.at(r, c), count);
                 }
             });
         }
@@ -103,7 +104,7 @@ public:
 private:
     Target<T> target_;
     Tensor<T> shift_;
-    bool relu_;
+    Activation activation_;
 };
 
 /// Two numbers a column for every task, in memory of their own.
@@ -219,7 +220,7 @@ public:
     StoreWithSums(Tensor<T>& target, const BatchNormPass<T>& pass, Index first_channel, Index columns)
         : target_(target, columns),
           z_(pass.y.raw.data()),
-          relu_(pass.y.relu),
+          activation_(pass.y.activation),
           scale_(padded(pass.y.scale.data() + first_channel, columns)),
           shift_(padded(pass.y.shift.data() + first_channel, columns)),
           center_(padded(pass.mean.data() + first_channel, columns)),
@@ -245,7 +246,7 @@ public:
                     const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
                     epilogue_.target_.put(dy, tile.at(r, c), count);
-                    add_to_sums<T>(dy, z, scale, shift, center, epilogue_.relu_, dweight, dbias);
+                    add_to_sums<T>(dy, z, scale, shift, center, epilogue_.activation_, dweight, dbias);
                 }
                 store<T>(dweight, dweight_ + column);
                 store<T>(dbias, dbias_ + column);
@@ -278,7 +279,7 @@ public:
 private:
     Target<T> target_;
     const T* z_;
-    bool relu_;
+    Activation activation_;
     Tensor<T> scale_, shift_, center_;
     const T* inverse_std_;
     TaskPairs<T> sums_;

@@ -26,12 +26,12 @@ inline constexpr Index sweep_elements = 32768;
 template <class T>
 void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
     if (!x.scale) {
-        for (Index c = 0; c < count; ++c) values[c] = x.relu && raw[c] < T(0) ? T(0) : raw[c];
+        for (Index c = 0; c < count; ++c) values[c] = activate(x.activation, raw[c]);
         return;
     }
     const T* scale = x.scale.data() + channel;
     const T* shift = x.shift.data() + channel;
-    if (x.relu) {
+    if (x.activation == Activation::relu) {
         for (Index c = 0; c < count; ++c) {
             const T value = scale[c] * raw[c] + shift[c];
             values[c] = value < T(0) ? T(0) : value;
@@ -84,7 +84,7 @@ template <cpu::Vectorized T>
             const T* upstream = dy.dy.data() + row * channels;
             T* target = dz.data() + row * channels;
             for (Index c = 0; c < channels; ++c) {
-                const T g = !dy.y.relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
+                const T g = activation_gradient(dy.y.activation, upstream[c], scale[c] * z[c] + shift[c]);
                 target[c] = scale[c] * g + slope[c] * (z[c] - center[c]) + offset[c];
             }
         }

@@ -59,19 +59,19 @@ template <class T>
 class Rows {
 public:
     explicit Rows(const Pending<T>& x)
-        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), relu_(x.relu) {}
+        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
 
     [[nodiscard, gnu::always_inline]] Vector<T> at(Index row, Index c, Index count) const {
         Vector<T> value = load_some(raw_ + row + c, count);
         if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
-        return relu_ ? rectified<T>(value) : value;
+        return activation_ == Activation::relu ? rectified<T>(value) : value;
     }
 
 private:
     const T* raw_;
     const T* scale_;
     const T* shift_;
-    bool relu_;
+    Activation activation_;
 };
 
 /// Refuses samples of another shape; their number is free.
@@ -106,21 +106,21 @@ template <cpu::Vectorized T>
             term.data()[c] = branch_scale * branch.shift.data()[c];
         }
     }
-    // A ReLU at the end of the branch does not commute with its scale.
+    // An activation at the end of the branch does not commute with its scale.
     const cpu::Rows<T> s_values(shortcut);
     const cpu::Rows<T> f_values(branch);
 
     Tensor<T> y = Tensor<T>::empty(shortcut.shape());
     const cpu::Target<T> target(y);
-    const auto join = [&]<bool joins, bool branch_ends_in_relu, bool act>(
+    const auto join = [&]<bool joins, bool branch_is_activated, bool act>(
                           Index n, Index sample, Index first, Index last,
-                          cpu::Constants<joins, branch_ends_in_relu, act>) {
+                          cpu::Constants<joins, branch_is_activated, act>) {
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
             const Index branch_row = (sample * slabs.pixels + pixel) * channels;
             cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
                 cpu::Vector<T> value = s_values.at(row, c, count);
-                if constexpr (joins && branch_ends_in_relu) {
+                if constexpr (joins && branch_is_activated) {
                     value += branch_scale * f_values.at(branch_row, c, count);
                 } else if constexpr (joins) {
                     const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
@@ -132,8 +132,8 @@ template <cpu::Vectorized T>
     };
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(branch_sample, n);
-        cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0, branch.relu,
-                            relu);
+        cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0,
+                            branch.activation != Activation::none, relu);
     });
     if (output != nullptr) *output = y;
     return y;

@@ -39,7 +39,7 @@ public:
     explicit PendingSource(const Pending<T>& x) : PendingSource(x, x.shape()) {}
     /// The same elements seen as another image.
     PendingSource(const Pending<T>& x, const ImageView& view)
-        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), relu_(x.relu), view_(view) {}
+        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation), view_(view) {}
 
     [[nodiscard]] const Extents& extents() const { return view_.extents; }
     [[nodiscard]] Index element(Index sample, Index row, Index column) const {
@@ -53,14 +53,14 @@ public:
     template <class Count, class Use>
     void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
-        if (scale_ == nullptr && !relu_) {
+        if (scale_ == nullptr && activation_ == Activation::none) {
             use([=](Index element) { return load_some(raw + element, count); });
         } else if (scale_ == nullptr) {
             use([=](Index element) { return rectified<T>(load_some(raw + element, count)); });
         } else {
             const Vector<T> scale = load_some(scale_ + channel, count);
             const Vector<T> shift = load_some(shift_ + channel, count);
-            if (relu_) {
+            if (activation_ == Activation::relu) {
                 use([=](Index element) { return rectified<T>(scale * load_some(raw + element, count) + shift); });
             } else {
                 use([=](Index element) { return scale * load_some(raw + element, count) + shift; });
@@ -72,7 +72,7 @@ private:
     const T* raw_;
     const T* scale_;
     const T* shift_;
-    bool relu_;
+    Activation activation_;
     ImageView view_;
 };
 
@@ -88,7 +88,7 @@ public:
           center_(dy.center.data()),
           slope_(dy.slope.data()),
           offset_(dy.offset.data()),
-          relu_(dy.y.relu),
+          activation_(dy.y.activation),
           view_(dy.shape()) {}
 
     [[nodiscard]] const Extents& extents() const { return view_.extents; }
@@ -113,7 +113,7 @@ public:
         const Vector<T> center = load_some(center_ + channel, count);
         const Vector<T> slope = load_some(slope_ + channel, count);
         const Vector<T> offset = load_some(offset_ + channel, count);
-        if (relu_) {
+        if (activation_ == Activation::relu) {
             use([=](Index element) {
                 const Vector<T> raw = load_some(z + element, count);
                 const Vector<T> g = load_some(dy + element, count);
@@ -136,7 +136,7 @@ private:
     const T* center_;
     const T* slope_;
     const T* offset_;
-    bool relu_;
+    Activation activation_;
     ImageView view_;
 };
 

@@ -27,7 +27,7 @@ struct ChannelSums {
     }
     /// Takes in the gradient by channel i of batch norm's output where its input is z.
     SD_HOST_DEVICE void add(const A& dy, const T& z, int i) {
-        const A g = passes(output.relu, output.apply(z, i)) ? dy : A(0);
+        const A g = output.gradient(dy, z, i);
         dbias[i] += g;
         dweight[i] += g * (A(z) - center.value[i]);
     }

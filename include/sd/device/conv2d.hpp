@@ -42,12 +42,10 @@ template <class T, cuda::Accelerator Device>
 
 /// A convolution with the batch norm of evaluation behind it, as on the processor.
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> conv2d_batch_norm_forward(const Pending<T, Device>& x,
-                                                          const Tensor<accumulate_t<T>, Device>& weight,
-                                                          const Conv2dOptions& options,
-                                                          const Tensor<accumulate_t<T>, Device>& scale,
-                                                          const Tensor<accumulate_t<T>, Device>& shift, bool relu) {
-    return materialize(Pending<T, Device>(conv2d_forward<T>(x, weight, options), scale, shift, relu));
+[[nodiscard]] Tensor<T, Device> conv2d_batch_norm_forward(
+    const Pending<T, Device>& x, const Tensor<accumulate_t<T>, Device>& weight, const Conv2dOptions& options,
+    const Tensor<accumulate_t<T>, Device>& scale, const Tensor<accumulate_t<T>, Device>& shift, Activation activation) {
+    return materialize(Pending<T, Device>(conv2d_forward<T>(x, weight, options), scale, shift, activation));
 }
 
 /// The gradient by the value of x, as on the processor.

@@ -74,7 +74,7 @@ struct Times {
 struct Relu {
     template <class A>
     [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& x) const {
-        return activated(true, x);
+        return activate(Activation::relu, x);
     }
 };
 
@@ -82,7 +82,7 @@ struct Relu {
 struct ReluGradient {
     template <class A>
     [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& dy, const A& y) const {
-        return passes(true, y) ? dy : A(0);
+        return y > A(0) ? dy : A(0);
     }
 };
 

@@ -9,18 +9,6 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// Whether an output lets its gradient through its ReLU.
-template <class A>
-[[nodiscard]] SD_HOST_DEVICE bool passes(bool relu, const A& output) {
-    return !relu || output > A(0);
-}
-
-/// max(value, 0) if there is a ReLU. NaN stays NaN.
-template <class A>
-[[nodiscard]] SD_HOST_DEVICE A activated(bool relu, const A& value) {
-    return relu && value < A(0) ? A(0) : value;
-}
-
 /// The arguments of a kernel that loads a pending tensor.
 template <class T>
 struct PendingView {
@@ -28,11 +16,11 @@ struct PendingView {
     const T* raw;
     const A* scale;  ///< nullptr for 1
     const A* shift;
-    bool relu;
+    Activation activation;
 
     template <class Device>
     explicit PendingView(const Pending<T, Device>& x)
-        : raw(x.raw.data()), scale(x.scale.data()), shift(x.shift.data()), relu(x.relu) {}
+        : raw(x.raw.data()), scale(x.scale.data()), shift(x.shift.data()), activation(x.activation) {}
 };
 
 /// The factors of a thread's channels, in registers; apply() gives the values.
@@ -40,10 +28,11 @@ template <class T, int width>
 struct PendingChannels {
     using A = accumulate_t<T>;
     Pack<A, width> scale, shift;
-    bool scaled, relu;
+    bool scaled;
+    Activation activation;
 
     SD_HOST_DEVICE PendingChannels(const PendingView<T>& view, Index channel)
-        : scaled(view.scale != nullptr), relu(view.relu) {
+        : scaled(view.scale != nullptr), activation(view.activation) {
         for (int i = 0; i < width; ++i) scale.value[i] = A(1), shift.value[i] = A(0);
         if (scaled) {
             scale = load<width>(view.scale + channel);
@@ -52,8 +41,16 @@ struct PendingChannels {
     }
     /// The value of the thread's channel i whose raw value is z.
     [[nodiscard]] SD_HOST_DEVICE A apply(const T& z, int i) const {
-        const A value = scaled ? A(scale.value[i] * A(z) + shift.value[i]) : A(z);
-        return activated(relu, value);
+        return activate(activation, before_activation(z, i));
+    }
+    /// The gradient by what the activation is applied to there, of a gradient dy by the value.
+    [[nodiscard]] SD_HOST_DEVICE A gradient(const A& dy, const T& z, int i) const {
+        return activation_gradient(activation, dy, before_activation(z, i));
+    }
+
+private:
+    [[nodiscard]] SD_HOST_DEVICE A before_activation(const T& z, int i) const {
+        return scaled ? A(scale.value[i] * A(z) + shift.value[i]) : A(z);
     }
 };
 
@@ -99,7 +96,7 @@ struct MaterializeGradient {
             const Pack<T, width> upstream = load<width>(dy + element);
             Pack<T, width> value;
             for (int i = 0; i < width; ++i) {
-                const A g = passes(output.relu, output.apply(z.value[i], i)) ? A(upstream.value[i]) : A(0);
+                const A g = output.gradient(A(upstream.value[i]), z.value[i], i);
                 value.value[i] = T(A(output.scale.value[i] * g + slopes.value[i] * (A(z.value[i]) - centers.value[i]) +
                                      offsets.value[i]));
             }

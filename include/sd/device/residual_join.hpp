@@ -39,7 +39,7 @@ struct JoinForward {
             for (int i = 0; i < width; ++i) {
                 A value = s.apply(own.value[i], i);
                 if (sample >= 0) value += branch_scale * f.apply(other.value[i], i);
-                result.value[i] = T(activated(relu, value));
+                result.value[i] = T(relu ? activate(Activation::relu, value) : value);
             }
             store<width>(result, y + own_first + element);
             if (bits != nullptr) writer.put(positive(result));

@@ -194,7 +194,7 @@ private:
           stem_(options.in_channels, architecture.stem_channels, architecture.stem == Stem::imagenet ? 7 : 3,
                 architecture.stem == Stem::imagenet ? Conv2dOptions{.stride = 2, .padding = 3}
                                                     : Conv2dOptions{.padding = 1},
-                true, initializer),
+                Activation::relu, initializer),
           blocks_(build_blocks(architecture, options, initializer)),
           fc_(architecture.planes.back() * Branch::expansion, options.num_classes, initializer) {
         if (architecture.stem == Stem::imagenet)

@@ -34,8 +34,9 @@ public:
 
     /// Throws std::invalid_argument for groups, width or dilation other than the defaults, as torchvision does.
     BasicBlock(const BranchOptions& options, Initializer& initializer)
-        : first_(options.in_channels, options.planes, 3, {.stride = options.stride, .padding = 1}, true, initializer),
-          second_(options.planes, options.planes, 3, {.padding = 1}, false, initializer) {
+        : first_(options.in_channels, options.planes, 3, {.stride = options.stride, .padding = 1}, Activation::relu,
+                 initializer),
+          second_(options.planes, options.planes, 3, {.padding = 1}, Activation::none, initializer) {
         if (options.groups != 1) refuse("BasicBlock", "groups", options.groups, 1);
         if (options.width_per_group != 64) refuse("BasicBlock", "width_per_group", options.width_per_group, 64);
         if (options.dilation != 1) refuse("BasicBlock", "dilation", options.dilation, 1);
@@ -86,14 +87,14 @@ public:
 
     /// Throws std::invalid_argument for settings that do not fit together.
     Bottleneck(const BranchOptions& options, Initializer& initializer)
-        : first_(options.in_channels, width(options), 1, {}, true, initializer),
+        : first_(options.in_channels, width(options), 1, {}, Activation::relu, initializer),
           second_(width(options), width(options), 3,
                   {.stride = options.stride,
                    .padding = options.dilation,
                    .dilation = options.dilation,
                    .groups = options.groups},
-                  true, initializer),
-          third_(width(options), options.planes * expansion, 1, {}, false, initializer) {
+                  Activation::relu, initializer),
+          third_(width(options), options.planes * expansion, 1, {}, Activation::none, initializer) {
         if (options.zero_init_residual) third_.bn().weight()->value.fill(accumulate_t<T>(0));
     }
 

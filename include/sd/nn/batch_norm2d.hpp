@@ -58,12 +58,12 @@ public:
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& z, const Context& context) {
         Moments<A, Device> moments;
         if (context.training()) moments = batch_moments(z);
-        return materialize(pending(z, moments, false, context));
+        return materialize(pending(z, moments, Activation::none, context));
     }
 
-    /// Batch norm, and a ReLU if asked for, as a pending tensor on z. `own` are z's statistics, needed in training.
-    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own, bool relu,
-                                             const Context& context) {
+    /// Batch norm, and the activation that follows, as a pending tensor on z. `own` are z's statistics, needed in training.
+    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own,
+                                             Activation activation, const Context& context) {
         Communicator* const communicator = context.batch_norm_communicator();
         const Moments<A, Device> moments = communicator == nullptr ? own : merged_over_ranks(own, *communicator);
         const Index channels = running_mean_.size();
@@ -76,7 +76,7 @@ public:
             training ? this->factors(moments.mean, moments.m2, std::max<Index>(moments.count, 1))
                      : this->factors(running_mean_, running_var_, 1);
         pass.inverse_std = factors.inverse_std;
-        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, relu);
+        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, activation);
         if (training) {
             ++num_batches_tracked_;
             update_running_statistics(running_mean_, running_var_, moments, options_.momentum);

@@ -48,12 +48,12 @@ public:
     }
 
     /// The convolution and the batch norm of evaluation in one: act(scale (x * weight) + shift), scale and shift
-    /// (out_channels), act ReLU or nothing. Keeps nothing for backward.
+    /// (out_channels). Keeps nothing for backward.
     [[nodiscard]] Tensor<T, Device> forward_with_batch_norm(const Pending<T, Device>& x,
                                                             const Tensor<accumulate_t<T>, Device>& scale,
                                                             const Tensor<accumulate_t<T>, Device>& shift,
-                                                            bool relu) const {
-        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, relu);
+                                                            Activation activation) const {
+        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, activation);
     }
 
     /// Adds the gradient by the weights to the parameter and returns the gradient by the value of x. If x came from a

@@ -1,4 +1,4 @@
-// A convolution and its batch norm as one unit, with an optional ReLU, between pending tensors.
+// A convolution and its batch norm as one unit, with an activation, between pending tensors.
 #pragma once
 
 #include "sd/nn/batch_norm2d.hpp"
@@ -16,15 +16,15 @@ struct GradientWithSums {
 /// value = act(bn(conv(x))), handed on as a pending tensor: only the raw convolution is stored, and its statistics are
 /// gathered as it is written.
 ///
-///     forward:   x (pending) --conv--> z (stored) --scale, shift, ReLU (pending)--> whoever loads it
+///     forward:   x (pending) --conv--> z (stored) --scale, shift, act (pending)--> whoever loads it
 ///     backward:  dy (stored), its sums --batch norm (pending)--> conv --> dx (stored), the sums of the unit before
 template <class T, class Device = Cpu>
 class ConvBn {
 public:
-    /// A Conv2d of these settings, its batch norm, and a ReLU if asked for.
-    ConvBn(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, bool relu,
+    /// A Conv2d of these settings, its batch norm, and an activation.
+    ConvBn(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, Activation activation,
            Initializer& initializer)
-        : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), relu_(relu) {}
+        : conv_(in_channels, out_channels, kernel, options, initializer), bn_(out_channels), activation_(activation) {}
 
     /// The output (N, H', W', O) as a pending tensor on the raw convolution, of x (N, H, W, C), plain or pending.
     /// In evaluation without gradients batch norm is folded into the weights of the convolution, and nothing is left
@@ -32,11 +32,11 @@ public:
     [[nodiscard]] Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
         if (!context.gradients()) {
             const auto [scale, shift] = bn_.folded();
-            return conv_.forward_with_batch_norm(x, scale, shift, relu_);
+            return conv_.forward_with_batch_norm(x, scale, shift, activation_);
         }
         Moments<accumulate_t<T>, Device> moments;
         const Tensor<T, Device> z = conv_.forward(x, context, context.training() ? &moments : nullptr);
-        return bn_.pending(z, moments, relu_, context);
+        return bn_.pending(z, moments, activation_, context);
     }
 
     /// dy is the gradient by the value of the output; returns the gradient by the value of x.
@@ -76,7 +76,7 @@ private:
 
     Conv2d<T, Device> conv_;
     BatchNorm2d<T, Device> bn_;
-    bool relu_;
+    Activation activation_;
 };
 
 SD_NAMESPACE_END

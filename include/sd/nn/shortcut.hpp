@@ -18,7 +18,7 @@ class ProjectionShortcut {
 public:
     /// A 1x1 convolution of these settings and its batch norm.
     ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
-        : unit_(in_channels, out_channels, 1, {.stride = stride}, false, initializer) {}
+        : unit_(in_channels, out_channels, 1, {.stride = stride}, Activation::none, initializer) {}
 
     /// S(x), (N, H / stride, W / stride, out_channels) rounded up, as a pending tensor; x (N, H, W, in_channels).
     [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {

@@ -61,14 +61,7 @@ void update_running_statistics(Tensor<A>& running_mean, Tensor<A>& running_var, 
     }
 }
 
-/// The gradient that reaches batch norm's output: dy, stopped by the ReLU that may follow.
-template <class T>
-[[nodiscard]] T gradient_before_relu(const Tensor<T>& dy, const Pending<T>& y, Index i) {
-    const bool passes = !y.relu || y.apply(y.raw.data()[i], i % y.channels()) > T(0);
-    return passes ? dy.data()[i] : T(0);
-}
-
-/// With g = dy where no ReLU follows or y > 0, else 0:
+/// With g = dy act'(scale z + shift), act the activation that follows:
 ///
 ///     dbias = sum g,    dweight = sum g zhat,    zhat = (z - mean) inverse_std
 ///
@@ -81,7 +74,8 @@ template <class T>
     BatchNormSums<A> sums{Tensor<A>(Shape{channels}), Tensor<A>(Shape{channels})};
     for (Index i = 0; i < dy.size(); ++i) {
         const Index c = i % channels;
-        const A g = A(gradient_before_relu(dy, pass.y, i));
+        const T before = pass.y.before_activation(pass.y.raw.data()[i], c);
+        const A g = A(activation_gradient(pass.y.activation, dy.data()[i], before));
         const A normalised = (A(pass.y.raw.data()[i]) - pass.mean(c)) * pass.inverse_std(c);
         sums.dbias(c) = sums.dbias(c) + g;
         sums.dweight(c) = sums.dweight(c) + g * normalised;

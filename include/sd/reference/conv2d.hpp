@@ -58,16 +58,16 @@ template <class T>
     return y;
 }
 
-/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift), act ReLU or nothing.
+/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift).
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, bool relu) {
-    return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, relu));
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
+    return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
 }
 
-/// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and ReLU.
+/// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and activation.
 /// x_shape is the shape of x. If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of
 /// its backward. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>

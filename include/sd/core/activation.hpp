@@ -1,0 +1,119 @@
+// The activations that are applied element by element: a closed choice, with the formula and the derivative of each.
+#pragma once
+
+#include "sd/core/config.hpp"
+#include "sd/core/enum_names.hpp"
+
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+SD_NAMESPACE_BEGIN
+
+/// An activation act(v); activate() has the formulas.
+enum class Activation { none, relu, relu6, silu, hardswish, gelu, sigmoid };
+
+namespace detail {
+
+template <>
+struct EnumNames<Activation> {
+    static constexpr std::string_view setting = "activation";
+    static constexpr std::array names{
+        std::pair{Activation::none, "none"},           std::pair{Activation::relu, "relu"},
+        std::pair{Activation::relu6, "relu6"},         std::pair{Activation::silu, "silu"},
+        std::pair{Activation::hardswish, "hardswish"}, std::pair{Activation::gelu, "gelu"},
+        std::pair{Activation::sigmoid, "sigmoid"}};
+};
+
+/// 1 / (1 + exp(-v)).
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A logistic(const A& v) {
+    using std::exp;
+    return A(1) / (A(1) + exp(A(0) - v));
+}
+
+/// The distribution function of the normal distribution, Phi(v) = (1 + erf(v / sqrt 2)) / 2, exact in its tails too.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A normal_distribution(const A& v) {
+    using std::erfc;
+    return A(0.5) * erfc(v * A(-0.70710678118654752440));
+}
+
+/// The density of the normal distribution, exp(-v^2 / 2) / sqrt(2 pi).
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A normal_density(const A& v) {
+    using std::exp;
+    return A(0.39894228040143267794) * exp(A(-0.5) * v * v);
+}
+
+}  // namespace detail
+
+/// act(v), for any type of number that has exp and erfc:
+///
+///     none       v
+///     relu       max(v, 0)
+///     relu6      min(max(v, 0), 6)
+///     silu       v / (1 + exp(-v))
+///     hardswish  v min(max(v + 3, 0), 6) / 6
+///     gelu       v (1 + erf(v / sqrt 2)) / 2
+///     sigmoid    1 / (1 + exp(-v))
+///
+/// NaN stays NaN. As in PyTorch, whose GELU is this one (approximate = 'none').
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A activate(Activation activation, const A& v) {
+    switch (activation) {
+        case Activation::none:
+            return v;
+        case Activation::relu:
+            return v < A(0) ? A(0) : v;
+        case Activation::relu6:
+            return v < A(0) ? A(0) : v > A(6) ? A(6) : v;
+        case Activation::silu:
+            return v * detail::logistic(v);
+        case Activation::hardswish:
+            return v < A(-3) ? A(0) : v > A(3) ? v : A(v * (v + A(3)) / A(6));
+        case Activation::gelu:
+            return v * detail::normal_distribution(v);
+        case Activation::sigmoid:
+            return detail::logistic(v);
+    }
+    return v;
+}
+
+/// act'(v). At a kink as in PyTorch: 0 for relu at 0 and relu6 at 0 and 6; 0 for hardswish at -3 and 1 at 3 (up to
+/// PyTorch 2.6 -0.5 and 1.5). For NaN, relu and relu6 have 0, the others NaN.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A activation_derivative(Activation activation, const A& v) {
+    switch (activation) {
+        case Activation::none:
+            return A(1);
+        case Activation::relu:
+            return v > A(0) ? A(1) : A(0);
+        case Activation::relu6:
+            return v > A(0) && v < A(6) ? A(1) : A(0);
+        case Activation::silu: {
+            const A s = detail::logistic(v);
+            return s * (A(1) + v * (A(1) - s));
+        }
+        case Activation::hardswish:
+            return v <= A(-3) ? A(0) : v >= A(3) ? A(1) : A(v / A(3) + A(0.5));
+        case Activation::gelu:
+            return detail::normal_distribution(v) + v * detail::normal_density(v);
+        case Activation::sigmoid: {
+            const A s = detail::logistic(v);
+            return s * (A(1) - s);
+        }
+    }
+    return A(1);
+}
+
+/// The gradient by v of act(v) whose own gradient is dy: dy act'(v). Where act'(v) is 0 it is 0, even if dy is infinite
+/// or NaN.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A activation_gradient(Activation activation, const A& dy, const A& v) {
+    const A derivative = activation_derivative(activation, v);
+    return derivative == A(0) ? A(0) : A(dy * derivative);
+}
+
+SD_NAMESPACE_END
