@@ -109,7 +109,7 @@ public:
             using std::sqrt;
             inverse_std(c) = T(1) / sqrt(T(moments.m2(c) / T(static_cast<double>(moments.count)) + T(1e-5)));
         }
-        pass_ = {layer_.pending(x, moments, false, context), moments.mean, inverse_std, true};
+        pass_ = {layer_.pending(x, moments, sd::Activation::none, context), moments.mean, inverse_std, true};
         return sd::materialize(pass_.y);
     }
     Tensor<T> backward(const Tensor<T>& dy) {
