@@ -26,15 +26,16 @@ public:
         }
     };
 
-    /// `kind` turns through kinds of pending input: 9 of x and dy together, every second one with a ReLU.
+    /// `kind` turns through kinds of pending input, all pairs of x and dy, and through activations.
     Conv2dCase(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& settings, Index kind)
         : options(settings),
-          activation(kind % 2 == 0 ? sd::Activation::relu : sd::Activation::none),
-          x(random_pending<T>(x_shape, 1, kind % 3)),
+          activation(activation_of(kind)),
+          x(random_pending<T>(x_shape, 1, kind % pending_kinds)),
           weight(random_tensor<T>(weight_shape, 4)),
           scale(random_tensor<T>({weight_shape[0]}, 10)),
           shift(random_tensor<T>({weight_shape[0]}, 11)),
-          dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20, kind / 3 % 3)),
+          dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20,
+                                (kind + kind / pending_kinds) % pending_kinds)),
           before(random_pass<T>(x_shape, 30, activation, true)) {}
 
     [[nodiscard]] Results run() const {

@@ -23,7 +23,7 @@ TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
         CAPTURE(x_shape);
         CAPTURE(weight_shape);
         // What is pending is rounded to T before the product, so the reference takes plain values.
-        const Tensor<T> x = sd::materialize(random_pending<T>(x_shape, 1, i % 3));
+        const Tensor<T> x = sd::materialize(random_pending<T>(x_shape, 1, i % pending_kinds));
         const auto weight = sd::converted<A>(random_tensor<T>(weight_shape, 4));
         sd::Moments<A, Device> moments;
         const Tensor<T> y = sd::conv2d_forward<T>(Pending<T>(x), weight, options, &moments);
@@ -31,13 +31,12 @@ TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
         check_close(moments.mean, sd::reference::batch_moments(in_double(y)).mean);
         const auto scale = random_tensor<A>({weight_shape[0]}, 10);
         const auto shift = random_tensor<A>({weight_shape[0]}, 11);
-        check_close(
-            sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift,
-                                             i % 2 == 0 ? sd::Activation::relu : sd::Activation::none),
-            sd::reference::materialize(sd::Pending<double>(in_double(y), in_double(scale), in_double(shift),
-                                                           i % 2 == 0 ? sd::Activation::relu : sd::Activation::none)));
-        const sd::PendingGradient<T, Device> dy = sd::materialize(random_gradient<T>(y.shape(), 20, i / 3 % 3));
-        const auto before = random_pass<T>(x_shape, 30, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
+        check_close(sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift, activation_of(i)),
+                    sd::reference::materialize(
+                        sd::Pending<double>(in_double(y), in_double(scale), in_double(shift), activation_of(i))));
+        const sd::PendingGradient<T, Device> dy =
+            sd::materialize(random_gradient<T>(y.shape(), 20, (i + i / pending_kinds) % pending_kinds));
+        const auto before = random_pass<T>(x_shape, 30, activation_of(i), true);
         Sums<T> sums;
         const Tensor<T> dx = sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums);
         check_close(dx, sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));

@@ -26,15 +26,15 @@ TEST_CASE_TEMPLATE("device: residual join", T, float, double, sd::bfloat16) {
             }
         }
         const bool relu = draw(0, 1) == 1;
-        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, 2));
-        const Pending<T> branch = random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, 2));
+        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, pending_kinds - 1));
+        const Pending<T> branch =
+            random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, pending_kinds - 1));
         sd::join_output_t<T, Device> output;
         const Tensor<T> y = sd::residual_join_forward<T>(shortcut, branch, selection, A(0.75), relu, &output);
         check_close(
             y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
-        const auto before =
-            random_pass<T>(branch.shape(), 20, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
+        const auto before = random_pass<T>(branch.shape(), 20, activation_of(i), true);
         Sums<T> sums;
         const auto expected = sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection,
                                                                             branch_samples, 0.75, relu);
@@ -69,7 +69,8 @@ TEST_CASE_TEMPLATE("device: the join's backward pass reads a bit an element, how
         const auto before = random_pass<T>(shape, 2, sd::Activation::none, true);
         Sums<T> sums;
         const auto gradient = sd::residual_join_backward<T>(x, output, {}, shape[0], A(1), true, &before, &sums);
-        check_close(gradient.dshortcut, sd::reference::relu_by_input(in_double(x), in_double(y)));
+        check_close(gradient.dshortcut,
+                    sd::reference::activation_by_input(in_double(x), in_double(y), sd::Activation::relu));
         check_close(sums, sd::reference::batch_norm_sums(in_double(gradient.dbranch), in_double(before)));
     }
     // images of the library's networks: no more than a bit
@@ -100,7 +101,7 @@ TEST_CASE("device: a dropped sample's branch is not looked at, even where it is 
     sd::join_output_t<float, Device> output;
     const auto y = sd::residual_join_forward<float>(Pending<float>(shortcut), pending, selection, 1.0F, true, &output);
     const auto own = sd::to_host(y);
-    const auto plain = sd::to_host(sd::relu_forward(shortcut));
+    const auto plain = sd::to_host(sd::activation_forward(shortcut, sd::Activation::relu));
     CHECK(std::memcmp(own.data() + 32, plain.data() + 32, 32 * sizeof(float)) == 0);
     const sd::BatchNormPass<float, Device> pass{pending, random_tensor<float>({8}, 5),
                                                 random_tensor<float>({8}, 6, 0.5, 2), true};

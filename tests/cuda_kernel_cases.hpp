@@ -25,8 +25,7 @@ TEST_CASE_TEMPLATE("device: batch norm", T, float, double, sd::bfloat16) {
         CHECK(moments.count == expected.count);
         check_close(moments.mean, expected.mean);
         check_close(moments.m2, expected.m2);
-        const auto pass =
-            random_pass<T>(shape, 5, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, draw(0, 1) == 1);
+        const auto pass = random_pass<T>(shape, 5, activation_of(i), draw(0, 1) == 1);
         const auto dy = random_tensor<T>(shape, 6);
         const auto sums = sd::batch_norm_sums(dy, pass);
         check_close(sums, sd::reference::batch_norm_sums(in_double(dy), in_double(pass)));
@@ -87,14 +86,21 @@ TEST_CASE_TEMPLATE("device: batch moments of many rows do not cancel far from ze
     CHECK(sd_test::relative_error(in_double(moments.m2), expected.m2) < (std::is_same_v<T, float> ? 1e-3 : 1e-9));
 }
 
-TEST_CASE_TEMPLATE("device: relu, pending tensors, channels, sums, conversion", T, float, double, sd::bfloat16) {
+TEST_CASE_TEMPLATE("device: activations, pending tensors, channels, sums, conversion", T, float, double, sd::bfloat16) {
     using A = sd::accumulate_t<T>;
     for (const Index channels : {19, 16}) {
         const auto y = random_tensor<T>({3, 5, 7, channels}, 1);
         const auto dy = random_tensor<T>(y.shape(), 2);
-        check_close(sd::relu_forward(y), sd::reference::relu_forward(in_double(y)));
-        check_close(sd::relu_by_input(dy, y), sd::reference::relu_by_input(in_double(dy), in_double(y)));
-        for (Index kind = 0; kind < 3; ++kind) {
+        const auto wide = random_tensor<T>(y.shape(), 9, -8, 8);
+        for (Index i = 0; i < activations; ++i) {
+            const sd::Activation activation = activation_of(i);
+            CAPTURE(sd::to_string(activation));
+            check_close(sd::activation_forward(wide, activation),
+                        sd::reference::activation_forward(in_double(wide), activation));
+            check_close(sd::activation_by_input(dy, wide, activation),
+                        sd::reference::activation_by_input(in_double(dy), in_double(wide), activation));
+        }
+        for (Index kind = 0; kind < pending_kinds; ++kind) {
             const Pending<T> x = random_pending<T>(y.shape(), 3, kind);
             check_close(sd::materialize(x), sd::reference::materialize(in_double(x)));
             const auto gradient = random_gradient<T>(y.shape(), 5, kind);
@@ -118,7 +124,7 @@ TEST_CASE_TEMPLATE("device: pooling", T, float, double, sd::bfloat16) {
         const Shape shape{draw(1, 4), draw(4, 11), draw(4, 11), random_channels(draw)};
         CAPTURE(shape);
         CAPTURE(kernel);
-        const Pending<T> x = random_pending<T>(shape, 1, i % 3);
+        const Pending<T> x = random_pending<T>(shape, 1, i % pending_kinds);
         const Tensor<T> y = sd::max_pool2d_forward<T>(x, options);
         check_close(y, sd::reference::max_pool2d_forward(in_double(x), options));
         const auto dy = random_tensor<T>(y.shape(), 4);

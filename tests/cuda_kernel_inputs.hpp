@@ -14,9 +14,12 @@ namespace cuda_cases {
 
 using sd::Index;
 using sd::Shape;
+using sd_test::activation_of;
+using sd_test::activations;
 using sd_test::check_close;
 using sd_test::Draw;
 using sd_test::in_double;
+using sd_test::pending_kinds;
 using sd_test::random_selection;
 using Device = KernelDevice;
 template <class T>
@@ -41,8 +44,9 @@ Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) 
     using A = sd::accumulate_t<T>;
     const Shape channels{shape[shape.rank() - 1]};
     if (kind == 0) return random_tensor<T>(shape, stream);
-    return {random_tensor<T>(shape, stream), random_tensor<A>(channels, stream + 1),
-            random_tensor<A>(channels, stream + 2), static_cast<sd::Activation>(kind - 1)};
+    const double reach = sd_test::largest_scale(kind);
+    return {random_tensor<T>(shape, stream), random_tensor<A>(channels, stream + 1, -reach, reach),
+            random_tensor<A>(channels, stream + 2), activation_of(kind - 1)};
 }
 
 template <class T>

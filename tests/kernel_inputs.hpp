@@ -78,14 +78,26 @@ void check_close(const Tensor<T, Device>& got, const Tensor<double>& expected, d
     CHECK(relative_error(in_double(got), expected) < tolerance * rounding<T>);
 }
 
+/// All activations.
+inline constexpr Index activations = static_cast<Index>(sd::detail::EnumNames<sd::Activation>::names.size());
+[[nodiscard]] inline sd::Activation activation_of(Index number) {
+    return static_cast<sd::Activation>(number % activations);
+}
+
+/// Kinds of pending tensors: plain, and scaled and shifted with each activation.
+inline constexpr Index pending_kinds = 1 + activations;
+/// Where the scales of a kind end: values reach both ends of relu6 and hardswish.
+[[nodiscard]] inline double largest_scale(Index kind) { return kind > 2 ? 7 : 1; }
+
 /// Plain for kind 0, else scaled and shifted, with the activation number kind - 1.
 template <class T>
 Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
     const Shape channels{shape[shape.rank() - 1]};
     const auto raw = random_tensor<T>(shape, stream);
     if (kind == 0) return Pending<T>(raw);
-    return Pending<T>(raw, random_tensor<T>(channels, stream + 1), random_tensor<T>(channels, stream + 2),
-                      static_cast<sd::Activation>(kind - 1));
+    const double reach = largest_scale(kind);
+    return Pending<T>(raw, random_tensor<T>(channels, stream + 1, -reach, reach),
+                      random_tensor<T>(channels, stream + 2), activation_of(kind - 1));
 }
 
 /// The forward pass of a batch norm and an activation, whatever statistics it had.

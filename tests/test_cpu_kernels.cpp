@@ -18,9 +18,12 @@ using sd::Index;
 using sd::Pending;
 using sd::Shape;
 using sd::Tensor;
+using sd_test::activation_of;
+using sd_test::activations;
 using sd_test::check_close;
 using sd_test::Draw;
 using sd_test::in_double;
+using sd_test::pending_kinds;
 using sd_test::random_gradient;
 using sd_test::random_pass;
 using sd_test::random_pending;
@@ -138,8 +141,7 @@ TEST_CASE_TEMPLATE("batch norm", T, float, double) {
         CHECK(moments.count == expected.count);
         check_close(moments.mean, expected.mean);
         check_close(moments.m2, expected.m2);
-        const auto pass =
-            random_pass<T>(shape, 5, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, draw(0, 1) == 1);
+        const auto pass = random_pass<T>(shape, 5, activation_of(i), draw(0, 1) == 1);
         const auto dy = random_tensor<T>(shape, 6);
         const auto sums = sd::batch_norm_sums(dy, pass);
         check_close(sums, sd::reference::batch_norm_sums(in_double(dy), in_double(pass)));
@@ -158,14 +160,60 @@ TEST_CASE_TEMPLATE("batch moments do not cancel far from zero", T, float, double
     CHECK(relative_error(in_double(moments.m2), expected.m2) < (std::is_same_v<T, float> ? 1e-3 : 1e-9));
 }
 
-TEST_CASE_TEMPLATE("relu and pending tensors", T, float, double) {
-    const auto y = random_tensor<T>({3, 5, 7, 19}, 1);
-    const auto dy = random_tensor<T>(y.shape(), 2);
-    check_close(sd::relu_forward(y), sd::reference::relu_forward(in_double(y)));
-    check_close(sd::relu_by_input(dy, y), sd::reference::relu_by_input(in_double(dy), in_double(y)));
-    for (Index kind = 0; kind < 3; ++kind) {
-        const Pending<T> x = random_pending<T>(y.shape(), 3, kind);
-        check_close(sd::materialize(x), sd::reference::materialize(in_double(x)));
+TEST_CASE_TEMPLATE("activations and pending tensors", T, float, double) {
+    const auto x = random_tensor<T>({3, 5, 7, 19}, 1, -8, 8);
+    const auto dy = random_tensor<T>(x.shape(), 2);
+    for (Index i = 0; i < activations; ++i) {
+        const sd::Activation activation = activation_of(i);
+        CAPTURE(sd::to_string(activation));
+        check_close(sd::activation_forward(x, activation), sd::reference::activation_forward(in_double(x), activation));
+        check_close(sd::activation_by_input(dy, x, activation),
+                    sd::reference::activation_by_input(in_double(dy), in_double(x), activation));
+        Pending<T> unscaled(x);  // as a convolution without a batch norm leaves it
+        unscaled.activation = activation;
+        const Tensor<T> value = sd::activation_forward(x, activation);
+        check_close(sd::materialize(unscaled), in_double(value));
+        check_close(sd::max_pool2d_forward(unscaled, {2, 2, 0}),
+                    sd::reference::max_pool2d_forward<double>(in_double(value), {2, 2, 0}));
+    }
+    for (Index kind = 0; kind < pending_kinds; ++kind) {
+        const Pending<T> pending = random_pending<T>(x.shape(), 3, kind);
+        check_close(sd::materialize(pending), sd::reference::materialize(in_double(pending)));
+        const sd::PendingGradient<T> gradient = random_gradient<T>(x.shape(), 5, kind);
+        check_close(sd::materialize(gradient), sd::reference::materialize(in_double(gradient)));
+    }
+}
+
+// Relative to each value down to 1e-2, not to the largest of a tensor.
+TEST_CASE_TEMPLATE("activations are accurate everywhere, and NaN stays NaN", T, float, double) {
+    const double bound = std::is_same_v<T, float> ? 1e-6 : 1e-14;
+    Tensor<T> x(Shape{18001});
+    for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<T>(static_cast<double>(i - 9000) * 5e-4);
+    const Tensor<T> ones = Tensor<T>::full(x.shape(), T(1));
+    for (Index i = 0; i < activations; ++i) {
+        const sd::Activation activation = activation_of(i);
+        CAPTURE(sd::to_string(activation));
+        const Tensor<T> y = sd::activation_forward(x, activation);
+        const Tensor<T> slope = sd::activation_by_input(ones, x, activation);
+        double value_error = 0;
+        double slope_error = 0;
+        for (Index j = 0; j < x.size(); ++j) {
+            const double at = static_cast<double>(x.data()[j]);
+            const double value = sd::activate(activation, at);
+            value_error = std::max(
+                value_error, std::abs(static_cast<double>(y.data()[j]) - value) / std::max(std::abs(value), 1e-2));
+            const double expected_slope = sd::activation_derivative(activation, at);
+            slope_error = std::max(slope_error, std::abs(static_cast<double>(slope.data()[j]) - expected_slope));
+        }
+        CHECK(value_error < bound);
+        CHECK(slope_error < bound);  // it goes through 0: relative to 1
+        const Tensor<T> not_a_number = Tensor<T>::full({19}, std::numeric_limits<T>::quiet_NaN());
+        for (const T value : sd::activation_forward(not_a_number, activation)) CHECK(std::isnan(value));
+    }
+    const Tensor<T> infinite = Tensor<T>::full({19}, std::numeric_limits<T>::infinity());
+    const Tensor<T> below = Tensor<T>::full({19}, T(-4));
+    for (const auto activation : {sd::Activation::relu, sd::Activation::relu6, sd::Activation::hardswish}) {
+        for (const T value : sd::activation_by_input(infinite, below, activation)) CHECK(value == 0);
     }
 }
 
@@ -178,14 +226,14 @@ TEST_CASE_TEMPLATE("residual join", T, float, double) {
         const std::vector<Index> selection = random_selection(shape[0], draw, branch_samples);
         const bool relu = draw(0, 1) == 1;
         const T scale = T(0.75);
-        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, 2));
-        const Pending<T> branch = random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, 2));
+        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, pending_kinds - 1));
+        const Pending<T> branch =
+            random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, pending_kinds - 1));
         const Tensor<T> y = sd::residual_join_forward(shortcut, branch, selection, scale, relu);
         check_close(
             y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
         const auto dy = random_tensor<T>(shape, 7);
-        const auto before =
-            random_pass<T>(branch.shape(), 20, i % 2 == 0 ? sd::Activation::relu : sd::Activation::none, true);
+        const auto before = random_pass<T>(branch.shape(), 20, activation_of(i), true);
         const auto before_in_double = in_double(before);
         sd::BatchNormSums<T> sums;
         sd::BatchNormSums<double> expected_sums;
@@ -244,7 +292,7 @@ TEST_CASE_TEMPLATE("pooling", T, float, double) {
         const Shape shape{draw(1, 4), draw(4, 11), draw(4, 11), draw(1, 40)};
         CAPTURE(shape);
         CAPTURE(kernel);
-        const Pending<T> x = random_pending<T>(shape, 1, i % 3);
+        const Pending<T> x = random_pending<T>(shape, 1, i % pending_kinds);
         const Tensor<T> y = sd::max_pool2d_forward(x, options);
         check_close(y, sd::reference::max_pool2d_forward(in_double(x), options));
         const auto dy = random_tensor<T>(y.shape(), 4);

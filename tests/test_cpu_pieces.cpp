@@ -105,22 +105,13 @@ TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double) {
     const auto pass = random_pass<T>(shape, 20, sd::Activation::relu, true);
     const auto before = random_pass<T>(shape, 30, sd::Activation::relu, true);
     struct Results {
-        Tensor<T> y, value, gradient, relu;
+        Tensor<T> y, value, gradient, activated, by_input;
         sd::Moments<T> moments;
         sd::BatchNormSums<T> sums, join_sums;
         sd::ResidualJoinGradient<T> join;
         [[nodiscard]] std::vector<Tensor<T>> all() const {
-            return {y,
-                    value,
-                    gradient,
-                    relu,
-                    moments.mean,
-                    moments.m2,
-                    sums.dbias,
-                    sums.dweight,
-                    join_sums.dweight,
-                    join_sums.dbias,
-                    join.dshortcut,
+            return {y,           value,      gradient,     activated,         by_input,        moments.mean,
+                    moments.m2,  sums.dbias, sums.dweight, join_sums.dweight, join_sums.dbias, join.dshortcut,
                     join.dbranch};
         }
     };
@@ -131,7 +122,8 @@ TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double) {
             sd::residual_join_backward<T>(dy.dy, results.y, selection, 4, T(0.75), true, &before, &results.join_sums);
         results.value = sd::materialize(shortcut);
         results.gradient = sd::materialize(dy);
-        results.relu = sd::relu_forward(shortcut.raw);
+        results.activated = sd::activation_forward(shortcut.raw, sd::Activation::gelu);
+        results.by_input = sd::activation_by_input(dy.dy, shortcut.raw, sd::Activation::silu);
         results.moments = sd::batch_moments(shortcut.raw);
         results.sums = sd::batch_norm_sums(dy.dy, pass);
         return results;
@@ -149,7 +141,9 @@ TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double) {
     check_close(results.join_sums, join_sums);
     check_close(results.value, sd::reference::materialize(in_double(shortcut)));
     check_close(results.gradient, sd::reference::materialize(in_double(dy)));
-    check_close(results.relu, sd::reference::relu_forward(in_double(shortcut.raw)));
+    check_close(results.activated, sd::reference::activation_forward(in_double(shortcut.raw), sd::Activation::gelu));
+    check_close(results.by_input,
+                sd::reference::activation_by_input(in_double(dy.dy), in_double(shortcut.raw), sd::Activation::silu));
     const auto moments = sd::reference::batch_moments(in_double(shortcut.raw));
     check_close(results.moments.mean, moments.mean);
     check_close(results.moments.m2, moments.m2);

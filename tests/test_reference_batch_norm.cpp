@@ -53,10 +53,11 @@ TEST_CASE("batch_moments: by hand, far from zero, empty") {
 }
 
 TEST_CASE("batch norm: gradients through the batch's own statistics") {
-    for (const auto activation : {sd::Activation::none, sd::Activation::relu}) {
-        CAPTURE(sd::to_string(activation));
+    for (const auto& one : sd::detail::EnumNames<sd::Activation>::names) {
+        const sd::Activation activation = one.first;
+        CAPTURE(one.second);
         const auto z = random_tensor<double>({3, 2, 2, 4}, 1, -2, 3);
-        const auto weight = random_tensor<double>({4}, 2, 0.5, 2);
+        const auto weight = random_tensor<double>({4}, 2, 3, 6);  // to the ends of relu6 and hardswish
         const auto bias = random_tensor<double>({4}, 3);
         const auto out = batch_norm(z, weight, bias, activation);
         const auto sums = [&](const Tensor<double>& dy) { return reference::batch_norm_sums(dy, out); };

@@ -109,8 +109,16 @@ void layers(const Check& check) {
     const auto conv_bn = []<class T, class Device>() { return ConvBnLayer<T, Device>(sd::Initializer(2)); };
     check("conv-bn-relu", conv_bn, Shape{2, 6, 5, 3}, train);
     check("conv-bn-relu, evaluation", conv_bn, Shape{2, 6, 5, 3}, eval);
-    check(
-        "relu", []<class T, class Device>() { return sd::Relu<T, Device>(); }, Shape{2, 3, 4, 5}, train);
+    const auto activation = [&]<template <class, class> class Layer>(const char* name) {
+        check(
+            name, []<class T, class Device>() { return Layer<T, Device>(); }, Shape{2, 3, 4, 5}, train);
+    };
+    activation.template operator()<sd::Relu>("relu");
+    activation.template operator()<sd::Relu6>("relu6");
+    activation.template operator()<sd::Silu>("silu");
+    activation.template operator()<sd::Hardswish>("hardswish");
+    activation.template operator()<sd::Gelu>("gelu");
+    activation.template operator()<sd::Sigmoid>("sigmoid");
     check(
         "max pool 3x3/2",
         []<class T, class Device>() { return sd::MaxPool2d<T, Device>({.kernel = 3, .stride = 2, .padding = 1}); },

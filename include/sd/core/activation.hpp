@@ -26,6 +26,12 @@ struct EnumNames<Activation> {
         std::pair{Activation::sigmoid, "sigmoid"}};
 };
 
+/// One of two numbers. Types of number whose comparisons give more than a bool have an overload of their own.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A select(bool condition, const A& if_true, const A& if_false) {
+    return condition ? if_true : if_false;
+}
+
 /// 1 / (1 + exp(-v)).
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A logistic(const A& v) {
@@ -59,20 +65,21 @@ template <class A>
 ///     gelu       v (1 + erf(v / sqrt 2)) / 2
 ///     sigmoid    1 / (1 + exp(-v))
 ///
-/// NaN stays NaN. As in PyTorch, whose GELU is this one (approximate = 'none').
+/// NaN stays NaN. As in PyTorch, whose GELU is this one unless it is told to approximate.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activate(Activation activation, const A& v) {
+    using detail::select;
     switch (activation) {
         case Activation::none:
             return v;
         case Activation::relu:
-            return v < A(0) ? A(0) : v;
+            return select(v < A(0), A(0), v);
         case Activation::relu6:
-            return v < A(0) ? A(0) : v > A(6) ? A(6) : v;
+            return select(v < A(0), A(0), select(v > A(6), A(6), v));
         case Activation::silu:
             return v * detail::logistic(v);
         case Activation::hardswish:
-            return v < A(-3) ? A(0) : v > A(3) ? v : A(v * (v + A(3)) / A(6));
+            return select(v < A(-3), A(0), select(v > A(3), v, A(v * (v + A(3)) / A(6))));
         case Activation::gelu:
             return v * detail::normal_distribution(v);
         case Activation::sigmoid:
@@ -85,19 +92,20 @@ template <class A>
 /// PyTorch 2.6 -0.5 and 1.5). For NaN, relu and relu6 have 0, the others NaN.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activation_derivative(Activation activation, const A& v) {
+    using detail::select;
     switch (activation) {
         case Activation::none:
             return A(1);
         case Activation::relu:
-            return v > A(0) ? A(1) : A(0);
+            return select(v > A(0), A(1), A(0));
         case Activation::relu6:
-            return v > A(0) && v < A(6) ? A(1) : A(0);
+            return select(v > A(0), select(v < A(6), A(1), A(0)), A(0));
         case Activation::silu: {
             const A s = detail::logistic(v);
             return s * (A(1) + v * (A(1) - s));
         }
         case Activation::hardswish:
-            return v <= A(-3) ? A(0) : v >= A(3) ? A(1) : A(v / A(3) + A(0.5));
+            return select(v <= A(-3), A(0), select(v >= A(3), A(1), A(v / A(3) + A(0.5))));
         case Activation::gelu:
             return detail::normal_distribution(v) + v * detail::normal_density(v);
         case Activation::sigmoid: {
@@ -112,8 +120,9 @@ template <class A>
 /// or NaN.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activation_gradient(Activation activation, const A& dy, const A& v) {
+    using detail::select;
     const A derivative = activation_derivative(activation, v);
-    return derivative == A(0) ? A(0) : A(dy * derivative);
+    return select(derivative == A(0), A(0), A(dy * derivative));
 }
 
 SD_NAMESPACE_END

@@ -40,8 +40,8 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
 ///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c)
 ///                 g = dy act'(scale(c) z + shift(c))
 ///
-/// with z = y.raw, scale and shift y's and act the activation that follows. Nothing is stored: whoever loads an element applies the rest. A plain tensor
-/// converts to one whose values are its own.
+/// with z = y.raw, scale and shift those of y, act the activation that follows. Nothing is stored: the consumer applies
+/// the rest as it loads an element. A plain tensor converts to one whose values are its own.
 template <class T, class Device = Cpu>
 struct PendingGradient {
     Tensor<T, Device> dy;                    ///< the gradient by the value of y

@@ -9,6 +9,7 @@
 #include "sd/core/parallel.hpp"
 #include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/pending.hpp"
+#include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/batch_norm.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -65,17 +66,6 @@ template <cpu::Vectorized T>
 
 namespace cpu {
 
-/// Adds to the sums of batch norm's backward what one vector of channels of a pixel has: the gradient dy by act(scale z
-/// + shift), and z. `dweight` still lacks the factor inverse_std.
-template <class T>
-[[gnu::always_inline]] inline void add_to_sums(const Vector<T>& dy, const Vector<T>& z, const Vector<T>& scale,
-                                               const Vector<T>& shift, const Vector<T>& center, Activation activation,
-                                               Vector<T>& dweight, Vector<T>& dbias) {
-    const Vector<T> g = activation != Activation::relu ? dy : scale * z + shift > Vector<T>{} ? dy : Vector<T>{};
-    dbias += g;
-    dweight += g * (z - center);
-}
-
 /// The two sums of batch norm's backward over some rows of pixels, a vector of channels at a time. y is batch norm's
 /// output with z as raw values.
 template <class T>
@@ -95,15 +85,27 @@ public:
 
     /// Takes in the gradient by y and the value of z at `count` channels from c on.
     [[gnu::always_inline]] void add(const Vector<T>& dy, const Vector<T>& z, Index c, Index count) {
-        Vector<T> dweight = load_some(dweight_ + c, count);
-        Vector<T> dbias = load_some(dbias_ + c, count);
-        add_to_sums<T>(dy, z, load_some(scale_ + c, count), load_some(shift_ + c, count), load_some(center_ + c, count),
-                       activation_, dweight, dbias);
-        store_some<T>(dweight, dweight_ + c, count);
-        store_some<T>(dbias, dbias_ + c, count);
+        if (activation_ == Activation::none) {
+            add_gradient(dy, z, c, count);
+        } else if (activation_ == Activation::relu) {
+            add_gradient(gradient_before_relu<T>(dy, before_activation(z, c, count)), z, c, count);
+        } else {
+            add_any(dy, z, c, count);
+        }
     }
 
 private:
+    [[nodiscard, gnu::always_inline]] Vector<T> before_activation(const Vector<T>& z, Index c, Index count) const {
+        return load_some(scale_ + c, count) * z + load_some(shift_ + c, count);
+    }
+    [[gnu::always_inline]] void add_gradient(const Vector<T>& g, const Vector<T>& z, Index c, Index count) {
+        store_some<T>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
+        store_some<T>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
+    }
+    [[gnu::noinline]] void add_any(Vector<T> dy, Vector<T> z, Index c, Index count) {
+        add_gradient(gradient_before<T>(activation_, dy, before_activation(z, c, count)), z, c, count);
+    }
+
     const T* scale_;
     const T* shift_;
     const T* center_;

@@ -87,17 +87,26 @@ public:
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
         void add(const TileResult<T>& tile) {
+            const Activation activation = epilogue_.activation_;
+            if (has_own_path(activation)) {
+                const bool relu = activation == Activation::relu;
+                store(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
+            } else {
+                store(tile, [&](const Vector<T>& value) { return activated<T>(activation, value); });
+            }
+        }
+
+    private:
+        template <class Act>
+        [[gnu::always_inline]] void store(const TileResult<T>& tile, const Act& act) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> value = tile.sum(r, c) + shift;
-                    epilogue_.target_.put(epilogue_.activation_ == Activation::relu ? rectified<T>(value) : value,
-                                          tile.at(r, c), count);
+                    epilogue_.target_.put(act(tile.sum(r, c) + shift), tile.at(r, c), count);
                 }
             });
         }
 
-    private:
         const StoreActivated& epilogue_;
     };
 
@@ -235,6 +244,22 @@ public:
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
         void add(const TileResult<T>& tile) {
+            const Activation activation = epilogue_.activation_;
+            if (has_own_path(activation)) {
+                const bool relu = activation == Activation::relu;
+                add(tile, [&](const Vector<T>& dy, const Vector<T>& v) {
+                    return relu ? gradient_before_relu<T>(dy, v) : dy;
+                });
+            } else {
+                add(tile,
+                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<T>(activation, dy, v); });
+            }
+        }
+
+    private:
+        /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
+        template <class Gradient>
+        [[gnu::always_inline]] void add(const TileResult<T>& tile, const Gradient& gradient) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Index column = tile.column + c;
                 const Vector<T> scale = load(epilogue_.scale_.data() + column);
@@ -246,14 +271,15 @@ public:
                     const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
                     epilogue_.target_.put(dy, tile.at(r, c), count);
-                    add_to_sums<T>(dy, z, scale, shift, center, epilogue_.activation_, dweight, dbias);
+                    const Vector<T> g = gradient(dy, scale * z + shift);
+                    dbias += g;
+                    dweight += g * (z - center);
                 }
                 store<T>(dweight, dweight_ + column);
                 store<T>(dbias, dbias_ + column);
             });
         }
 
-    private:
         const StoreWithSums& epilogue_;
         T* dweight_;
         T* dbias_;

@@ -3,7 +3,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/core/pending_gradient.hpp"
-#include "sd/cpu/simd.hpp"
+#include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/pending.hpp"
 
 #include <algorithm>
@@ -25,12 +25,21 @@ inline constexpr Index sweep_elements = 32768;
 /// values[0..count) = the values of channels [channel, channel + count) whose raw values start at `raw`.
 template <class T>
 void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
-    if (!x.scale) {
-        for (Index c = 0; c < count; ++c) values[c] = activate(x.activation, raw[c]);
-        return;
-    }
     const T* scale = x.scale.data() + channel;
     const T* shift = x.shift.data() + channel;
+    if (!has_own_path(x.activation)) {
+        for_each_vector<T>(count, [&](Index c, auto some) {
+            Vector<T> value = load_some(raw + c, some);
+            if (x.scale) value = load_some(scale + c, some) * value + load_some(shift + c, some);
+            store_some<T>(activated<T>(x.activation, value), values + c, some);
+        });
+        return;
+    }
+    if (!x.scale) {
+        const bool relu = x.activation == Activation::relu;
+        for (Index c = 0; c < count; ++c) values[c] = relu && raw[c] < T(0) ? T(0) : raw[c];
+        return;
+    }
     if (x.activation == Activation::relu) {
         for (Index c = 0; c < count; ++c) {
             const T value = scale[c] * raw[c] + shift[c];
@@ -83,8 +92,23 @@ template <cpu::Vectorized T>
             const T* z = dy.y.raw.data() + row * channels;
             const T* upstream = dy.dy.data() + row * channels;
             T* target = dz.data() + row * channels;
+            if (!cpu::has_own_path(dy.y.activation)) {
+                cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                    using cpu::load_some;
+                    const cpu::Vector<T> factor = load_some(scale + c, some);
+                    const cpu::Vector<T> raw = load_some(z + c, some);
+                    const cpu::Vector<T> g = cpu::gradient_before<T>(dy.y.activation, load_some(upstream + c, some),
+                                                                     factor * raw + load_some(shift + c, some));
+                    const cpu::Vector<T> deviation = raw - load_some(center + c, some);
+                    cpu::store_some<T>(
+                        factor * g + load_some(slope + c, some) * deviation + load_some(offset + c, some), target + c,
+                        some);
+                });
+                continue;
+            }
+            const bool relu = dy.y.activation == Activation::relu;
             for (Index c = 0; c < channels; ++c) {
-                const T g = activation_gradient(dy.y.activation, upstream[c], scale[c] * z[c] + shift[c]);
+                const T g = !relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
                 target[c] = scale[c] * g + slope[c] * (z[c] - center[c]) + offset[c];
             }
         }

@@ -10,6 +10,7 @@
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/pending.hpp"
 #include "sd/cpu/target.hpp"
+#include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/residual_join.hpp"
 
 #include <optional>
@@ -61,9 +62,14 @@ public:
     explicit Rows(const Pending<T>& x)
         : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
 
+    /// The values of `count` channels from c on; `any` if the activation may be one without a path of its own.
+    template <bool any>
     [[nodiscard, gnu::always_inline]] Vector<T> at(Index row, Index c, Index count) const {
         Vector<T> value = load_some(raw_ + row + c, count);
         if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
+        if constexpr (any) {
+            if (!has_own_path(activation_)) return activated<T>(activation_, value);
+        }
         return activation_ == Activation::relu ? rectified<T>(value) : value;
     }
 
@@ -107,21 +113,21 @@ template <cpu::Vectorized T>
         }
     }
     // An activation at the end of the branch does not commute with its scale.
+    const bool any_activation = branch.activation != Activation::none || !cpu::has_own_path(shortcut.activation);
     const cpu::Rows<T> s_values(shortcut);
     const cpu::Rows<T> f_values(branch);
 
     Tensor<T> y = Tensor<T>::empty(shortcut.shape());
     const cpu::Target<T> target(y);
-    const auto join = [&]<bool joins, bool branch_is_activated, bool act>(
-                          Index n, Index sample, Index first, Index last,
-                          cpu::Constants<joins, branch_is_activated, act>) {
+    const auto join = [&]<bool joins, bool any, bool act>(Index n, Index sample, Index first, Index last,
+                                                          cpu::Constants<joins, any, act>) {
         for (Index pixel = first; pixel < last; ++pixel) {
             const Index row = (n * slabs.pixels + pixel) * channels;
             const Index branch_row = (sample * slabs.pixels + pixel) * channels;
             cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
-                cpu::Vector<T> value = s_values.at(row, c, count);
-                if constexpr (joins && branch_is_activated) {
-                    value += branch_scale * f_values.at(branch_row, c, count);
+                cpu::Vector<T> value = s_values.template at<any>(row, c, count);
+                if constexpr (joins && any) {
+                    value += branch_scale * f_values.template at<any>(branch_row, c, count);
                 } else if constexpr (joins) {
                     const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
                     value += cpu::load_some(factor.data() + c, count) * z + cpu::load_some(term.data() + c, count);
@@ -133,7 +139,7 @@ template <cpu::Vectorized T>
     slabs.for_each_piece([&](Index n, Index first, Index last) {
         const Index sample = branch_sample_of(branch_sample, n);
         cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0,
-                            branch.activation != Activation::none, relu);
+                            any_activation, relu);
     });
     if (output != nullptr) *output = y;
     return y;

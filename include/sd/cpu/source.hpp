@@ -2,7 +2,7 @@
 #pragma once
 
 #include "sd/core/pending_gradient.hpp"
-#include "sd/cpu/simd.hpp"
+#include "sd/cpu/vector_activation.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -53,7 +53,13 @@ public:
     template <class Count, class Use>
     void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
-        if (scale_ == nullptr && activation_ == Activation::none) {
+        if (!has_own_path(activation_)) {
+            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + T(1) : load_some(scale_ + channel, count);
+            const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
+            use([=, activation = activation_](Index element) {
+                return activated<T>(activation, scale * load_some(raw + element, count) + shift);
+            });
+        } else if (scale_ == nullptr && activation_ == Activation::none) {
             use([=](Index element) { return load_some(raw + element, count); });
         } else if (scale_ == nullptr) {
             use([=](Index element) { return rectified<T>(load_some(raw + element, count)); });
@@ -117,8 +123,13 @@ public:
             use([=](Index element) {
                 const Vector<T> raw = load_some(z + element, count);
                 const Vector<T> g = load_some(dy + element, count);
-                const Vector<T> passed = scale * raw + shift > Vector<T>{} ? g : Vector<T>{};
-                return scale * passed + slope * (raw - center) + offset;
+                return scale * gradient_before_relu<T>(g, scale * raw + shift) + slope * (raw - center) + offset;
+            });
+        } else if (!has_own_path(activation_)) {
+            use([=, activation = activation_](Index element) {
+                const Vector<T> raw = load_some(z + element, count);
+                const Vector<T> g = gradient_before<T>(activation, load_some(dy + element, count), scale * raw + shift);
+                return scale * g + slope * (raw - center) + offset;
             });
         } else {
             use([=](Index element) {

@@ -71,18 +71,19 @@ struct Times {
     [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& x) const { return x * factor; }
 };
 
-struct Relu {
+struct Activate {
+    Activation activation;
     template <class A>
     [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& x) const {
-        return activate(Activation::relu, x);
+        return activate(activation, x);
     }
 };
 
-/// dy where y > 0, else 0.
-struct ReluGradient {
+struct ActivationGradient {
+    Activation activation;
     template <class A>
-    [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& dy, const A& y) const {
-        return y > A(0) ? dy : A(0);
+    [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& dy, const A& x) const {
+        return activation_gradient(activation, dy, x);
     }
 };
 
@@ -123,20 +124,21 @@ void copy_elements(const Tensor<T, Device>& source, Index source_first, Index co
     cuda::launch_each<Device>(count, cuda::CopyElement<T>{source.data() + source_first, target.data() + target_first});
 }
 
-/// y = max(x, 0).
+/// y = act(x), of any shape.
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> relu_forward(const Tensor<T, Device>& x) {
+[[nodiscard]] Tensor<T, Device> activation_forward(const Tensor<T, Device>& x, Activation activation) {
     auto y = Tensor<T, Device>::empty(x.shape());
-    cuda::launch_map<Device>(cuda::Relu(), x.size(), y.data(), x.data());
+    cuda::launch_map<Device>(cuda::Activate{activation}, x.size(), y.data(), x.data());
     return y;
 }
 
-/// dx = dy where y > 0, else 0.
+/// dx = dy act'(x), 0 where act'(x) is 0. Throws std::invalid_argument if shapes differ.
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> relu_by_input(const Tensor<T, Device>& dy, const Tensor<T, Device>& y) {
-    expect_shape("relu_by_input", "dy", dy.shape(), y.shape());
-    auto dx = Tensor<T, Device>::empty(y.shape());
-    cuda::launch_map<Device>(cuda::ReluGradient(), y.size(), dx.data(), dy.data(), y.data());
+[[nodiscard]] Tensor<T, Device> activation_by_input(const Tensor<T, Device>& dy, const Tensor<T, Device>& x,
+                                                    Activation activation) {
+    expect_shape("activation_by_input", "dy", dy.shape(), x.shape());
+    auto dx = Tensor<T, Device>::empty(x.shape());
+    cuda::launch_map<Device>(cuda::ActivationGradient{activation}, x.size(), dx.data(), dy.data(), x.data());
     return dx;
 }
 

@@ -61,7 +61,7 @@ public:
         return materialize(pending(z, moments, Activation::none, context));
     }
 
-    /// Batch norm, and the activation that follows, as a pending tensor on z. `own` are z's statistics, needed in training.
+    /// Batch norm and the activation that follows as a pending tensor on z. `own` are z's statistics, needed in training.
     [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own,
                                              Activation activation, const Context& context) {
         Communicator* const communicator = context.batch_norm_communicator();

@@ -3,11 +3,11 @@
 //     c F(x) = F(x)  with the parameters of F's last layer, which is affine in them, multiplied by c
 #pragma once
 
+#include "sd/nn/activation.hpp"
 #include "sd/nn/batch_norm2d.hpp"
 #include "sd/nn/conv2d.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/pooling.hpp"
-#include "sd/nn/relu.hpp"
 #include "sd/nn/visit.hpp"
 
 #include <concepts>

@@ -1,0 +1,39 @@
+// Activations of vectors.
+//
+// The loops of the kernels have a path of their own for none and for ReLU, which cost next to nothing, and one for all
+// other activations: it calls a function for each vector, which then costs less than what it computes.
+#pragma once
+
+#include "sd/core/activation.hpp"
+#include "sd/cpu/vector_number.hpp"
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Whether loops have a path of their own for the activation: none and ReLU.
+[[nodiscard]] constexpr bool has_own_path(Activation activation) {
+    return activation == Activation::none || activation == Activation::relu;
+}
+
+/// act(v), any.
+template <class T>
+[[nodiscard, gnu::noinline]] Vector<T> activated(Activation activation, Vector<T> v) {
+    return activate(activation, VectorNumber<T>(v)).values;
+}
+
+/// dy act'(v), any; 0 where act'(v) is 0.
+template <class T>
+[[nodiscard, gnu::noinline]] Vector<T> gradient_before(Activation activation, Vector<T> dy, Vector<T> v) {
+    return activation_gradient(activation, VectorNumber<T>(dy), VectorNumber<T>(v)).values;
+}
+
+/// dy where v > 0, else 0: the gradient before a ReLU.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> gradient_before_relu(const Vector<T>& dy, const Vector<T>& v) {
+    return v > Vector<T>{} ? dy : Vector<T>{};
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
