@@ -11,8 +11,16 @@
 
 SD_NAMESPACE_BEGIN
 
-/// An activation act(v); activate() has the formulas.
-enum class Activation { none, relu, relu6, silu, hardswish, gelu, sigmoid };
+/// An activation act(v).
+enum class Activation {
+    none,       ///< v
+    relu,       ///< max(v, 0)
+    relu6,      ///< min(max(v, 0), 6)
+    silu,       ///< v / (1 + exp(-v))
+    hardswish,  ///< v min(max(v + 3, 0), 6) / 6
+    gelu,       ///< v (1 + erf(v / sqrt 2)) / 2
+    sigmoid     ///< 1 / (1 + exp(-v))
+};
 
 namespace detail {
 
@@ -55,17 +63,8 @@ template <class A>
 
 }  // namespace detail
 
-/// act(v), for any type of number that has exp and erfc:
-///
-///     none       v
-///     relu       max(v, 0)
-///     relu6      min(max(v, 0), 6)
-///     silu       v / (1 + exp(-v))
-///     hardswish  v min(max(v + 3, 0), 6) / 6
-///     gelu       v (1 + erf(v / sqrt 2)) / 2
-///     sigmoid    1 / (1 + exp(-v))
-///
-/// NaN stays NaN. As in PyTorch, whose GELU is this one unless it is told to approximate.
+/// act(v), for any type of number that has exp and erfc. NaN stays NaN. As in PyTorch, whose GELU is this one unless it
+/// is told to approximate.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activate(Activation activation, const A& v) {
     using detail::select;

@@ -57,7 +57,7 @@ template <class T, class Mask>
     return VectorNumber<T>(mask ? if_true.values : if_false.values);
 }
 
-// What GCC 12 says of its own AVX-512 intrinsics: that what they may leave undefined is (bug 105593).
+// GCC 12 warns of its own AVX-512 intrinsics, whose undefined operands are masked out (its bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"

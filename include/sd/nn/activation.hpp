@@ -4,11 +4,9 @@
 #include "sd/cpu/activation.hpp"
 #include "sd/nn/cache.hpp"
 
-#include <string>
-
 SD_NAMESPACE_BEGIN
 
-/// y = act(x), element by element; activate() in core/activation.hpp has the formulas.
+/// y = act(x), element by element; Activation has the formulas.
 template <Activation activation, class T, class Device = Cpu>
 class ActivationLayer {
 public:

@@ -69,6 +69,7 @@ struct Dual {
         const double t = std::tanh(a.value);
         return chain(a, t, 1 - t * t);
     }
+    /// The complementary error function, 1 - erf(a).
     SD_HOST_DEVICE friend Dual erfc(const Dual& a) {
         constexpr double slope_at_0 = -1.12837916709551257390;  // -2 / sqrt(pi)
         return chain(a, std::erfc(a.value), slope_at_0 * std::exp(-a.value * a.value));
