@@ -42,6 +42,8 @@ struct Counted {
     Counted& operator+=(const Counted& other) { return *this = *this + other; }
     Counted& operator-=(const Counted& other) { return *this = *this - other; }
     Counted& operator*=(const Counted& other) { return *this = *this * other; }
+    friend Counted exp(const Counted& a) { return Counted(std::exp(a.value)); }
+    friend Counted erfc(const Counted& a) { return Counted(std::erfc(a.value)); }
     friend bool operator==(const Counted& a, const Counted& b) { return a.value == b.value; }
     friend auto operator<=>(const Counted& a, const Counted& b) { return a.value <=> b.value; }
 };
