@@ -12,6 +12,6 @@ struct Report {
 };
 
 Report plain();
+Report serial();
 Report checked();
 Report avx2();
-Report openmp();

@@ -54,68 +54,78 @@
 #endif
 
 // Every setting that changes the code of an inline function is part of the namespace's name, so that units built with
-// different settings can be linked: the linker never merges a function of one with a function of another. Vector
-// instructions have a name for every set that compilers use for loops like ours. Other sanitizers have none, since a
-// function that they watch computes the same; -ffp-contract has none because it defines no macro.
-#if defined(__AVX512VBMI__)
-#define SD_ABI_SIMD avx512vbmi
-#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#define SD_ABI_SIMD avx512
-#elif defined(__AVX512F__)
-#define SD_ABI_SIMD avx512f
-#elif defined(__AVX2__)
-#define SD_ABI_SIMD avx2
-#elif defined(__AVX__)
-#define SD_ABI_SIMD avx
-#elif defined(__SSE4_1__)
-#define SD_ABI_SIMD sse4
-#elif defined(__ARM_FEATURE_SVE)
-#define SD_ABI_SIMD sve
+// different settings can be linked: the linker never merges a function of one with a function of another. What a plain
+// build has is not named: a release build with OpenMP, for any CPU of the architecture, of a version whose patch is 0.
+// The namespace of version 0.1.0 is then sd::v0_1.
+#define SD_ABI_TAG_(word) _##word
+#define SD_ABI_TAG(word) SD_ABI_TAG_(word)
+
+#if SD_VERSION_PATCH == 0
+#define SD_ABI_PATCH
 #else
-#define SD_ABI_SIMD base
+#define SD_ABI_PATCH SD_ABI_TAG(SD_VERSION_PATCH)
 #endif
 
-// A sum of products that is rounded once has other bits than one that is rounded twice.
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-#define SD_ABI_FMA fma
+// Every set of vector instructions that x86 compilers use for loops like ours.
+#if defined(__AVX512VBMI__)
+#define SD_ABI_SIMD _avx512vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define SD_ABI_SIMD _avx512
+#elif defined(__AVX512F__)
+#define SD_ABI_SIMD _avx512f
+#elif defined(__AVX2__)
+#define SD_ABI_SIMD _avx2
+#elif defined(__AVX__)
+#define SD_ABI_SIMD _avx
+#elif defined(__SSE4_1__)
+#define SD_ABI_SIMD _sse4
 #else
-#define SD_ABI_FMA nofma
+#define SD_ABI_SIMD
+#endif
+
+// A sum of products that is rounded once has other bits than one that is rounded twice. Every aarch64 rounds once.
+#if defined(__FMA__) || (defined(__ARM_FEATURE_FMA) && !defined(__aarch64__))
+#define SD_ABI_FMA _fma
+#else
+#define SD_ABI_FMA
 #endif
 
 #if defined(_OPENMP)
-#define SD_ABI_THREADS openmp
+#define SD_ABI_THREADS
 #else
-#define SD_ABI_THREADS serial
+#define SD_ABI_THREADS _serial
 #endif
 
 #if SD_CHECK_BOUNDS
-#define SD_ABI_CHECKS checked
+#define SD_ABI_CHECKS _checked
 #else
-#define SD_ABI_CHECKS unchecked
+#define SD_ABI_CHECKS
 #endif
 
+// -ffp-contract is not here because it defines no macro.
 #if defined(__FAST_MATH__)
-#define SD_ABI_MATH fast
+#define SD_ABI_MATH _fast
 #elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
-#define SD_ABI_MATH finite
+#define SD_ABI_MATH _finite
 #elif defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
-#define SD_ABI_MATH reordered
+#define SD_ABI_MATH _reordered
 #else
-#define SD_ABI_MATH exact
+#define SD_ABI_MATH
 #endif
 
+// Other sanitizers are not here: a function that they watch computes the same.
 #if SD_ADDRESS_SANITIZER
-#define SD_ABI_MEMORY asan
+#define SD_ABI_MEMORY _asan
 #else
-#define SD_ABI_MEMORY noasan
+#define SD_ABI_MEMORY
 #endif
 
 #define SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math, memory) \
-    v##major##_##minor##_##patch##_##simd##_##fma##_##threads##_##checks##_##math##_##memory
+    v##major##_##minor##patch##simd##fma##threads##checks##math##memory
 #define SD_ABI_JOIN(major, minor, patch, simd, fma, threads, checks, math, memory) \
     SD_ABI_JOIN_(major, minor, patch, simd, fma, threads, checks, math, memory)
-#define SD_ABI_NAMESPACE                                                                                       \
-    SD_ABI_JOIN(SD_VERSION_MAJOR, SD_VERSION_MINOR, SD_VERSION_PATCH, SD_ABI_SIMD, SD_ABI_FMA, SD_ABI_THREADS, \
+#define SD_ABI_NAMESPACE                                                                                   \
+    SD_ABI_JOIN(SD_VERSION_MAJOR, SD_VERSION_MINOR, SD_ABI_PATCH, SD_ABI_SIMD, SD_ABI_FMA, SD_ABI_THREADS, \
                 SD_ABI_CHECKS, SD_ABI_MATH, SD_ABI_MEMORY)
 
 #define SD_NAMESPACE_BEGIN \
