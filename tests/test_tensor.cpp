@@ -8,9 +8,11 @@
 
 #include "sd/core/pending.hpp"
 #include "sd/core/tensor.hpp"
+#include "sd/eigen.hpp"
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -18,6 +20,7 @@
 #include <string>
 #include <utility>
 
+using sd::as_eigen;
 using sd::Index;
 using sd::Shape;
 using sd::Tensor;
@@ -177,26 +180,81 @@ TEST_CASE("tensor: buffers are reused") {
     CHECK(sd::pool_allocations() == trimmed + 1);
 }
 
-TEST_CASE("tensor: Eigen views") {
+TEST_CASE("eigen: views have the tensor's elements") {
     Tensor<double> a(Shape{2, 3}, {1, 2, 3, 4, 5, 6});
     const Tensor<double> b(Shape{3, 2}, {1, 0, 0, 1, 1, 1});
-    Tensor<double> product(Shape{2, 2});
-    product.matrix().noalias() = std::as_const(a).matrix() * b.matrix();
+    const Tensor<double> product = sd::tensor_from(as_eigen(std::as_const(a)) * as_eigen(b));
+    CHECK(product.shape() == Shape{2, 2});
     CHECK(product(0, 0) == 4);
     CHECK(product(0, 1) == 5);
     CHECK(product(1, 0) == 10);
     CHECK(product(1, 1) == 11);
-    a.matrix()(1, 2) = 60;
+    as_eigen(a)(1, 2) = 60;
     CHECK(a(1, 2) == 60);
 
     Tensor<double> images(Shape{2, 2, 2, 3});
-    images.eigen_tensor<4>()(1, 0, 1, 2) = 9;
+    sd::as_eigen<4>(images)(1, 0, 1, 2) = 9;
     CHECK(images(1, 0, 1, 2) == 9);
-    CHECK(images.matrix().rows() == 8);
-    CHECK(images.matrix().cols() == 3);
-    CHECK(std::as_const(images).eigen_tensor<4>().dimension(3) == 3);
-    CHECK(contains(message_of([&] { (void)images.eigen_tensor<3>(); }), "3 dimensions"));
-    CHECK(Tensor<double>(Shape{0, 3}).matrix().rows() == 0);
+    CHECK(as_eigen(images).rows() == 8);
+    CHECK(as_eigen(images).cols() == 3);
+    CHECK(sd::as_eigen<4>(std::as_const(images)).dimension(3) == 3);
+    CHECK(contains(message_of([&] { (void)sd::as_eigen<3>(images); }),
+                   "as_eigen: shape of the tensor: got (2, 2, 2, 3)"));
+    const Tensor<double> empty(Shape{0, 3});
+    CHECK(as_eigen(empty).rows() == 0);
+    CHECK(as_eigen(empty).cols() == 3);
+    CHECK(as_eigen(Tensor<double>::full(Shape{}, 7))(0, 0) == 7);
+}
+
+TEST_CASE("eigen: what the documentation shows") {
+    Tensor<float> x(Shape{2, 2, 2, 3},
+                    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23});
+    const Eigen::RowVector3f shift(1, 2, 3);
+    const Eigen::Matrix3f weight = Eigen::Matrix3f::Identity() * 2;
+    sd::as_eigen(x).rowwise() += shift;
+    const auto y = sd::tensor_from(sd::as_eigen(x) * weight);
+    const Eigen::Tensor<float, 3, Eigen::RowMajor> means = sd::as_eigen<4>(x).mean(std::array<int, 1>{0});
+    const auto z = sd::tensor_from(means);
+    CHECK(x(0, 0, 1, 1) == 6);
+    CHECK(y.shape() == Shape{8, 3});
+    CHECK(y(7, 2) == 52);
+    CHECK(z.shape() == Shape{2, 2, 3});
+    CHECK(z(0, 0, 0) == 7);
+}
+
+TEST_CASE("eigen: tensors of matrices, arrays and Eigen tensors of either layout") {
+    const auto number = [](Index i, Index j, Index k) { return static_cast<float>(100 * i + 10 * j + k); };
+    Eigen::MatrixXf matrix(2, 3);  // column-major
+    Eigen::Tensor<float, 3> by_columns(2, 3, 4);
+    Eigen::Tensor<float, 3, Eigen::RowMajor> by_rows(2, 3, 4);
+    for (Index i = 0; i < 2; ++i) {
+        for (Index j = 0; j < 3; ++j) {
+            matrix(i, j) = number(i, j, 0);
+            for (Index k = 0; k < 4; ++k) by_columns(i, j, k) = by_rows(i, j, k) = number(i, j, k);
+        }
+    }
+    const Tensor<float> of_matrix = sd::tensor_from(matrix);
+    const Tensor<float> of_array = sd::tensor_from(matrix.array() + 1);
+    const Tensor<float> of_columns = sd::tensor_from(by_columns);
+    const Tensor<float> of_rows = sd::tensor_from(by_rows);
+    REQUIRE(of_matrix.shape() == Shape{2, 3});
+    REQUIRE(of_array.shape() == Shape{2, 3});
+    REQUIRE(of_columns.shape() == Shape{2, 3, 4});
+    REQUIRE(of_rows.shape() == Shape{2, 3, 4});
+    for (Index i = 0; i < 2; ++i) {
+        for (Index j = 0; j < 3; ++j) {
+            CHECK(of_matrix(i, j) == number(i, j, 0));
+            CHECK(of_array(i, j) == number(i, j, 0) + 1);
+            for (Index k = 0; k < 4; ++k) {
+                CHECK(of_columns(i, j, k) == number(i, j, k));
+                CHECK(of_rows(i, j, k) == number(i, j, k));
+            }
+        }
+    }
+    matrix(0, 0) = 5;
+    CHECK(of_matrix(0, 0) == 0);
+    CHECK(sd::tensor_from(Eigen::MatrixXf(0, 3)).shape() == Shape{0, 3});
+    CHECK(contains(message_of([] { (void)sd::tensor_from(Eigen::Tensor<float, 5>(1, 1, 1, 1, 1)); }), "at most 4"));
 }
 
 TEST_CASE("tensor: a number type of a user's own is constructed and destroyed") {

@@ -10,10 +10,6 @@
 
 #include "sd/core/storage.hpp"
 
-#include <Eigen/Core>
-#include <unsupported/Eigen/CXX11/Tensor>
-
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <initializer_list>
@@ -41,8 +37,6 @@ class Tensor {
 public:
     using value_type = T;
     using device_type = Device;
-    /// An Eigen matrix of the elements' layout.
-    using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     /// Whether the elements are in the processor's memory.
     static constexpr bool on_processor = std::is_same_v<Device, Cpu>;
 
@@ -151,36 +145,7 @@ public:
     /// True if no other tensor is a handle on the elements.
     [[nodiscard]] bool is_only_handle() const { return storage_.is_only_reference(); }
 
-    /// The elements as a row-major Eigen matrix: the last dimension gives the columns.
-    [[nodiscard]] Eigen::Map<Matrix> matrix() requires on_processor { return {data(), rows(), columns()}; }
-    /// The same, read only.
-    [[nodiscard]] Eigen::Map<const Matrix> matrix() const requires on_processor { return {data(), rows(), columns()}; }
-
-    /// The elements as a row-major Eigen tensor of the given rank, which must be this tensor's.
-    template <int Rank>
-    requires on_processor [[nodiscard]] Eigen::TensorMap<Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>>
-    eigen_tensor() {
-        return {data(), dimensions<Rank>()};
-    }
-    /// The same, read only.
-    template <int Rank>
-    requires on_processor [[nodiscard]] Eigen::TensorMap<const Eigen::Tensor<T, Rank, Eigen::RowMajor, Index>>
-    eigen_tensor() const {
-        return {data(), dimensions<Rank>()};
-    }
-
 private:
-    [[nodiscard]] Index columns() const { return rank() == 0 ? 1 : shape_[rank() - 1]; }
-    [[nodiscard]] Index rows() const { return columns() == 0 ? 0 : size() / columns(); }
-
-    template <int Rank>
-    [[nodiscard]] std::array<Index, Rank> dimensions() const {
-        expect_rank("Tensor::eigen_tensor", "the tensor", shape_, Rank);
-        std::array<Index, Rank> extents{};
-        std::copy(shape_.begin(), shape_.end(), extents.begin());
-        return extents;
-    }
-
     template <class... I>
     [[nodiscard]] Index offset(I... indices) const {
         static_assert(sizeof...(I) <= static_cast<std::size_t>(Shape::max_rank));
