@@ -3,6 +3,7 @@
 #include "messages.hpp"
 #include "random.hpp"
 #include "small_network.hpp"
+#include "toy_branches.hpp"
 
 #include "sd/sd.hpp"
 
@@ -21,23 +22,10 @@ using sd_test::contains;
 using sd_test::error_of;
 using sd_test::message_of;
 using sd_test::random_tensor;
+using sd_test::ScaleBranch;
 using sd_test::Warnings;
 
 namespace {
-
-/// F(x) = 2 x
-template <class T>
-class Twice {
-public:
-    Tensor<T> forward(const Tensor<T>& x, const sd::Context&) {
-        Tensor<T> y = x.clone();
-        sd::scale_by(y, T(2));
-        return y;
-    }
-    Tensor<T> backward(const Tensor<T>& dy) { return forward(dy, sd::Context::eval()); }
-    template <class Visitor>
-    void visit(Visitor&&) {}
-};
 
 /// Drops the branch of the samples with an odd index.
 struct EvenSamplesPolicy {
@@ -62,10 +50,10 @@ struct EvenSamplesPolicy {
 template <class Policy>
 class Chain {
 public:
-    using Block = sd::StochasticResidual<Twice<float>, Policy>;
+    using Block = sd::StochasticResidual<ScaleBranch<float>, Policy>;
 
     explicit Chain(int count, const Policy& policy = {}) {
-        for (int i = 0; i < count; ++i) blocks.emplace_back(Twice<float>(), policy);
+        for (int i = 0; i < count; ++i) blocks.emplace_back(ScaleBranch<float>(2), policy);
     }
     Tensor<float> forward(Tensor<float> x, const sd::Context& context) {
         for (Block& block : blocks) x = block.forward(x, context);
@@ -99,7 +87,7 @@ public:
         visitor("inner", inner);
     }
 
-    sd::StochasticResidual<Twice<float>> inner{Twice<float>()};
+    sd::StochasticResidual<ScaleBranch<float>> inner{ScaleBranch<float>(2)};
 };
 
 struct NestedModel {

@@ -2,6 +2,7 @@
 #include "messages.hpp"
 #include "model_state.hpp"
 #include "random.hpp"
+#include "toy_branches.hpp"
 
 #include "sd/models/resnet_variants.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
@@ -20,44 +21,10 @@ using sd::Tensor;
 using sd_test::contains;
 using sd_test::message_of;
 using sd_test::random_tensor;
+using sd_test::ScaleBranch;
 using sd_test::state_of;
 
 namespace {
-
-// F(x) = weight x: its gradients are known, and it tells how often and on what it ran.
-template <class T>
-class ScaleBranch {
-public:
-    explicit ScaleBranch(T weight) : weight_(std::make_shared<sd::Parameter<T>>(Tensor<T>(sd::Shape{1}, {weight}))) {}
-
-    Tensor<T> forward(const Tensor<T>& x, const sd::Context&) {
-        x_ = x.clone();
-        ++runs;
-        Tensor<T> y = x.clone();
-        for (T& value : y) value *= weight_->value(0);
-        return y;
-    }
-    Tensor<T> backward(const Tensor<T>& dy) {
-        Tensor<T> dweight(sd::Shape{1});
-        Tensor<T> dx = dy.clone();
-        for (Index i = 0; i < dy.size(); ++i) dweight(0) += dy.data()[i] * x_.data()[i];
-        for (T& value : dx) value *= weight_->value(0);
-        weight_->add_grad(dweight);
-        return dx;
-    }
-    template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visitor("weight", weight_);
-    }
-
-    const sd::ParameterPtr<T>& weight() const { return weight_; }
-    const Tensor<T>& seen() const { return x_; }
-    int runs = 0;
-
-private:
-    sd::ParameterPtr<T> weight_;
-    Tensor<T> x_;
-};
 
 template <class Policy>
 using ScaleBlock = sd::StochasticResidual<ScaleBranch<double>, Policy>;

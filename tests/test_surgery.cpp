@@ -1,5 +1,6 @@
 // Surgery on models of all kinds, settings as text, and the description of a model.
 #include "messages.hpp"
+#include "toy_branches.hpp"
 
 #include "sd/sd.hpp"
 
@@ -15,45 +16,30 @@
 using sd::Index;
 using sd_test::contains;
 using sd_test::message_of;
+using sd_test::ScaleBranch;
 using sd_test::Warnings;
 
 namespace {
 
-// A user's branch, which carries no name of its own.
+// A user's branch that carries a name, as ScaleBranch does not.
 template <class T>
-class PlainBranch {
-public:
-    explicit PlainBranch(Index channels) : norm_(channels) {}
-    sd::Tensor<T> forward(const sd::Tensor<T>& x, const sd::Context& context) { return norm_.forward(x, context); }
-    sd::Tensor<T> backward(const sd::Tensor<T>& dy) { return norm_.backward(dy); }
-    template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visitor("norm", norm_);
-    }
-
-private:
-    sd::BatchNorm2d<T> norm_;
-};
-
-// One that does.
-template <class T>
-class NamedBranch : public PlainBranch<T> {
+class NamedBranch : public ScaleBranch<T> {
 public:
     static constexpr std::string_view layer_name = "NamedBranch";
-    using PlainBranch<T>::PlainBranch;
+    using ScaleBranch<T>::ScaleBranch;
 };
 
 // A user's model: blocks of two types, and a layer between them.
 template <class T>
 class Mixed {
 public:
-    using Plain = sd::StochasticResidual<PlainBranch<T>>;
+    using Plain = sd::StochasticResidual<ScaleBranch<T>>;
     using Named = sd::StochasticResidual<NamedBranch<T>>;
 
     Mixed() {
         for (int i = 0; i < 9; ++i) {
-            plain.emplace_back(PlainBranch<T>(3));
-            named.emplace_back(NamedBranch<T>(3));
+            plain.emplace_back(ScaleBranch<T>(2));
+            named.emplace_back(NamedBranch<T>(2));
         }
     }
     template <class Visitor>
@@ -133,11 +119,11 @@ TEST_CASE("blocks of a user's own, in a model of their own, by a registered name
     Mixed<float> model;
     CHECK(contains(message_of([&] { sd::apply_stochastic_depth(model, {.target_layer_name = "PlainBlock"}); }),
                    "ResNetBottleneck, ResNetBasicBlock"));
-    sd::register_branch<PlainBranch<float>>("PlainBlock");
-    sd::register_branch<PlainBranch<float>>("PlainBlock");
-    CHECK(contains(message_of([] { sd::register_branch<PlainBranch<float>>("Other"); }), "\"PlainBlock\""));
-    CHECK_THROWS_AS(sd::register_branch<PlainBranch<double>>(""), std::invalid_argument);
-    CHECK(contains(message_of([] { sd::register_branch<PlainBranch<double>>("Plain Block"); }), "without spaces"));
+    sd::register_branch<ScaleBranch<float>>("PlainBlock");
+    sd::register_branch<ScaleBranch<float>>("PlainBlock");
+    CHECK(contains(message_of([] { sd::register_branch<ScaleBranch<float>>("Other"); }), "\"PlainBlock\""));
+    CHECK_THROWS_AS(sd::register_branch<ScaleBranch<double>>(""), std::invalid_argument);
+    CHECK(contains(message_of([] { sd::register_branch<ScaleBranch<double>>("Plain Block"); }), "without spaces"));
     CHECK(contains(message_of([] { sd::register_branch<NamedBranch<float>>("Other"); }), "NamedBranch"));
     sd::register_branch<NamedBranch<float>>("NamedBranch");
 
@@ -171,7 +157,7 @@ TEST_CASE("optimizers must hold the parameters of the blocks") {
     sd::Sgd<float> rest({missing});
     const sd::StochasticDepthOptions options{.target_layer_name = "NamedBranch"};
     const std::string message = message_of([&] { sd::apply_stochastic_depth(model, options, {most}); });
-    CHECK(contains(message, "named.8.norm.bias"));
+    CHECK(contains(message, "named.8.weight"));
     CHECK_FALSE(model.named[8].policy().is_stochastic());
     CHECK_NOTHROW(sd::apply_stochastic_depth(model, options, {most, rest}));
     CHECK_NOTHROW(sd::apply_stochastic_depth(model, options, {whole}));
