@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <span>
 #include <vector>
 
 using namespace cuda_cases;  // NOLINT: for the test cases below
@@ -112,6 +113,15 @@ TEST_CASE_TEMPLATE("device: activations, pending tensors, channels, sums, conver
         auto sum = y.clone();
         sd::add_to(sum, dy);
         check_close(sum, sd::reference::add_selected(in_double(y), in_double(dy), {}));
+        auto average = y.clone();
+        sd::move_towards(average, dy, A(0.25));
+        auto expected_average = in_double(y).clone();
+        sd::reference::move_towards(expected_average, in_double(dy), 0.25);
+        check_close(average, expected_average);
+        std::vector<Tensor<T>> clipped{y.clone(), dy.clone()};
+        std::vector<sd::Tensor<double>> expected_clipped{in_double(y).clone(), in_double(dy).clone()};
+        check_close(sd::clip_norm(std::span(clipped), 0.5), sd::reference::clip_norm(std::span(expected_clipped), 0.5));
+        for (std::size_t k = 0; k < 2; ++k) check_close(clipped[k], expected_clipped[k]);
         check_close(sd::converted<A>(y), in_double(y));
     }
 }

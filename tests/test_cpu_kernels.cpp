@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -215,6 +216,49 @@ TEST_CASE_TEMPLATE("activations are accurate everywhere, and NaN stays NaN", T, 
     for (const auto activation : {sd::Activation::relu, sd::Activation::relu6, sd::Activation::hardswish}) {
         for (const T value : sd::activation_by_input(infinite, below, activation)) CHECK(value == 0);
     }
+}
+
+TEST_CASE_TEMPLATE("element by element: sums, factors, averages, copies", T, float, double) {
+    for (const Index size : {1, 7, 1000, 70001}) {  // of the last, several pieces of work
+        const auto x = random_tensor<T>({size}, 1);
+        const auto other = random_tensor<T>({size}, 2);
+        const auto expect = [&](const auto& fast, const auto& plain) {
+            auto y = x.clone();
+            auto expected = in_double(x).clone();
+            fast(y);
+            plain(expected);
+            check_close(y, expected);
+        };
+        expect([&](auto& y) { sd::add_to(y, other); }, [&](auto& y) { sd::reference::add_to(y, in_double(other)); });
+        expect([&](auto& y) { sd::scale_by(y, T(0.75)); }, [&](auto& y) { sd::reference::scale_by(y, 0.75); });
+        expect([&](auto& y) { sd::move_towards(y, other, T(0.25)); },
+               [&](auto& y) { sd::reference::move_towards(y, in_double(other), 0.25); });
+        expect([&](auto& y) { sd::copy_elements(other, 1, size - 1, y, 0); },
+               [&](auto& y) { sd::reference::copy_elements(in_double(other), 1, size - 1, y, 0); });
+        auto moved = Tensor<double>(Shape{1}, {3});
+        sd::move_towards(moved, Tensor<double>(Shape{1}, {7}), 0.25);
+        CHECK(moved(0) == 4);
+    }
+}
+
+TEST_CASE_TEMPLATE("mixtures of pairs, and the norm of several tensors", T, float, double) {
+    const auto x = random_tensor<T>({5, 3, 4, 2}, 1);
+    const std::vector<Index> partner{4, 0, 2, 1, 3};
+    check_close(sd::mix_samples(x, partner, 0.3), sd::reference::mix_samples(in_double(x), partner, 0.3));
+
+    for (const double max_norm : {1.0, 1e9}) {
+        std::vector<Tensor<T>> tensors{random_tensor<T>({3}, 1), random_tensor<T>({70001}, 2)};
+        std::vector<Tensor<double>> expected;
+        for (const auto& tensor : tensors) expected.push_back(in_double(tensor).clone());
+        const auto norm = sd::clip_norm(std::span(tensors), max_norm);
+        check_close(norm, sd::reference::clip_norm(std::span(expected), max_norm));
+        for (std::size_t i = 0; i < 2; ++i) check_close(tensors[i], expected[i]);
+        CHECK(norm(0) > 100);
+    }
+    std::vector<Tensor<T>> pair{Tensor<T>(Shape{1}, {3}), Tensor<T>(Shape{1}, {4})};
+    CHECK(sd::clip_norm(std::span(pair), 2.5)(0) == 5);
+    CHECK(static_cast<double>(pair[0](0)) == doctest::Approx(1.5).epsilon(1e-6));
+    CHECK(static_cast<double>(pair[1](0)) == doctest::Approx(2).epsilon(1e-6));
 }
 
 TEST_CASE_TEMPLATE("residual join", T, float, double) {

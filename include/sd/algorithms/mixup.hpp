@@ -4,14 +4,13 @@
 #include "sd/core/beta.hpp"
 #include "sd/core/finite.hpp"
 #include "sd/core/number_text.hpp"
-#include "sd/core/parallel.hpp"
 #include "sd/core/settings.hpp"
+#include "sd/cpu/mixup.hpp"
 #include "sd/data/shuffle.hpp"
 #include "sd/train/event.hpp"
 #include "sd/logs/logger.hpp"
 #include "sd/train/state.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,30 +18,6 @@
 #include <vector>
 
 SD_NAMESPACE_BEGIN
-
-/// x_n = share x_n + (1 - share) x_{partner[n]} for all samples n of a new tensor.
-template <class T>
-[[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
-    Tensor<T> mixed = Tensor<T>::empty(x.shape());
-    const Index slab = x.size() / std::max<Index>(1, x.extent(0));
-    const T own = static_cast<T>(share);
-    const T other = static_cast<T>(1 - share);
-    parallel_for(x.extent(0), [&](Index n) {
-        const T* a = x.data() + n * slab;
-        const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
-        T* y = mixed.data() + n * slab;
-        for (Index i = 0; i < slab; ++i) y[i] = own * a[i] + other * b[i];
-    });
-    return mixed;
-}
-
-/// The labels as probabilities (N, classes), 1 at the label, where the images are and of their type.
-template <class T>
-[[nodiscard]] Tensor<T> one_hot_like(const Tensor<T>& images, std::span<const Index> labels, Index classes) {
-    Tensor<T> targets({images.extent(0), classes});
-    for (std::size_t n = 0; n < labels.size(); ++n) targets(static_cast<Index>(n), labels[n]) = T(1);
-    return targets;
-}
 
 /// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for
 /// each sample n,

@@ -1,10 +1,8 @@
 // What an optimizer trains.
 #pragma once
 
-#include "sd/core/parallel.hpp"
 #include "sd/core/tensor.hpp"
 
-#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,29 +10,6 @@
 #include <vector>
 
 SD_NAMESPACE_BEGIN
-
-/// sum += term, element by element; shapes are equal.
-template <class T>
-void add_to(Tensor<T>& sum, const Tensor<T>& term) {
-    T* target = sum.data();
-    const T* source = term.data();
-    for (Index i = 0; i < term.size(); ++i) target[i] = target[i] + source[i];
-}
-
-/// x *= factor, element by element.
-template <class T>
-void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
-    for (T& value : x) value = value * factor;
-}
-
-/// Copies `count` elements from element `source_first` on to element `target_first` on.
-template <class T>
-void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
-    parallel_ranges(count, 65536, [&](Index first, Index last) {
-        const T* from = source.data() + source_first;
-        std::copy(from + first, from + last, target.data() + target_first + first);
-    });
-}
 
 /// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
 /// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
@@ -62,7 +37,7 @@ struct Parameter {
     }
 
     /// grad += dvalue; nothing if it is frozen. A tensor that nobody else holds is taken over as the first gradient,
-    /// without a copy.
+    /// without a copy. Adding takes the device's kernel add_to: the CPU's is in cpu/elementwise.hpp.
     /// Throws std::invalid_argument if the shapes differ.
     void add_grad(Tensor<T, Device> dvalue) {
         expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());

@@ -1,7 +1,7 @@
 // Kernels whose elements know nothing of each other.
 #pragma once
 
-#include "sd/core/parameter.hpp"
+#include "sd/cpu/elementwise.hpp"
 #include "sd/device/pending.hpp"
 
 #include <array>
@@ -71,6 +71,15 @@ struct Times {
     [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& x) const { return x * factor; }
 };
 
+/// x + share (target - x).
+template <class A>
+struct Towards {
+    A share;
+    [[nodiscard]] SD_HOST_DEVICE A operator()(Index, const A& x, const A& target) const {
+        return x + share * (target - x);
+    }
+};
+
 struct Activate {
     Activation activation;
     template <class A>
@@ -115,6 +124,13 @@ void add_to(Tensor<T, Device>& sum, const Tensor<T, Device>& term) {
 template <class T, cuda::Accelerator Device>
 void scale_by(Tensor<T, Device>& x, const accumulate_t<T>& factor) {
     cuda::launch_map<Device>(cuda::Times<accumulate_t<T>>{factor}, x.size(), x.data(), std::as_const(x).data());
+}
+
+/// x += share (target - x), element by element; shapes are equal.
+template <class T, cuda::Accelerator Device>
+void move_towards(Tensor<T, Device>& x, const Tensor<T, Device>& target, const accumulate_t<T>& share) {
+    cuda::launch_map<Device>(cuda::Towards<accumulate_t<T>>{share}, x.size(), x.data(), std::as_const(x).data(),
+                             target.data());
 }
 
 /// Copies `count` elements from element `source_first` on to element `target_first` on.

@@ -3,6 +3,7 @@
 
 #include "sd/device/batch_norm.hpp"
 #include "sd/device/channels.hpp"
+#include "sd/device/clip_norm.hpp"
 #include "sd/device/conv2d.hpp"
 #include "sd/device/cross_entropy.hpp"
 #include "sd/device/device_loader.hpp"

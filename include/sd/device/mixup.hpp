@@ -1,8 +1,8 @@
-// Mixup's kernels on a device; formulas in train/mixup.hpp.
+// Mixup's kernels on a device; formulas in reference/mixup.hpp.
 #pragma once
 
 #include "sd/device/cross_entropy.hpp"
-#include "sd/algorithms/mixup.hpp"
+#include "sd/cpu/mixup.hpp"
 
 #include <algorithm>
 #include <span>

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "sd/core/parameter.hpp"
+#include "sd/cpu/elementwise.hpp"
 
 #include <cstdint>
 #include <string>

@@ -8,6 +8,7 @@
 
 #include "sd/core/communicator.hpp"
 #include "sd/core/parameter.hpp"
+#include "sd/cpu/elementwise.hpp"
 
 #include <algorithm>
 #include <cstddef>
