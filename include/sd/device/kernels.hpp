@@ -16,4 +16,4 @@
 #include "sd/device/residual_join.hpp"
 #include "sd/device/samples.hpp"
 #include "sd/device/score.hpp"
-#include "sd/device/sgd.hpp"
+#include "sd/device/update_parameters.hpp"

@@ -105,7 +105,7 @@ private:
         auto& state = trainer_.state();
         broadcast_parameters(trainer_.model(), communicator);
         broadcast_buffers(trainer_.model(), communicator);
-        broadcast_momentum(state.optimizer, communicator);
+        broadcast_optimizer(state.optimizer, communicator);
         communicator.broadcast(std::span(&state.timestamp, 1));
         communicator.broadcast(std::span(&state.epoch_score, 1));
         communicator.broadcast(std::span(&state.evaluation_is_pending, 1));
@@ -117,10 +117,7 @@ private:
 
     static void share_choices(Communicator& communicator) {
         std::string choices = communicator.rank() == 0 ? Choices::so_far().text() : std::string();
-        std::uint64_t size = choices.size();
-        communicator.broadcast(std::span(&size, 1));
-        choices.resize(size);
-        communicator.broadcast(std::span(choices));
+        broadcast_text(choices, communicator);
         if (communicator.rank() != 0) Choices::parse(choices, "rank 0").use();
     }
 

@@ -8,10 +8,10 @@
 //     optimizer    the same update on every rank, from the same bits
 #pragma once
 
+#include "sd/core/named_tensors.hpp"
 #include "sd/nn/context.hpp"
 #include "sd/nn/visit.hpp"
 #include "sd/train/gradient_sum.hpp"
-#include "sd/optim/sgd.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -49,22 +50,40 @@ void broadcast_buffers(Layer& layer, Communicator& communicator) {
         });
 }
 
-/// Gives every rank rank 0's momentum buffers. The optimizers train the same parameters.
+/// Gives every rank rank 0's text.
+inline void broadcast_text(std::string& words, Communicator& communicator) {
+    std::uint64_t size = words.size();
+    communicator.broadcast(std::span(&size, 1));
+    words.resize(size);
+    communicator.broadcast(std::span(words));
+}
+
+/// Gives every rank rank 0's tensors, in place of its own.
 template <class T, class Device>
-void broadcast_momentum(Sgd<T, Device>& optimizer, Communicator& communicator) {
-    OptimizerState<T, Device> state = optimizer.state_dict();
-    for (const auto& parameter : optimizer.parameters()) {
-        const std::string name = optimizer.buffer_name(*parameter);
-        bool has_buffer = state.contains(name);
-        communicator.broadcast(std::span(&has_buffer, 1));
-        if (!has_buffer) {
-            state.erase(name);
-            continue;
-        }
-        Tensor<T, Device>& buffer = state[name];
-        if (!buffer) buffer = Tensor<T, Device>::empty(parameter->value.shape());
-        communicator.broadcast(elements_of(buffer));
+void broadcast_tensors(NamedTensors<T, Device>& tensors, Communicator& communicator) {
+    const bool is_first = communicator.rank() == 0;
+    std::uint64_t count = tensors.size();
+    communicator.broadcast(std::span(&count, 1));
+    NamedTensors<T, Device> all;
+    auto own = tensors.begin();
+    for (std::uint64_t i = 0; i < count; ++i) {
+        std::string name = is_first ? own->first : std::string();
+        Shape shape = is_first ? own->second.shape() : Shape();
+        broadcast_text(name, communicator);
+        communicator.broadcast(std::span(&shape, 1));
+        Tensor<T, Device> tensor = is_first ? own->second : Tensor<T, Device>::empty(shape);
+        communicator.broadcast(elements_of(tensor));
+        all.emplace(std::move(name), std::move(tensor));
+        if (is_first) ++own;
     }
+    tensors = std::move(all);
+}
+
+/// Gives every rank the state of rank 0's optimizer. The optimizers train the same parameters.
+template <class Optimizer>
+void broadcast_optimizer(Optimizer& optimizer, Communicator& communicator) {
+    auto state = optimizer.state_dict();
+    broadcast_tensors(state, communicator);
     optimizer.load_state_dict(state);
 }
 
