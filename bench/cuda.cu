@@ -123,8 +123,7 @@ void measure_training(const std::string& name, Model model, const char* layer, c
     const auto train = [&] {
         optimizer.zero_grad();
         const auto logits = model.forward(x, sd::Context::train({.step = step++, .seed = 42}));
-        (void)sd::cross_entropy_on_device(logits, classes, 0.0);
-        model.backward(sd::cross_entropy_by_input(logits, classes, 0.0), sd::InputGradient::skipped);
+        model.backward(sd::cross_entropy(logits, classes).dlogits, sd::InputGradient::skipped);
         optimizer.step();
     };
     train();  // plans, and the optimizer's buffers, which no graph has

@@ -189,41 +189,53 @@ TEST_CASE_TEMPLATE("device: linear and cross-entropy", T, float, double, sd::bfl
                   doctest::Approx(sd::reference::cross_entropy_forward(in_double(dy), theirs, 0.1)).epsilon(1e-5));
             check_close(sd::cross_entropy_by_input(dy, ours, 0.1),
                         sd::reference::cross_entropy_by_input(in_double(dy), theirs, 0.1));
+            const auto [loss, dlogits] = sd::cross_entropy(dy, ours, 0.1);
+            CHECK(sd::to_host(loss).data()[0] == sd::cross_entropy_forward(dy, ours, 0.1));
+            check_close(dlogits, sd::reference::cross_entropy_by_input(in_double(dy), theirs, 0.1));
         };
         compare(classes, classes);
         compare(target, in_double(target));
-        CHECK(sd::to_host(sd::cross_entropy_on_device(dy, classes, 0.1)).data()[0] ==
-              sd::cross_entropy_forward(dy, classes, 0.1));
     }
 }
 
-TEST_CASE("device: SGD takes all tensors in one launch, as the processor takes each") {
+template <class Rule>
+void check_optimizer(const typename Rule::Options& options) {
     const auto run = [&]<class D>(D) {
-        sd::ParameterList<double, D> parameters;
+        sd::ParameterGroups<double, D> groups(2);
+        groups[1].learning_rate_factor = 3;
+        groups[1].weight_decay = 0.25;
         Draw draw(1);
         for (std::uint64_t i = 0; i < 9; ++i) {
             const Shape shape{i == 3 ? Index{0} : draw(1, 3000)};
-            parameters.push_back(
+            groups[i % 2].parameters.push_back(
                 std::make_shared<sd::Parameter<double, D>>(sd::to_device<D>(sd_test::random_tensor<double>(shape, i))));
         }
-        sd::Sgd<double, D> optimizer(parameters,
-                                     {.learning_rate = 0.1, .momentum = 0.9, .dampening = 0.5, .weight_decay = 0.01});
+        sd::GroupedOptimizer<Rule, double, D> optimizer(groups, options);
         for (std::uint64_t step = 0; step < 3; ++step) {
             optimizer.zero_grad();
             for (std::uint64_t i = 0; i < 9; ++i) {
                 if ((i + step) % 4 == 0) continue;  // a parameter without a gradient
-                parameters[i]->add_grad(sd::to_device<D>(
-                    sd_test::random_tensor<double>(parameters[i]->value.shape(), 100 + 10 * step + i)));
+                const auto& parameter = optimizer.parameters()[i];
+                parameter->add_grad(
+                    sd::to_device<D>(sd_test::random_tensor<double>(parameter->value.shape(), 100 + 10 * step + i)));
             }
             optimizer.step();
         }
         std::vector<sd::Tensor<double>> values;
-        for (const auto& parameter : parameters) values.push_back(in_double(parameter->value));
+        for (const auto& parameter : optimizer.parameters()) values.push_back(in_double(parameter->value));
         return values;
     };
     const auto ours = run(Device());
     const auto expected = run(sd::Cpu());
     for (std::size_t i = 0; i < ours.size(); ++i) check_close(ours[i], expected[i]);
+}
+
+TEST_CASE("device: optimizers take all tensors in one launch, as the CPU takes each") {
+    check_optimizer<sd::SgdRule>({.learning_rate = 0.1, .momentum = 0.9, .dampening = 0.5, .weight_decay = 0.01});
+    check_optimizer<sd::SgdRule>({.learning_rate = 0.1, .weight_decay = 0.01});
+    check_optimizer<sd::AdamWRule>({.learning_rate = 0.01, .eps = 1e-3});
+    check_optimizer<sd::RmspropRule>({.eps = 0.03, .momentum = 0.9});
+    check_optimizer<sd::RmspropTfRule>({.momentum = 0});
 }
 
 TEST_CASE("device: no samples, no pixels in the way: every kernel accepts an empty batch") {
@@ -255,6 +267,6 @@ TEST_CASE("device: no samples, no pixels in the way: every kernel accepts an emp
     CHECK_THROWS_WITH_AS((void)sd::cross_entropy_forward(logits, labels, 0.1),
                          "cross_entropy_forward: shape of logits: got (0, 5), expected at least one sample",
                          std::invalid_argument);
-    CHECK_THROWS_AS((void)sd::cross_entropy_on_device(logits, labels, 0.1), std::invalid_argument);
+    CHECK_THROWS_AS((void)sd::cross_entropy(logits, labels, 0.1), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::cross_entropy_by_input(Tensor<float>(Shape{0, 0}), labels, 0.1), std::invalid_argument);
 }

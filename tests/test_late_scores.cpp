@@ -1,6 +1,7 @@
 // Scores that come late: what is read when, what a reader is told, and in which order.
 #include "cuda_emulator.hpp"
 
+#include "sd/cpu/cross_entropy.hpp"
 #include "sd/train/late_scores.hpp"
 
 #include <doctest/doctest.h>
@@ -112,8 +113,8 @@ TEST_CASE("on the processor a score is there at once, as the loss and the counts
     const sd::Tensor<double> logits({2, 3}, {1, 2, 3, 5, 1, 0});
     const std::vector<sd::Index> labels{2, 1};
     const std::span<const sd::Index> classes(labels);
-    sd::LateScore<sd::Cpu> late(sd::score_numbers(logits, classes, classes, 0.1), labels.size());
     const double loss = sd::cross_entropy_forward(logits, classes, 0.1);
+    sd::LateScore<sd::Cpu> late(sd::score_numbers(logits, classes, loss), labels.size());
     CHECK(late.loss() == loss);
     CHECK(late.score() == sd::Score{.loss_sum = 2 * loss, .correct = 1, .correct_in_top5 = 2, .samples = 2});
 }

@@ -5,6 +5,7 @@
 
 SD_NAMESPACE_BEGIN
 
+using reference::cross_entropy;
 using reference::cross_entropy_by_input;
 using reference::cross_entropy_forward;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/finite.hpp"
+#include "sd/core/loss_and_gradient.hpp"
 #include "sd/device/samples.hpp"
 
 #include <cmath>
@@ -80,52 +81,37 @@ struct SoftmaxOfSample {
     }
 };
 
-/// The loss of each sample.
+/// The loss of each sample and the gradient by its logits, each where it is wanted.
 template <class T>
-struct LossOfSample : SoftmaxOfSample<T> {
+struct CrossEntropyOfSample : SoftmaxOfSample<T> {
     using Base = SoftmaxOfSample<T>;
     using typename Base::A;
     using typename Base::Shared;
     using Base::operator();
-    A* losses;
+    A samples;
+    A* losses;   ///< (N), or nullptr
+    T* dlogits;  ///< (N, C), or nullptr
 
-    LossOfSample(const Base& base, A* losses_of_samples) : Base(base), losses(losses_of_samples) {}
+    CrossEntropyOfSample(const Base& base, A count, A* losses_of_samples, T* gradient)
+        : Base(base), samples(count), losses(losses_of_samples), dlogits(gradient) {}
     SD_HOST_DEVICE void operator()(Phase<4>, Thread thread, Shared& shared) const {
+        using std::exp;
         A loss = A(0);
         for (Index c = thread.index; c < this->classes; c += block_threads) {
             const A q = this->smoothed(thread, c);
+            const A logarithm = this->logit(thread, c) - shared.normaliser;
             // A class of no weight contributes nothing, even if its logit is -infinity.
-            if (q != A(0)) loss -= q * (this->logit(thread, c) - shared.normaliser);
+            if (q != A(0)) loss -= q * logarithm;
+            if (dlogits == nullptr) continue;
+            dlogits[thread.block * this->classes + c] = T(A((exp(logarithm) * shared.total - q) / samples));
         }
         shared.part[thread.index] = loss;
     }
     SD_HOST_DEVICE void operator()(Phase<5>, Thread thread, Shared& shared) const {
-        if (thread.index != 0) return;
+        if (thread.index != 0 || losses == nullptr) return;
         A loss = A(0);
         for (int i = 0; i < block_threads; ++i) loss += shared.part[i];
         losses[thread.block] = loss;
-    }
-};
-
-/// The gradient by the logits.
-template <class T>
-struct LossByInput : SoftmaxOfSample<T> {
-    using Base = SoftmaxOfSample<T>;
-    using typename Base::A;
-    using typename Base::Shared;
-    using Base::operator();
-    static constexpr int phases = 5;
-    A samples;
-    T* dlogits;
-
-    LossByInput(const Base& base, A count, T* gradient) : Base(base), samples(count), dlogits(gradient) {}
-    SD_HOST_DEVICE void operator()(Phase<4>, Thread thread, Shared& shared) const {
-        using std::exp;
-        for (Index c = thread.index; c < this->classes; c += block_threads) {
-            const A softmax = exp(A(this->logit(thread, c) - shared.normaliser));
-            dlogits[thread.block * this->classes + c] =
-                T(A((softmax * shared.total - this->smoothed(thread, c)) / samples));
-        }
     }
 };
 
@@ -189,71 +175,84 @@ template <class T, Accelerator Device>
             static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)))};
 }
 
+/// What of the loss is computed.
+struct LossParts {
+    bool loss, gradient;
+};
+
 template <class T, Accelerator Device, class Target>
-[[nodiscard]] Tensor<accumulate_t<T>, Device> loss_on_device(const char* where, const Tensor<T, Device>& logits,
-                                                             const Target& given, double label_smoothing) {
+[[nodiscard]] LossAndGradient<T, Device> cross_entropy_parts(const char* where, const Tensor<T, Device>& logits,
+                                                             const Target& given, double label_smoothing,
+                                                             const LossParts& parts) {
     using A = accumulate_t<T>;
     expect_rank(where, "logits", logits.shape(), 2);
     const Index samples = logits.extent(0);
-    if (samples == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
+    if (parts.loss && samples == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
     const LossTarget<T, Device> target(where, logits.shape(), given);
     const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
-    auto losses = Tensor<A, Device>::empty({samples});
-    launch<Device>(LossOfSample<T>(softmax, losses.data()), samples);
-    auto loss = Tensor<A, Device>::empty({1});
-    launch<Device>(Mean<A>{samples, losses.data(), loss.data()}, 1);
-    return loss;
+    LossAndGradient<T, Device> result;
+    Tensor<A, Device> losses;
+    if (parts.gradient) result.dlogits = Tensor<T, Device>::empty(logits.shape());
+    if (parts.loss) losses = Tensor<A, Device>::empty({samples});
+    const auto count = static_cast<A>(static_cast<double>(samples));
+    launch<Device>(CrossEntropyOfSample<T>(softmax, count, losses.data(), result.dlogits.data()), samples);
+    if (parts.loss) {
+        result.loss = Tensor<A, Device>::empty({1});
+        launch<Device>(Mean<A>{samples, losses.data(), result.loss.data()}, 1);
+    }
+    return result;
 }
 
 template <class T, Accelerator Device, class Target>
-[[nodiscard]] Tensor<T, Device> loss_by_input(const char* where, const Tensor<T, Device>& logits, const Target& given,
-                                              double label_smoothing) {
-    expect_rank(where, "logits", logits.shape(), 2);
-    const LossTarget<T, Device> target(where, logits.shape(), given);
-    const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
-    auto dlogits = Tensor<T, Device>::empty(logits.shape());
-    const auto samples = static_cast<accumulate_t<T>>(static_cast<double>(logits.extent(0)));
-    launch<Device>(LossByInput<T>(softmax, samples, dlogits.data()), logits.extent(0));
-    return dlogits;
+[[nodiscard]] accumulate_t<T> cross_entropy_loss(const Tensor<T, Device>& logits, const Target& target,
+                                                 double label_smoothing) {
+    const auto parts = cross_entropy_parts("cross_entropy_forward", logits, target, label_smoothing, {true, false});
+    return to_host(parts.loss).data()[0];
 }
 
 }  // namespace cuda
 
-/// The loss (1) for class labels, left on the device: nobody waits for it. Throws std::invalid_argument for a label
-/// outside the classes, another number of labels than samples, no samples, or smoothing outside [0, 1].
+/// The loss and dlogits for class labels, both left on the device: nobody waits for them. Throws std::invalid_argument
+/// for a label outside the classes, another number of labels than samples, no samples, or smoothing outside [0, 1].
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<accumulate_t<T>, Device> cross_entropy_on_device(const Tensor<T, Device>& logits,
-                                                                      std::span<const Index> classes,
-                                                                      double label_smoothing) {
-    return cuda::loss_on_device("cross_entropy_on_device", logits, classes, label_smoothing);
+[[nodiscard]] LossAndGradient<T, Device> cross_entropy(const Tensor<T, Device>& logits, std::span<const Index> classes,
+                                                       double label_smoothing = 0.0) {
+    return cuda::cross_entropy_parts("cross_entropy", logits, classes, label_smoothing, {true, true});
 }
 
-/// The loss for class labels, as on the processor. Waits for the device.
+/// The same for target probabilities (N, C).
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] LossAndGradient<T, Device> cross_entropy(const Tensor<T, Device>& logits, const Tensor<T, Device>& target,
+                                                       double label_smoothing = 0.0) {
+    return cuda::cross_entropy_parts("cross_entropy", logits, target, label_smoothing, {true, true});
+}
+
+/// The loss for class labels, as on the CPU. Waits for the device.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T, Device>& logits, std::span<const Index> classes,
                                                     double label_smoothing) {
-    return to_host(cuda::loss_on_device("cross_entropy_forward", logits, classes, label_smoothing)).data()[0];
+    return cuda::cross_entropy_loss(logits, classes, label_smoothing);
 }
 
-/// The loss for target probabilities (N, C), as on the processor. Waits for the device.
+/// The loss for target probabilities (N, C), as on the CPU. Waits for the device.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T, Device>& logits, const Tensor<T, Device>& target,
                                                     double label_smoothing) {
-    return to_host(cuda::loss_on_device("cross_entropy_forward", logits, target, label_smoothing)).data()[0];
+    return cuda::cross_entropy_loss(logits, target, label_smoothing);
 }
 
 /// dlogits for class labels.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> cross_entropy_by_input(const Tensor<T, Device>& logits, std::span<const Index> classes,
                                                        double label_smoothing) {
-    return cuda::loss_by_input("cross_entropy_by_input", logits, classes, label_smoothing);
+    return cuda::cross_entropy_parts("cross_entropy_by_input", logits, classes, label_smoothing, {false, true}).dlogits;
 }
 
 /// dlogits for target probabilities (N, C).
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> cross_entropy_by_input(const Tensor<T, Device>& logits, const Tensor<T, Device>& target,
                                                        double label_smoothing) {
-    return cuda::loss_by_input("cross_entropy_by_input", logits, target, label_smoothing);
+    return cuda::cross_entropy_parts("cross_entropy_by_input", logits, target, label_smoothing, {false, true}).dlogits;
 }
 
 SD_NAMESPACE_END

@@ -78,18 +78,17 @@ struct ScoreNumbers {
 }  // namespace cuda
 
 /// Mean loss, and how many samples have their label as the first and among the first five of their logits, as on the
-/// processor, left on the device. Throws std::invalid_argument for labels, targets or smoothing that do not fit.
-template <class T, cuda::Accelerator Device, class Target>
+/// CPU, left on the device. Throws std::invalid_argument for labels that do not fit.
+template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<double, Device> score_numbers(const Tensor<T, Device>& logits, std::span<const Index> labels,
-                                                   const Target& target, double label_smoothing) {
-    using A = accumulate_t<T>;
-    const auto loss = cuda::loss_on_device("score_numbers", logits, target, label_smoothing);
+                                                   const Tensor<accumulate_t<T>, Device>& loss) {
     const cuda::LossTarget<T, Device> classes("score_numbers", logits.shape(), labels);
     auto before = Tensor<Index, Device>::empty({logits.extent(0)});
     cuda::launch<Device>(cuda::ClassesBefore<T>{logits.extent(1), logits.data(), classes.view().classes, before.data()},
                          logits.extent(0));
     auto numbers = Tensor<double, Device>::empty({3});
-    cuda::launch<Device>(cuda::ScoreNumbers<A>{logits.extent(0), loss.data(), before.data(), numbers.data()}, 1);
+    cuda::launch<Device>(
+        cuda::ScoreNumbers<accumulate_t<T>>{logits.extent(0), loss.data(), before.data(), numbers.data()}, 1);
     return numbers;
 }
 

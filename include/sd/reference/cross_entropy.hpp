@@ -9,10 +9,12 @@
 #pragma once
 
 #include "sd/core/finite.hpp"
+#include "sd/core/loss_and_gradient.hpp"
 #include "sd/core/tensor.hpp"
 
 #include <cmath>
 #include <span>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -70,59 +72,90 @@ template <class T>
     return A(largest) + log(sum);
 }
 
+// The loss and, if it is wanted, the gradient, by one softmax of each sample.
 template <class T, class Target>
-[[nodiscard]] accumulate_t<T> cross_entropy(const Tensor<T>& logits, const Target& target, double label_smoothing) {
+[[nodiscard]] accumulate_t<T> cross_entropy(const char* where, const Tensor<T>& logits, const Target& target,
+                                            double label_smoothing, Tensor<T>* dlogits) {
     using A = accumulate_t<T>;
-    expect_logits("cross_entropy_forward", logits, label_smoothing);
-    if (logits.extent(0) == 0) {
-        refuse("cross_entropy_forward", "shape of logits", logits.shape(), "at least one sample");
-    }
-    const TargetProbability<T> probability("cross_entropy_forward", logits, target);
+    using std::exp;
+    expect_logits(where, logits, label_smoothing);
+    const TargetProbability<T> probability(where, logits, target);
     const A keep = static_cast<A>(1 - label_smoothing);
     const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
+    const A samples = static_cast<A>(static_cast<double>(logits.extent(0)));
+    if (dlogits != nullptr) *dlogits = Tensor<T>(logits.shape());
     A loss(0);
     for (Index n = 0; n < logits.extent(0); ++n) {
         const A normaliser = log_sum_exp(logits, n);
+        A total(0);
         for (Index c = 0; c < logits.extent(1); ++c) {
             const A q = keep * A(probability(n, c)) + share;
+            total = total + q;
             // A class of no weight contributes nothing, even if its logit is -infinity.
             if (q != A(0)) loss = loss - q * (A(logits(n, c)) - normaliser);
         }
+        if (dlogits == nullptr) continue;
+        for (Index c = 0; c < logits.extent(1); ++c) {
+            const A q = keep * A(probability(n, c)) + share;
+            const A softmax = exp(A(logits(n, c)) - normaliser);
+            (*dlogits)(n, c) = T((softmax * total - q) / samples);
+        }
     }
-    return loss / static_cast<A>(static_cast<double>(logits.extent(0)));
+    return logits.extent(0) == 0 ? loss : loss / samples;
+}
+
+template <class T>
+void expect_samples(const char* where, const Tensor<T>& logits) {
+    expect_rank(where, "logits", logits.shape(), 2);
+    if (logits.extent(0) == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
+}
+
+template <class T, class Target>
+[[nodiscard]] accumulate_t<T> cross_entropy_loss(const Tensor<T>& logits, const Target& target,
+                                                 double label_smoothing) {
+    expect_samples("cross_entropy_forward", logits);
+    return cross_entropy<T>("cross_entropy_forward", logits, target, label_smoothing, nullptr);
 }
 
 template <class T, class Target>
 [[nodiscard]] Tensor<T> cross_entropy_gradient(const Tensor<T>& logits, const Target& target, double label_smoothing) {
-    using A = accumulate_t<T>;
-    using std::exp;
-    expect_logits("cross_entropy_by_input", logits, label_smoothing);
-    const TargetProbability<T> probability("cross_entropy_by_input", logits, target);
-    const A keep = static_cast<A>(1 - label_smoothing);
-    const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
-    const A samples = static_cast<A>(static_cast<double>(logits.extent(0)));
-    Tensor<T> dlogits(logits.shape());
-    for (Index n = 0; n < logits.extent(0); ++n) {
-        const A normaliser = log_sum_exp(logits, n);
-        A total(0);
-        for (Index c = 0; c < logits.extent(1); ++c) total = total + (keep * A(probability(n, c)) + share);
-        for (Index c = 0; c < logits.extent(1); ++c) {
-            const A q = keep * A(probability(n, c)) + share;
-            const A softmax = exp(A(logits(n, c)) - normaliser);
-            dlogits(n, c) = T((softmax * total - q) / samples);
-        }
-    }
+    Tensor<T> dlogits;
+    (void)cross_entropy("cross_entropy_by_input", logits, target, label_smoothing, &dlogits);
     return dlogits;
+}
+
+template <class T, class Target>
+[[nodiscard]] LossAndGradient<T> loss_and_gradient(const Tensor<T>& logits, const Target& target,
+                                                   double label_smoothing) {
+    expect_samples("cross_entropy", logits);
+    Tensor<T> dlogits;
+    const accumulate_t<T> loss = cross_entropy("cross_entropy", logits, target, label_smoothing, &dlogits);
+    return {loss, std::move(dlogits)};
 }
 
 }  // namespace detail
 
-/// The loss for class labels. Throws std::invalid_argument for a label outside the classes, another number of labels
-/// than samples, no samples, or smoothing outside [0, 1].
+/// The loss and dlogits for class labels, by one softmax:  auto [loss, dlogits] = sd::cross_entropy(logits, labels);
+/// Throws std::invalid_argument for a label outside the classes, another number of labels than samples, no samples, or
+/// smoothing outside [0, 1].
+template <class T>
+[[nodiscard]] LossAndGradient<T> cross_entropy(const Tensor<T>& logits, std::span<const Index> classes,
+                                               double label_smoothing = 0.0) {
+    return detail::loss_and_gradient(logits, classes, label_smoothing);
+}
+
+/// The same for target probabilities (N, C).
+template <class T>
+[[nodiscard]] LossAndGradient<T> cross_entropy(const Tensor<T>& logits, const Tensor<T>& target,
+                                               double label_smoothing = 0.0) {
+    return detail::loss_and_gradient(logits, target, label_smoothing);
+}
+
+/// The loss for class labels. Throws std::invalid_argument as cross_entropy does.
 template <class T>
 [[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T>& logits, std::span<const Index> classes,
                                                     double label_smoothing) {
-    return detail::cross_entropy(logits, classes, label_smoothing);
+    return detail::cross_entropy_loss(logits, classes, label_smoothing);
 }
 
 /// dlogits for class labels; without samples, an empty tensor.
@@ -136,7 +169,7 @@ template <class T>
 template <class T>
 [[nodiscard]] accumulate_t<T> cross_entropy_forward(const Tensor<T>& logits, const Tensor<T>& target,
                                                     double label_smoothing) {
-    return detail::cross_entropy(logits, target, label_smoothing);
+    return detail::cross_entropy_loss(logits, target, label_smoothing);
 }
 
 /// dlogits for target probabilities (N, C); without samples, an empty tensor.

@@ -3,8 +3,8 @@
 
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
-#include "sd/core/type_name.hpp"
 #include "sd/train/event.hpp"
+#include "sd/train/loss.hpp"
 #include "sd/logs/logger.hpp"
 #include "sd/train/state.hpp"
 
@@ -33,20 +33,6 @@ concept TrainingAlgorithm = std::copy_constructible<A> &&
     { constant.match(event, seen) } -> std::convertible_to<bool>;
     algorithm.apply(event, state, logger);
 };
-
-namespace detail {
-
-/// The name of an algorithm's type.
-template <class A>
-[[nodiscard]] std::string algorithm_name() {
-    if constexpr (requires { std::string(A::name); }) {
-        return std::string(A::name);
-    } else {
-        return std::string(type_name<A>());
-    }
-}
-
-}  // namespace detail
 
 /// Any algorithm. Copies are independent of each other.
 template <class T, class Device = Cpu>
@@ -93,7 +79,7 @@ private:
 
     template <class A>
     struct Holder final : Held {
-        explicit Holder(A held) : Held(detail::algorithm_name<A>()), algorithm(std::move(held)) {}
+        explicit Holder(A held) : Held(detail::name_of<A>()), algorithm(std::move(held)) {}
         [[nodiscard]] std::unique_ptr<Held> clone() const override { return std::make_unique<Holder>(*this); }
         [[nodiscard]] bool match(Event event, const State<T, Device>& state) const override {
             return algorithm.match(event, state);

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "sd/core/readback.hpp"
-#include "sd/cpu/cross_entropy.hpp"
 #include "sd/train/score.hpp"
 
 #include <cstddef>
@@ -26,15 +25,13 @@ template <class Device>
 inline constexpr std::size_t scores_are_late = std::is_same_v<Device, Cpu> ? 0 : 1;
 
 /// Mean loss, and how many samples have their label as the first and among the first five of their logits (N, C): three
-/// numbers. `target` is what the loss compares the logits with: the labels, or probabilities (N, C).
-/// Throws std::invalid_argument as cross_entropy_forward and count_in_top do.
-template <class T, class Target>
-[[nodiscard]] Tensor<double> score_numbers(const Tensor<T>& logits, std::span<const Index> labels, const Target& target,
-                                           double label_smoothing) {
-    return {
-        Shape{3},
-        {static_cast<double>(cross_entropy_forward(logits, target, label_smoothing)),
-         static_cast<double>(count_in_top(logits, labels, 1)), static_cast<double>(count_in_top(logits, labels, 5))}};
+/// numbers. Throws std::invalid_argument as count_in_top does.
+template <class T>
+[[nodiscard]] Tensor<double> score_numbers(const Tensor<T>& logits, std::span<const Index> labels,
+                                           const accumulate_t<T>& loss) {
+    return {Shape{3},
+            {static_cast<double>(loss), static_cast<double>(count_in_top(logits, labels, 1)),
+             static_cast<double>(count_in_top(logits, labels, 5))}};
 }
 
 /// The score of samples that have gone through the model together, perhaps still on its way.

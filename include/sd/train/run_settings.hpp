@@ -6,12 +6,13 @@
 #include "sd/core/settings.hpp"
 #include "sd/core/shape.hpp"
 #include "sd/nn/freeze.hpp"
-#include "sd/optim/sgd.hpp"
+#include "sd/train/loss.hpp"
 
 #include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 SD_NAMESPACE_BEGIN
 
@@ -31,13 +32,12 @@ template <class Trainer>
     return has_buffers ? trainer.communicator().size() : 1;
 }
 
-/// What decides the numbers of a trainer's run: its own settings, those of the optimizer, of the loaders and of the
-/// algorithms. The number of ranks is in it where the numbers depend on it by more than rounding.
+/// What decides the numbers of a trainer's run: its own settings, those of the optimizer, of the loss, of the loaders and of
+/// the algorithms. The number of ranks is in it where the numbers depend on it by more than rounding.
 template <class Trainer>
 [[nodiscard]] SettingTexts settings_of_run(Trainer& trainer) {
     const auto& state = trainer.state();
     const auto& options = trainer.options();
-    const SgdOptions& sgd = state.optimizer.options();
     SettingTexts all = trainer.engine().settings(trainer.communicator().size());
     for (const auto& [key, value] : settings_of(trainer.train_loader())) all[text(loader_prefix, key)] = value;
     if (const auto& loader = trainer.eval_loader()) {
@@ -54,10 +54,9 @@ template <class Trainer>
                 {"batch_norm_ranks", text(batch_norm_ranks(trainer))},
                 {"learning_rate_schedule", to_string(options.learning_rate)},
                 {"learning_rate", number_text(trainer.base_learning_rate())},
-                {"momentum", number_text(sgd.momentum)},
-                {"dampening", number_text(sgd.dampening)},
-                {"weight_decay", number_text(sgd.weight_decay)},
-                {"nesterov", sgd.nesterov ? "true" : "false"}});
+                {"loss", name_of<std::remove_cvref_t<decltype(trainer.loss())>>()}});
+    for (const auto& [key, value] : state.optimizer.settings()) all[text("optimizer.", key)] = value;
+    for (const auto& [key, value] : settings_of(trainer.loss())) all[text("loss.", key)] = value;
     if (std::string frozen = frozen_parameters(trainer.model()); frozen != "none") all["frozen"] = std::move(frozen);
     return all;
 }

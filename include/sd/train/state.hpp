@@ -2,50 +2,37 @@
 #pragma once
 
 #include "sd/core/tensor.hpp"
+#include "sd/train/loss.hpp"
 #include "sd/train/model_view.hpp"
 #include "sd/train/score.hpp"
-#include "sd/optim/sgd.hpp"
+#include "sd/optim/optimizer.hpp"
 #include "sd/core/timestamp.hpp"
 
 #include <cstdint>
-#include <vector>
 
 SD_NAMESPACE_BEGIN
-
-/// Settings of the loss.
-struct LossOptions {
-    double label_smoothing = 0;  ///< 0 to 1; see cross_entropy_forward. Evaluations smooth nothing.
-};
-
-/// Images with what they show.
-template <class T, class Device = Cpu>
-struct LabelledImages {
-    Tensor<T, Device> images;        ///< (N, H, W, C)
-    std::vector<Index> labels;       ///< N classes, by which accuracy is counted
-    Tensor<T, Device> targets = {};  ///< (N, classes) probabilities that the loss uses; undefined: it uses the labels
-};
 
 /// A run. Everything in it is a function of the seed, the settings and the timestamp, but for the model and optimizer,
 /// which are what the run has made of them.
 template <class T, class Device = Cpu>
 struct State {
-    ModelView model;                          ///< what is trained
-    Sgd<accumulate_t<T>, Device>& optimizer;  ///< by what; its learning rate is set before every batch
-    std::uint64_t seed;                       ///< of masks and of what algorithms draw
-    RunLength run;                            ///< how long it is
-    Index classes;                            ///< labels are 0 to classes - 1
-    Timestamp timestamp = {};                 ///< what is finished
-    LossOptions loss_options = {};            ///< of training
-    LabelledImages<T, Device> batch = {};     ///< the whole batch
-    Index microbatches = 1;                   ///< how many parts it goes through the model in
-    Index microbatch = 0;                     ///< the part under way
-    LabelledImages<T, Device> part = {};      ///< its images; those of `batch` if it is the only one
-    Tensor<T, Device> logits = {};            ///< (N, classes) of the last forward pass
-    double loss = 0;                          ///< mean loss of the last microbatch read, or of an evaluation's batch
-    Score epoch_score = {};                   ///< training passes of the epoch under way
-    Score eval_score = {};                    ///< of the last evaluation, or of that under way
-    bool stopping = false;                    ///< the run ends after the checkpoint event under way
-    bool evaluation_is_pending = false;       ///< that of this timestamp was put off by a stop, or is under way
+    ModelView model;                                  ///< what is trained
+    OptimizerRef<accumulate_t<T>, Device> optimizer;  ///< by what; its learning rate is set before every batch
+    std::uint64_t seed;                               ///< of masks and of what algorithms draw
+    RunLength run;                                    ///< how long it is
+    Index classes;                                    ///< labels are 0 to classes - 1
+    Timestamp timestamp = {};                         ///< what is finished
+    LossOptions loss_options = {};                    ///< of training
+    LabelledImages<T, Device> batch = {};             ///< the whole batch
+    Index microbatches = 1;                           ///< how many parts it goes through the model in
+    Index microbatch = 0;                             ///< the part under way
+    LabelledImages<T, Device> part = {};              ///< its images; those of `batch` if it is the only one
+    Tensor<T, Device> logits = {};                    ///< (N, classes) of the last forward pass
+    double loss = 0;                     ///< mean loss of the last microbatch read, or of an evaluation's batch
+    Score epoch_score = {};              ///< training passes of the epoch under way
+    Score eval_score = {};               ///< of the last evaluation, or of that under way
+    bool stopping = false;               ///< the run ends after the checkpoint event under way
+    bool evaluation_is_pending = false;  ///< that of this timestamp was put off by a stop, or is under way
 
     /// True in the six events of a batch's last microbatch: after_backward then sees the gradients of the whole batch.
     [[nodiscard]] bool is_last_microbatch() const { return microbatch + 1 == microbatches; }

@@ -5,6 +5,7 @@
 #include "sd/core/warning.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/late_scores.hpp"
+#include "sd/train/loss.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
@@ -30,6 +31,8 @@ SD_NAMESPACE_BEGIN
 ///                         {.max_duration = "90ep", .algorithms = {sd::StochasticDepth(options)}});
 ///     trainer.fit();
 ///
+/// with any Optimizer, and the cross-entropy or any Loss: sd::Trainer(model, optimizer, MyLoss(), train_loader, ...).
+///
 /// The events of a run stand in event.hpp. What a batch does is a function of model, optimizer, seed and timestamp, so
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
@@ -53,7 +56,8 @@ SD_NAMESPACE_BEGIN
 /// an epoch and of the run, and before an algorithm acts at an event from after_loss on, such as the writing of a
 /// checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
 /// several ranks nothing is late.
-template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader>
+template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
+requires Loss<L, typename Model::value_type, typename Model::device_type>
 class Trainer {
 public:
     using T = typename Model::value_type;
@@ -64,23 +68,34 @@ public:
         "a loader of double, such as sd::DataLoader<sd::InMemoryDataset, double>");
     static_assert(std::is_same_v<EvalLoader, TrainLoader> || detail::gives_images<EvalLoader, T, Device>,
                   "the evaluation loader's images are of another type than the model computes with");
-    /// What trains the model's parameters.
-    using Optimizer = Sgd<accumulate_t<T>, Device>;
     /// The settings.
     using Options = TrainerOptions<typename Model::value_type, typename Model::device_type>;
 
-    /// Model and optimizer are looked at and must outlive the trainer; loaders are copied. Numbers the model's blocks,
-    /// see number_blocks(), and runs Event::init. Warns of a schedule that the run is too short for.
+    /// Model and optimizer are looked at and must outlive the trainer; loaders and loss are copied. Numbers the model's
+    /// blocks, see number_blocks(), and runs Event::init. Warns of a schedule that the run is too short for.
     /// Throws std::invalid_argument for settings outside their ranges or a loader without batches.
-    Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
-            const TrainLoader& train_loader, const EvalLoader& eval_loader,
+    template <class O>
+    Trainer(Model& model, O& optimizer, const TrainLoader& train_loader, const EvalLoader& eval_loader,
             TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
-        : Trainer(model, optimizer, train_loader, std::optional<EvalLoader>(eval_loader), std::move(options), 0) {}
+        : Trainer(model, seen(optimizer), L(), train_loader, std::optional<EvalLoader>(eval_loader), std::move(options),
+                  0) {}
     /// The same without evaluations.
-    Trainer(Model& model, Sgd<accumulate_t<typename Model::value_type>, typename Model::device_type>& optimizer,
-            const TrainLoader& train_loader,
+    template <class O>
+    Trainer(Model& model, O& optimizer, const TrainLoader& train_loader,
             TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
-        : Trainer(model, optimizer, train_loader, std::optional<EvalLoader>(), std::move(options), 0) {}
+        : Trainer(model, seen(optimizer), L(), train_loader, std::optional<EvalLoader>(), std::move(options), 0) {}
+    /// The same with a loss of one's own, see Loss.
+    template <class O>
+    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader, const EvalLoader& eval_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+        : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(eval_loader),
+                  std::move(options), 0) {}
+    /// The same with a loss of one's own and without evaluations.
+    template <class O>
+    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+        : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(),
+                  std::move(options), 0) {}
 
     Trainer(const Trainer&) = delete;
     Trainer& operator=(const Trainer&) = delete;
@@ -137,6 +152,8 @@ public:
     [[nodiscard]] State<T, Device>& state() { return state_; }
     /// The same, read only.
     [[nodiscard]] const State<T, Device>& state() const { return state_; }
+    /// The loss.
+    [[nodiscard]] const L& loss() const { return loss_; }
     /// The ranks that train together.
     [[nodiscard]] Communicator& communicator() { return communicator_; }
     /// The settings, as given.
@@ -155,14 +172,27 @@ public:
 private:
     static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set a lock-free flag alone");
 
-    Trainer(Model& model, Optimizer& optimizer, const TrainLoader& train_loader, std::optional<EvalLoader> eval_loader,
-            Options options, int)
+    /// What trains the model's parameters.
+    using AnyOptimizer = OptimizerRef<accumulate_t<T>, Device>;
+
+    template <class O>
+    static AnyOptimizer seen(O& optimizer) {
+        static_assert(
+            Optimizer<O, accumulate_t<T>, Device>,
+            "this is no optimizer of the model's parameters: optim/optimizer.hpp says what one has; for a model "
+            "of double it takes one of double, such as sd::Sgd<double>");
+        return optimizer;
+    }
+
+    Trainer(Model& model, AnyOptimizer optimizer, L loss, const TrainLoader& train_loader,
+            std::optional<EvalLoader> eval_loader, Options options, int)
         : model_(number_blocks(model)),
+          loss_(std::move(loss)),
           options_(std::move(options)),
           communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
           train_loader_(train_loader),
           eval_loader_(std::move(eval_loader)),
-          base_learning_rate_(optimizer.options().learning_rate),
+          base_learning_rate_(optimizer.learning_rate()),
           state_{.model = ModelView(model),
                  .optimizer = optimizer,
                  .seed = options_.seed,
@@ -174,7 +204,7 @@ private:
           engine_(options_.algorithms),
           metrics_(communicator_),
           scores_(state_, metrics_, logger_, communicator_),
-          step_(model, state_, metrics_, scores_, communicator_, options_) {
+          step_(model, state_, metrics_, scores_, communicator_, options_, loss_) {
         if (options_.microbatches < 1) refuse("Trainer", "microbatches", options_.microbatches, "1 or more");
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
@@ -207,7 +237,7 @@ private:
 
     /// Sets an optimizer's learning rate when it goes.
     struct LearningRateRestored {
-        Optimizer& optimizer;
+        AnyOptimizer& optimizer;
         double learning_rate;
         ~LearningRateRestored() { optimizer.set_learning_rate(learning_rate); }
     };
@@ -287,7 +317,8 @@ private:
             const std::span<const Index> labels(state_.batch.labels);
             state_.loss = 0;
             if (!labels.empty()) {
-                LateScore<Device> score(score_numbers(state_.logits, labels, labels, 0.0), labels.size());
+                const auto given = detail::loss_of(loss_, state_.logits, state_.batch, {});
+                LateScore<Device> score(score_numbers(state_.logits, labels, given.loss), labels.size());
                 add_eval_score(std::exchange(late, std::move(score)));
                 if (scores_.lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
                     add_eval_score(std::exchange(late, std::nullopt));
@@ -360,6 +391,7 @@ private:
     }
 
     Model& model_;
+    L loss_;
     Options options_;
     Communicator alone_;
     Communicator& communicator_;
@@ -371,7 +403,7 @@ private:
     Engine<T, Device> engine_;
     TrainingMetrics metrics_;
     TrainingScores<T, Device> scores_;
-    TrainingStep<Model> step_;
+    TrainingStep<Model, L> step_;
     std::atomic<bool> stop_ = false;
 };
 

@@ -34,7 +34,7 @@ public:
         : state_(state), metrics_(metrics), logger_(logger), communicator_(communicator) {}
 
     /// The batch after the finished ones begins.
-    void begin() { late_.begin(state_.timestamp.batch, state_.optimizer.options().learning_rate); }
+    void begin() { late_.begin(state_.timestamp.batch, state_.optimizer.learning_rate()); }
     /// A part of it has gone through the model: its score_numbers() are on their way from now on, or, while they are
     /// held back, from then on when they no longer are.
     void add(const Tensor<double, Device>& numbers, std::size_t samples) {

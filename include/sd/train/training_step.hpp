@@ -2,10 +2,10 @@
 #pragma once
 
 #include "sd/core/step_graph.hpp"
-#include "sd/cpu/cross_entropy.hpp"
 #include "sd/models/resnet.hpp"
 #include "sd/train/data_parallel.hpp"
 #include "sd/train/event.hpp"
+#include "sd/train/loss.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/state.hpp"
 #include "sd/train/trainer_options.hpp"
@@ -16,21 +16,23 @@
 #include <cstddef>
 #include <set>
 #include <span>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
 /// Trains a model on one batch after the other, each in microbatches, on this rank's part of it, and started on the
 /// device as one graph where TrainerOptions::cuda_graph asks for it.
-template <TrainableModel Model>
+template <TrainableModel Model, class L = CrossEntropy>
 class TrainingStep {
 public:
     using T = typename Model::value_type;
     using Device = typename Model::device_type;
 
-    /// All but the options must outlive this. Gives every rank rank 0's parameters and buffers.
+    /// All but the options must outlive this, the loss too. Gives every rank rank 0's parameters and buffers.
     TrainingStep(Model& model, State<T, Device>& state, TrainingMetrics& metrics, TrainingScores<T, Device>& scores,
-                 Communicator& communicator, const TrainerOptions<T, Device>& options)
+                 Communicator& communicator, const TrainerOptions<T, Device>& options, const L& loss = {})
         : model_(model),
+          loss_(loss),
           state_(state),
           metrics_(metrics),
           scores_(scores),
@@ -89,18 +91,16 @@ private:
         metrics_.add_part(state_);
         run_event(Event::after_forward);
         run_event(Event::before_loss);
-        const double smoothing = state_.loss_options.label_smoothing;
         state_.loss = 0;
         const std::span<const Index> labels(state_.part.labels);
+        auto dlogits = Tensor<T, Device>::empty(state_.logits.shape());
         if (!labels.empty()) {
-            with_target([&](const auto& target) {
-                scores_.add(score_numbers(state_.logits, labels, target, smoothing), labels.size());
-            });
+            auto given = detail::loss_of(loss_, state_.logits, state_.part, state_.loss_options);
+            scores_.add(score_numbers(state_.logits, labels, given.loss), labels.size());
+            dlogits = std::move(given.dlogits);
         }
         run_event(Event::after_loss);
         run_event(Event::before_backward);
-        Tensor<T, Device> dlogits;
-        with_target([&](const auto& target) { dlogits = cross_entropy_by_input(state_.logits, target, smoothing); });
         dlogits = parallel_.share(dlogits);
         if (state_.is_last_microbatch()) {
             parallel_.backward([&] { backward(dlogits); });
@@ -118,17 +118,8 @@ private:
         }
     }
 
-    /// Calls use with what the loss compares the logits with.
-    template <class Use>
-    void with_target(const Use& use) const {
-        if (state_.part.targets) {
-            use(state_.part.targets);
-        } else {
-            use(std::span<const Index>(state_.part.labels));
-        }
-    }
-
     Model& model_;
+    const L& loss_;
     State<T, Device>& state_;
     TrainingMetrics& metrics_;
     TrainingScores<T, Device>& scores_;
