@@ -4,6 +4,7 @@
 //
 //     tensors    model.NAME       parameters and buffers, NAME as in the model's state dict
 //                optimizer.NAME   what the optimizer carries from step to step
+//                carried.NAME     what algorithms carry from batch to batch
 //                crc32            the last four bytes of the file: the CRC-32 of all bytes before them
 //     metadata   checkpoint       "1", the version of this layout
 //                run.KEY          where the run stands
@@ -12,6 +13,7 @@
 // and no clock time, number of threads or path, so the same state always gives the same bytes.
 #pragma once
 
+#include "sd/core/named_tensors.hpp"
 #include "sd/io/state_dict.hpp"
 
 #include <cstddef>
@@ -33,6 +35,7 @@ SD_NAMESPACE_BEGIN
 struct Checkpoint {
     SafeTensors model;                            ///< state dict of the model
     SafeTensors optimizer;                        ///< state of the optimizer
+    SafeTensors carried;                          ///< what algorithms carry from batch to batch
     std::map<std::string, std::string> run;       ///< where the run stands: counts of batches and the like
     std::map<std::string, std::string> settings;  ///< what the run was started with
 };
@@ -44,6 +47,7 @@ inline constexpr std::string_view checkpoint_version = "1";
 inline constexpr std::string_view checkpoint_crc_name = "crc32";
 inline constexpr std::string_view model_prefix = "model.";
 inline constexpr std::string_view optimizer_prefix = "optimizer.";
+inline constexpr std::string_view carried_prefix = "carried.";
 inline constexpr std::string_view run_prefix = "run.";
 inline constexpr std::string_view settings_prefix = "settings.";
 
@@ -98,7 +102,7 @@ inline std::optional<std::string> after_prefix(const std::string& name, std::str
     }
     detail::check_crc32(bytes, file);
 
-    Checkpoint checkpoint{SafeTensors(source), SafeTensors(source), {}, {}};
+    Checkpoint checkpoint{SafeTensors(source), SafeTensors(source), SafeTensors(source), {}, {}};
     for (const auto& [key, value] : file.metadata()) {
         if (const auto name = detail::after_prefix(key, detail::run_prefix)) checkpoint.run[*name] = value;
         if (const auto name = detail::after_prefix(key, detail::settings_prefix)) checkpoint.settings[*name] = value;
@@ -108,8 +112,10 @@ inline std::optional<std::string> after_prefix(const std::string& name, std::str
             checkpoint.model.add(*own, file.entry(name));
         } else if (const auto its = detail::after_prefix(name, detail::optimizer_prefix)) {
             checkpoint.optimizer.add(*its, file.entry(name));
+        } else if (const auto carried = detail::after_prefix(name, detail::carried_prefix)) {
+            checkpoint.carried.add(*carried, file.entry(name));
         } else if (name != detail::checkpoint_crc_name) {
-            refuse_file(source, "tensor", detail::in_quotes(name), "one of model.NAME, optimizer.NAME");
+            refuse_file(source, "tensor", detail::in_quotes(name), "one of model.NAME, optimizer.NAME, carried.NAME");
         }
     }
     return checkpoint;
@@ -136,6 +142,7 @@ inline void write_checkpoint(const std::filesystem::path& path, const Checkpoint
     };
     add_tensors(detail::model_prefix, checkpoint.model);
     add_tensors(detail::optimizer_prefix, checkpoint.optimizer);
+    add_tensors(detail::carried_prefix, checkpoint.carried);
     file.add(std::string(detail::checkpoint_crc_name), SafeTensorEntry{Dtype::u32, {}, std::vector<std::byte>(4)});
 
     const std::string header = detail::safetensors_header(file);
@@ -148,12 +155,27 @@ inline void write_checkpoint(const std::filesystem::path& path, const Checkpoint
     write_file_atomically(path, pieces);
 }
 
+/// Named tensors as those of a file, copied.
+template <class T, class Device>
+[[nodiscard]] SafeTensors to_safetensors(const NamedTensors<T, Device>& tensors) {
+    SafeTensors file;
+    for (const auto& [name, tensor] : tensors) file.add(name, to_host(tensor));
+    return file;
+}
+
+/// A file's tensors by name, where the device is. Throws std::runtime_error, naming file and tensor, for another type.
+template <class T, class Device>
+[[nodiscard]] NamedTensors<T, Device> to_named_tensors(const SafeTensors& file) {
+    NamedTensors<T, Device> tensors;
+    for (const std::string& name : file.names()) tensors.emplace(name, to_device<Device>(file.tensor<T>(name)));
+    return tensors;
+}
+
 /// Puts a model's and an optimizer's state into a checkpoint, copied.
 template <class Model, class Optimizer>
 void capture(Checkpoint& checkpoint, Model& model, const Optimizer& optimizer) {
     checkpoint.model = state_dict(model);
-    checkpoint.optimizer = SafeTensors();
-    for (const auto& [name, tensor] : optimizer.state_dict()) checkpoint.optimizer.add(name, to_host(tensor));
+    checkpoint.optimizer = to_safetensors(optimizer.state_dict());
 }
 
 /// Copies a checkpoint's state into a model and an optimizer. Everything is checked before anything is changed.
@@ -161,12 +183,9 @@ void capture(Checkpoint& checkpoint, Model& model, const Optimizer& optimizer) {
 template <class Model, class Optimizer>
 void restore(const Checkpoint& checkpoint, Model& model, Optimizer& optimizer) {
     check_state_dict(model, checkpoint.model);
-    decltype(optimizer.state_dict()) state;
-    using Buffer = typename decltype(state)::mapped_type;
-    for (const std::string& name : checkpoint.optimizer.names()) {
-        const auto stored = checkpoint.optimizer.tensor<typename Buffer::value_type>(name);
-        state.emplace(name, to_device<typename Buffer::device_type>(stored));
-    }
+    using Buffer = typename decltype(optimizer.state_dict())::mapped_type;
+    const auto state =
+        to_named_tensors<typename Buffer::value_type, typename Buffer::device_type>(checkpoint.optimizer);
     optimizer.load_state_dict(state, checkpoint.optimizer.source());
     load_state_dict(model, checkpoint.model);
 }

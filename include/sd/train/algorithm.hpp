@@ -26,6 +26,11 @@ SD_NAMESPACE_BEGIN
 /// checkpoints keep, so that a change of them is noticed when the run goes on:
 ///
 ///     SettingTexts settings(Index ranks) const
+///
+/// What it carries from batch to batch belongs into State::carried, so that checkpoints hold it. One that acts after a
+/// loss and looks neither at it nor at scores says so, and a device is not waited for on its behalf:
+///
+///     static constexpr bool sees_scores = false;
 template <class A, class T, class Device = Cpu>
 concept TrainingAlgorithm = std::copy_constructible<A> &&
     requires(A& algorithm, const A& constant, Event event, State<T, Device>& state, const State<T, Device>& seen,
@@ -60,6 +65,8 @@ public:
     void apply(Event event, State<T, Device>& state, Logger& logger) { held_->apply(event, state, logger); }
     /// The settings that it tells of itself on so many ranks.
     [[nodiscard]] SettingTexts settings(Index ranks) const { return held_->settings(ranks); }
+    /// Whether it may look at losses and scores.
+    [[nodiscard]] bool sees_scores() const { return held_->sees_scores(); }
     /// Its name in traces; valid as long as this or what this was moved to lives.
     [[nodiscard]] std::string_view name() const { return held_->name; }
 
@@ -73,6 +80,7 @@ private:
         [[nodiscard]] virtual bool match(Event event, const State<T, Device>& state) const = 0;
         virtual void apply(Event event, State<T, Device>& state, Logger& logger) = 0;
         [[nodiscard]] virtual SettingTexts settings(Index ranks) const = 0;
+        [[nodiscard]] virtual bool sees_scores() const = 0;
 
         std::string name;
     };
@@ -88,6 +96,10 @@ private:
             algorithm.apply(event, state, logger);
         }
         [[nodiscard]] SettingTexts settings(Index ranks) const override { return settings_of(algorithm, ranks); }
+        [[nodiscard]] bool sees_scores() const override {
+            if constexpr (requires { A::sees_scores; }) return A::sees_scores;
+            return true;
+        }
 
         A algorithm;
     };

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -43,7 +44,7 @@ struct CheckpointOptions {
 ///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop
 /// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose
-/// parameters, running statistics or momentum are not all finite is not written: the run then ends with
+/// parameters, running statistics, optimizer's or algorithms' tensors are not all finite is not written: the run then ends with
 /// std::runtime_error, which names the first of them, and goes on from the checkpoint before.
 template <class Trainer>
 class CheckpointSaver {
@@ -106,6 +107,7 @@ private:
         broadcast_parameters(trainer_.model(), communicator);
         broadcast_buffers(trainer_.model(), communicator);
         broadcast_optimizer(state.optimizer, communicator);
+        broadcast_tensors(state.carried, communicator);
         communicator.broadcast(std::span(&state.timestamp, 1));
         communicator.broadcast(std::span(&state.epoch_score, 1));
         communicator.broadcast(std::span(&state.evaluation_is_pending, 1));
@@ -153,6 +155,7 @@ private:
             logger.flush();
             Checkpoint checkpoint;
             capture(checkpoint, trainer_.model(), state.optimizer);
+            checkpoint.carried = to_safetensors(state.carried);
             expect_finite(checkpoint);
             checkpoint.run = detail::run_texts(state.timestamp, state.epoch_score, state.evaluation_is_pending);
             if constexpr (Choices::are_made) checkpoint.run[choices_key] = Choices::so_far().text();
@@ -174,9 +177,11 @@ private:
                         "clipped gradients, from the last checkpoint");
         };
         detail::expect_finite_state(trainer_.model(), checkpoint.model, refuse_state);
-        for (const std::string& name : checkpoint.optimizer.names()) {
-            const auto number = detail::first_not_finite(checkpoint.optimizer.entry(name));
-            if (number) refuse_state(name, *number);
+        for (const SafeTensors* tensors : {&checkpoint.optimizer, &checkpoint.carried}) {
+            for (const std::string& name : tensors->names()) {
+                const auto number = detail::first_not_finite(tensors->entry(name));
+                if (number) refuse_state(name, *number);
+            }
         }
     }
 
@@ -191,10 +196,15 @@ private:
         std::string changed = detail::changed_settings(source, checkpoint.settings, settings());
         detail::check_timestamp(source, timestamp, state.run);
         const auto choices = choices_of(checkpoint);
+        using Carried = typename std::remove_reference_t<decltype(state.carried)>::mapped_type;
+        auto carried =
+            to_named_tensors<typename Carried::value_type, typename Carried::device_type>(checkpoint.carried);
+        std::erase_if(carried, [&](const auto& one) { return !trainer_.engine().carries(one.first); });
         restore(checkpoint, trainer_.model(), state.optimizer);
         state.timestamp = timestamp;
         state.epoch_score = epoch_score;
         state.evaluation_is_pending = evaluation_is_pending;
+        state.carried = std::move(carried);
         if (choices) choices->use();
         return changed;
     }

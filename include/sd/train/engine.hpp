@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -51,10 +52,17 @@ public:
         return all;
     }
 
-    /// Whether any algorithm acts at an event.
-    [[nodiscard]] bool acts(Event event, const State<T, Device>& state) const {
+    /// Whether any algorithm acts at an event that may look at losses and scores.
+    [[nodiscard]] bool sees_scores(Event event, const State<T, Device>& state) const {
+        return std::any_of(algorithms_.begin(), algorithms_.end(), [&](const auto& algorithm) {
+            return algorithm.sees_scores() && algorithm.match(event, state);
+        });
+    }
+
+    /// Whether a tensor of that name is carried by one of the algorithms, see State::carried.
+    [[nodiscard]] bool carries(const std::string& name) const {
         return std::any_of(algorithms_.begin(), algorithms_.end(),
-                           [&](const auto& algorithm) { return algorithm.match(event, state); });
+                           [&](const auto& algorithm) { return name.starts_with(text(algorithm.name(), '.')); });
     }
 
     /// Asks every algorithm and lets those act that match. What an algorithm throws goes through.

@@ -28,7 +28,8 @@ SD_NAMESPACE_BEGIN
 ///
 ///     eval_start
 ///         eval_batch_start, eval_before_forward, eval_after_forward, eval_batch_end
-///     eval_end                                              also after a stop: State::eval_score is empty then
+///     eval_end                                              also after a stop or an exception: State::eval_score is
+///                                                           empty then
 ///
 /// A run that was stopped before the end of an evaluation begins, when it goes on, with that evaluation and the
 /// checkpoint event after it.

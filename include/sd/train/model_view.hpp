@@ -57,4 +57,29 @@ private:
     std::vector<BlockView> blocks_;
 };
 
+/// Looks at the parameters and buffers of a model, which must outlive the view and stay where it is.
+template <class A, class Device = Cpu>
+class ModelTensors {
+public:
+    /// Told a full name and the tensor, which it may change.
+    using Visitor = std::function<void(const std::string&, Tensor<A, Device>&)>;
+
+    /// Of any model with visit(visitor).
+    template <class Model>
+    explicit ModelTensors(Model& model)
+        : visit_([&model](const Visitor& visitor) {
+              for_each_state(
+                  model, [&](const std::string& name, auto& parameter) { visitor(name, parameter->value); },
+                  [&]<class Buffer>(const std::string& name, Buffer& buffer) {
+                      if constexpr (std::is_same_v<Buffer, Tensor<A, Device>>) visitor(name, buffer);
+                  });
+          }) {}
+
+    /// Calls the visitor for every parameter's value and every buffer of their type, in the order of the model's visits.
+    void for_each(const Visitor& visitor) const { visit_(visitor); }
+
+private:
+    std::function<void(const Visitor&)> visit_;
+};
+
 SD_NAMESPACE_END

@@ -194,6 +194,7 @@ private:
           eval_loader_(std::move(eval_loader)),
           base_learning_rate_(optimizer.learning_rate()),
           state_{.model = ModelView(model),
+                 .tensors = ModelTensors<accumulate_t<T>, Device>(model),
                  .optimizer = optimizer,
                  .seed = options_.seed,
                  .run = run_length(options_.max_duration, static_cast<std::uint64_t>(train_loader_.batches()),
@@ -244,8 +245,8 @@ private:
 
     void run_event(Event event) {
         // Whoever acts then sees the scores; nobody else has to wait for them.
-        const bool sees_scores = event >= Event::after_loss;
-        if (sees_scores && scores_.may_wait() && engine_.acts(event, state_)) scores_.read_all();
+        const bool has_scores = event >= Event::after_loss;
+        if (has_scores && scores_.may_wait() && engine_.sees_scores(event, state_)) scores_.read_all();
         engine_.run_event(event, state_, logger_);
     }
 
@@ -297,18 +298,32 @@ private:
         return requests[0] > 0;
     }
 
-    /// Evaluates, but for a stop, about which it asks before each batch. Says whether it came to the end.
+    /// Evaluates, but for a stop, about which it asks before each batch. Says whether it came to the end. Event::eval_end
+    /// comes however it ends: what an algorithm changed for the evaluation is undone there.
     template <class MustStop>
     [[nodiscard]] bool evaluate_unless(const MustStop& must_stop) {
         forget_passes(model_);  // evaluation runs in the memory of the training pass before
         state_.eval_score = {};
         run_event(Event::eval_start);
+        bool is_whole = false;
+        try {
+            is_whole = evaluate_batches(must_stop);
+        } catch (...) {
+            state_.eval_score = {};
+            run_event(Event::eval_end);
+            throw;
+        }
+        state_.eval_score = is_whole ? detail::over_ranks(state_.eval_score, communicator_) : Score();
+        run_event(Event::eval_end);
+        return is_whole;
+    }
+
+    template <class MustStop>
+    [[nodiscard]] bool evaluate_batches(const MustStop& must_stop) {
         if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
         std::optional<LateScore<Device>> late;
-        bool is_cut_short = false;
         for (auto& batch : eval_loader_->epoch(0, 0)) {
-            is_cut_short = must_stop();
-            if (is_cut_short) break;
+            if (must_stop()) return false;
             state_.batch = {std::move(batch.images), std::move(batch.labels)};
             run_event(Event::eval_batch_start);
             run_event(Event::eval_before_forward);
@@ -320,20 +335,14 @@ private:
                 const auto given = detail::loss_of(loss_, state_.logits, state_.batch, {});
                 LateScore<Device> score(score_numbers(state_.logits, labels, given.loss), labels.size());
                 add_eval_score(std::exchange(late, std::move(score)));
-                if (scores_.lateness() == 0 || engine_.acts(Event::eval_batch_end, state_)) {
+                if (scores_.lateness() == 0 || engine_.sees_scores(Event::eval_batch_end, state_)) {
                     add_eval_score(std::exchange(late, std::nullopt));
                 }
             }
             run_event(Event::eval_batch_end);
         }
-        if (is_cut_short) {
-            state_.eval_score = {};
-        } else {
-            add_eval_score(std::move(late));
-            state_.eval_score = detail::over_ranks(state_.eval_score, communicator_);
-        }
-        run_event(Event::eval_end);
-        return !is_cut_short;
+        add_eval_score(std::move(late));
+        return true;
     }
 
     void add_eval_score(std::optional<LateScore<Device>> late) {
