@@ -15,7 +15,9 @@
 #include <iostream>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace {
@@ -30,10 +32,11 @@ struct Settings {
     std::string duration = "3ep";
     Index batch_size = 128;
     Index grad_accum = 1;
-    double learning_rate = 0.1;
+    std::string optimizer = "sgd";
+    std::optional<double> learning_rate, momentum, weight_decay, alpha, eps;  // none: the optimizer's
+    std::vector<std::string> no_decay;
     std::string lr_schedule = "constant";
-    double momentum = 0.9;
-    double weight_decay = 1e-4;
+    double ema = 0;
     std::string stochastic_method = "none";
     std::string compute = "all";
     std::string scaling = "inference";
@@ -120,13 +123,36 @@ void add_options(CLI::App& app, Settings& settings) {
                    "parts of a batch that go through the model one after the other")
         ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
-    app.add_option("--learning-rate", settings.learning_rate)->check(finite(0))->capture_default_str();
+    app.add_option("--optimizer", settings.optimizer)
+        ->check(CLI::IsMember({"sgd", "adamw", "rmsprop", "rmsprop_tf"}))
+        ->capture_default_str();
+    app.add_option("--learning-rate", settings.learning_rate, "default: 0.1 of sgd, 0.001 of adamw, 0.01 of the others")
+        ->check(finite(0));
     app.add_option("--lr-schedule", settings.lr_schedule,
                    "constant, cosine or multistep:0.5dur,0.75dur:0.1, each perhaps after warmup:5ep,")
         ->check(parsed_by([](const std::string& value) { (void)sd::LearningRateSchedule(value); }, "SCHEDULE"))
         ->capture_default_str();
-    app.add_option("--momentum", settings.momentum)->check(finite(0))->capture_default_str();
-    app.add_option("--weight-decay", settings.weight_decay)->check(finite(0))->capture_default_str();
+    app.add_option("--momentum", settings.momentum, "of all but adamw; default: 0.9")->check(finite(0));
+    app.add_option("--weight-decay", settings.weight_decay, "default: 0.01 of adamw, 0.0001 of the others")
+        ->check(finite(0));
+    app.add_option(
+           "--no-decay", settings.no_decay,
+           "parameters without weight decay: norms_and_biases, those of one dimension, or starts of their names")
+        ->delimiter(',');
+    app.add_option("--alpha", settings.alpha, "share of the old mean square in rmsprop and rmsprop_tf; default: 0.9")
+        ->check(rate);
+    app.add_option("--eps", settings.eps, "of all but sgd; default: 1e-8 of adamw and rmsprop, 0.001 of rmsprop_tf")
+        ->check(finite(0));
+    app.add_option("--ema", settings.ema,
+                   "decay of averages of the weights, such as 0.9999, with which evaluations are made; 0: none")
+        ->check(parsed_by(
+            [](const std::string& value) {
+                const auto number = sd::detail::parse_finite(value);
+                if (!number) sd::refuse("WeightAveraging", "decay", value, "a number from 0 to less than 1");
+                (void)sd::WeightAveraging({.decay = *number});
+            },
+            "0..<1"))
+        ->capture_default_str();
     app.add_option("--stochastic-method", settings.stochastic_method)
         ->check(CLI::IsMember({"none", "block", "sample"}))
         ->capture_default_str();
@@ -193,7 +219,7 @@ void add_options(CLI::App& app, Settings& settings) {
 #endif
 }
 
-/// Writes the model's weights after each epoch and at the end.
+/// Writes the model's weights after each epoch and at the end, or their averages if there are any.
 template <class Model>
 struct WeightsWriter {
     using State = sd::State<typename Model::value_type, Device>;
@@ -203,7 +229,17 @@ struct WeightsWriter {
     [[nodiscard]] bool match(sd::Event event, const State&) const {
         return event == sd::Event::epoch_checkpoint || event == sd::Event::fit_end;
     }
-    void apply(sd::Event, State&, sd::Logger&) const { sd::save_weights(*model, file); }
+    void apply(sd::Event, State& state, sd::Logger&) const {
+        struct Averages {
+            State& state;
+            explicit Averages(State& of) : state(of) { sd::WeightAveraging::swap(state); }
+            Averages(const Averages&) = delete;
+            Averages& operator=(const Averages&) = delete;
+            ~Averages() { sd::WeightAveraging::swap(state); }
+        };
+        const Averages in_place_of_weights(state);
+        sd::save_weights(*model, file);
+    }
 };
 
 /// Makes the model stochastic at its full rates and prints what is to be expected of it.
@@ -233,8 +269,49 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
     if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    if (settings.ema > 0) algorithms.emplace_back(sd::WeightAveraging({.decay = settings.ema}));
     if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;
+}
+
+/// The optimizers to choose from.
+template <class A>
+using AnyOptimizer =
+    std::variant<sd::Sgd<A, Device>, sd::AdamW<A, Device>, sd::Rmsprop<A, Device>, sd::RmspropTf<A, Device>>;
+
+/// The optimizer that the settings ask for, of all parameters of the model.
+template <class Model>
+auto make_optimizer(Model& model, const Settings& settings) {
+    std::vector<sd::ParameterRule> rules;
+    for (const std::string& which : settings.no_decay) {
+        sd::ParameterRule rule{.weight_decay = 0};
+        if (which == "norms_and_biases") {
+            rule.match_rank_at_most = 1;
+        } else {
+            rule.match = which;
+        }
+        rules.push_back(std::move(rule));
+    }
+    using A = sd::accumulate_t<typename Model::value_type>;
+    const auto groups = sd::parameter_groups(model, rules);
+    const auto make = [&]<class Optimizer>(std::type_identity<Optimizer>, typename Optimizer::Options options) {
+        const auto set = [](double& option, const std::optional<double>& given) { option = given.value_or(option); };
+        set(options.learning_rate, settings.learning_rate);
+        set(options.weight_decay, settings.weight_decay);
+        if constexpr (requires { options.momentum; }) set(options.momentum, settings.momentum);
+        if constexpr (requires { options.alpha; }) set(options.alpha, settings.alpha);
+        if constexpr (requires { options.eps; }) set(options.eps, settings.eps);
+        return AnyOptimizer<A>(Optimizer(groups, options));
+    };
+    using std::type_identity;
+    if (settings.optimizer == "adamw") return make(type_identity<sd::AdamW<A, Device>>(), {});
+    if (settings.optimizer == "rmsprop") {
+        return make(type_identity<sd::Rmsprop<A, Device>>(), {.alpha = 0.9, .momentum = 0.9, .weight_decay = 1e-4});
+    }
+    if (settings.optimizer == "rmsprop_tf") {
+        return make(type_identity<sd::RmspropTf<A, Device>>(), {.weight_decay = 1e-4});
+    }
+    return make(type_identity<sd::Sgd<A, Device>>(), {.momentum = 0.9, .weight_decay = 1e-4});
 }
 
 /// Loads the weights to start from and prints what was done with them.
@@ -272,6 +349,9 @@ void warn_of_idle_options(const CLI::App& app, const Settings& settings) {
     for (const char* name : {"--drop-rate", "--drop-distribution", "--drop-warmup", "--scaling"}) {
         expect(drops, name, "--stochastic-method block or sample");
     }
+    expect(settings.optimizer != "adamw", "--momentum", "--optimizer sgd, rmsprop or rmsprop_tf");
+    expect(settings.optimizer.starts_with("rmsprop"), "--alpha", "--optimizer rmsprop or rmsprop_tf");
+    expect(settings.optimizer != "sgd", "--eps", "--optimizer adamw, rmsprop or rmsprop_tf");
     expect(settings.stochastic_method == "sample", "--compute", "--stochastic-method sample");
     expect(settings.data.starts_with("folder:"), "--image-size", "--data folder:DIR");
     expect(settings.ranks > 1, "--sync-batch-norm", "--ranks 2 or more");
@@ -306,9 +386,9 @@ int train(Model& model, const tools::Data& data, const Settings& settings, sd::C
     if (!settings.save.empty() && is_first_rank) sd::expect_writable(settings.save);
     freeze(model, settings);
     using T = typename Model::value_type;
-    sd::Sgd<sd::accumulate_t<T>, Device> optimizer(model.parameters(), {.learning_rate = settings.learning_rate,
-                                                                        .momentum = settings.momentum,
-                                                                        .weight_decay = settings.weight_decay});
+    auto any_optimizer = make_optimizer(model, settings);
+    auto optimizer =
+        std::visit([](auto& chosen) { return sd::OptimizerRef<sd::accumulate_t<T>, Device>(chosen); }, any_optimizer);
     const sd::PrefetchOptions prefetch{.workers = settings.workers};
     const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
                                                                       .shuffle = true,
