@@ -131,7 +131,12 @@ TEST_CASE("scores that are read late are logged as those that are read at once, 
 }
 
 TEST_CASE("training and evaluation wait for nothing but scores, and for those a batch late") {
-    Run run({.max_duration = "2ep"});
+    sd::TrainerOptions<float, Emulator> options{.max_duration = "2ep"};
+    SUBCASE("stochastic depth alone") {}
+    SUBCASE("algorithms that look at no scores") {
+        options.algorithms = {sd::GradientClipping(0.5), sd::WeightAveraging({.decay = 0.5})};
+    }
+    Run run(options);
     std::vector<int> training, evaluation;
     run.trainer.add(At{Event::batch_start, [&](State&) { training.push_back(Emulator::under_way); }});
     run.trainer.add(At{Event::eval_before_forward, [&](State&) { evaluation.push_back(Emulator::under_way); }});
@@ -357,21 +362,23 @@ TEST_CASE("mixed samples and targets are the processor's") {
         CHECK(half_mixed.data()[i] == doctest::Approx(mixed.data()[i]).epsilon(0.02));
 }
 
-TEST_CASE("mixup and label smoothing train on a device as on the processor") {
+TEST_CASE("a run with mixup, smoothing, clipping and averages has a device's losses as the CPU's") {
     const auto losses = []<class Device>(Device) {
         const sd_test::Warnings warnings;
         using Model = sd::BasicResNet<double, Device>;
         using Doubles = sd::DataLoader<sd::InMemoryDataset, double>;
         Model model({.layers = {1, 1}, .planes = {4, 8}, .stem_channels = 4, .stem = sd::Stem::cifar},
                     {.num_classes = 10, .seed = 7});
-        sd::Sgd<double, Device> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9});
+        sd::AdamW<double, Device> optimizer(sd::parameter_groups(model, {{.match_rank_at_most = 1, .weight_decay = 0}}),
+                                            {.learning_rate = 0.01, .eps = 1e-3});
         const auto log = std::make_shared<RecordingDestination>();
         const Doubles loader(std::make_shared<sd::InMemoryDataset>(sd::synthetic_images(12, 10, 8, 8, 42)),
                              {.batch_size = 4, .seed = 42});
         const auto fit = [&](const auto& batches) {
-            sd::Trainer trainer(model, optimizer, batches,
+            sd::Trainer trainer(model, optimizer, batches, batches,
                                 {.max_duration = "5ba",
-                                 .algorithms = {sd::Mixup(0.4), sd::LabelSmoothing(0.1)},
+                                 .algorithms = {sd::Mixup(0.4), sd::LabelSmoothing(0.1), sd::GradientClipping(0.5),
+                                                sd::WeightAveraging({.decay = 0.5})},
                                  .seed = 3,
                                  .microbatches = 2,
                                  .loggers = {log}});
@@ -382,11 +389,13 @@ TEST_CASE("mixup and label smoothing train on a device as on the processor") {
         } else {
             fit(sd::DeviceLoader<double, Device, Doubles>(loader));
         }
-        return log->values<double>("loss/train");
+        auto all = log->values<double>("loss/train");
+        for (const double loss : log->values<double>("loss/eval")) all.push_back(loss);
+        return all;
     };
     const auto ours = losses(Emulator());
     const auto theirs = losses(sd::Cpu());
-    REQUIRE(ours.size() == 5);
-    REQUIRE(theirs.size() == 5);
+    REQUIRE(ours.size() == 7);  // five batches, two evaluations
+    REQUIRE(theirs.size() == 7);
     for (std::size_t i = 0; i < ours.size(); ++i) CHECK(ours[i] == doctest::Approx(theirs[i]).epsilon(1e-9));
 }

@@ -111,14 +111,15 @@ Outcome run(sd::Communicator& ranks, const sd::StochasticDepthOptions& depth, co
     sd::Sgd<double> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 1e-3});
     Outcome outcome;
     Trainer* address = nullptr;
-    Trainer trainer(model, optimizer, make_loader(51, 0, ranks), make_loader(35, 1000, ranks),
-                    {.max_duration = "2ep",
-                     .algorithms = {sd::StochasticDepth(depth, "0.5dur"), sd::LabelSmoothing(0.1),
-                                    Observer{&outcome.records, &ranks, stop_after, &address}},
-                     .seed = seed,
-                     .learning_rate = "warmup:2ba,cosine",
-                     .communicator = &ranks,
-                     .data_parallel = {.synchronised_batch_norm = synchronised}});
+    Trainer trainer(
+        model, optimizer, make_loader(51, 0, ranks), make_loader(35, 1000, ranks),
+        {.max_duration = "2ep",
+         .algorithms = {sd::StochasticDepth(depth, "0.5dur"), sd::LabelSmoothing(0.1), sd::GradientClipping(1),
+                        sd::WeightAveraging({.decay = 0.5}), Observer{&outcome.records, &ranks, stop_after, &address}},
+         .seed = seed,
+         .learning_rate = "warmup:2ba,cosine",
+         .communicator = &ranks,
+         .data_parallel = {.synchronised_batch_norm = synchronised}});
     address = &trainer;
     std::optional<sd::CheckpointSaver<Trainer>> saver;
     if (!folder.empty()) saver.emplace(trainer, sd::CheckpointOptions{.directory = folder, .interval = "2ba"});

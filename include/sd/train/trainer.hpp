@@ -53,8 +53,8 @@ SD_NAMESPACE_BEGIN
 ///
 /// On a device that computes beside the processor, scores are read a batch late, so that it never waits: see
 /// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
-/// an epoch and of the run, and before an algorithm acts at an event from after_loss on, such as the writing of a
-/// checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
+/// an epoch and of the run, and before an algorithm that may look at them acts at an event from after_loss on, such as
+/// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
 /// several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
 requires Loss<L, typename Model::value_type, typename Model::device_type>
@@ -304,6 +304,7 @@ private:
     [[nodiscard]] bool evaluate_unless(const MustStop& must_stop) {
         forget_passes(model_);  // evaluation runs in the memory of the training pass before
         state_.eval_score = {};
+        share_running_statistics();
         run_event(Event::eval_start);
         bool is_whole = false;
         try {
@@ -318,9 +319,14 @@ private:
         return is_whole;
     }
 
+    /// Makes running statistics rank 0's where each rank has its own.
+    void share_running_statistics() {
+        if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
+    }
+
     template <class MustStop>
     [[nodiscard]] bool evaluate_batches(const MustStop& must_stop) {
-        if (!options_.data_parallel.synchronised_batch_norm) broadcast_buffers(model_, communicator_);
+        share_running_statistics();  // those that an algorithm put there for the evaluation, such as averages
         std::optional<LateScore<Device>> late;
         for (auto& batch : eval_loader_->epoch(0, 0)) {
             if (must_stop()) return false;
