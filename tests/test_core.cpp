@@ -10,6 +10,7 @@
 #include "sd/core/philox.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/core/window.hpp"
+#include "sd/cpu/elementwise.hpp"
 
 #include <doctest/doctest.h>
 

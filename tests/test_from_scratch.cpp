@@ -7,7 +7,7 @@
 
 #include "sd/cpu/residual_join.hpp"
 #include "sd/nn/linear.hpp"
-#include "sd/nn/relu.hpp"
+#include "sd/nn/activation.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/stochastic_residual.hpp"
 
