@@ -37,8 +37,8 @@ TEST_CASE("type name: as the compiler writes it") {
     CHECK(sd::detail::type_name<int>() == "int");
     const std::string pair(sd::detail::type_name<Pair<float>>());
     CHECK(pair.ends_with("Pair<float>"));
-    CHECK(sd::detail::algorithm_name<Quiet>().ends_with("Quiet"));
-    CHECK(sd::detail::algorithm_name<Named>() == "named");
+    CHECK(sd::detail::name_of<Quiet>().ends_with("Quiet"));
+    CHECK(sd::detail::name_of<Named>() == "named");
 }
 
 TEST_CASE("type identity: each type has its own, the same everywhere") {
