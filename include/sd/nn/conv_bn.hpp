@@ -64,9 +64,11 @@ public:
 
     /// The convolution.
     [[nodiscard]] Conv2d<T, Device>& conv() { return conv_; }
+    /// The same, read only.
     [[nodiscard]] const Conv2d<T, Device>& conv() const { return conv_; }
     /// The batch norm.
     [[nodiscard]] BatchNorm2d<T, Device>& bn() { return bn_; }
+    /// The same, read only.
     [[nodiscard]] const BatchNorm2d<T, Device>& bn() const { return bn_; }
 
 private:

@@ -29,10 +29,11 @@ struct AdamWOptions {
 /// t counts the updates of the parameter alone: one that received no gradient, such as that of a dropped block, stays
 /// at its t. I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
 struct AdamWRule {
-    using Options = AdamWOptions;
-    static constexpr std::string_view name = "AdamW";
+    using Options = AdamWOptions;                      ///< its settings
+    static constexpr std::string_view name = "AdamW";  ///< in settings and refusals
+    /// What it keeps of each parameter, by PyTorch's names.
     static constexpr std::array buffers{OptimizerBuffer{.name = "exp_avg"}, OptimizerBuffer{.name = "exp_avg_sq"}};
-    static constexpr bool counts_updates = true;
+    static constexpr bool counts_updates = true;  ///< whether the state has PyTorch\'s `step`
 
     /// Throws std::invalid_argument for options outside their ranges.
     template <class T>
@@ -51,8 +52,9 @@ struct AdamWRule {
     /// The formula.
     template <class T>
     struct Update {
-        static constexpr std::size_t buffers = 2;
+        static constexpr std::size_t buffers = 2;  ///< that the formula takes
 
+        /// Of these settings, at this update of the parameter.
         Update(const Options& options, const UpdateMoment& moment)
             : keep(static_cast<T>(1 - options.learning_rate * options.weight_decay)),
               share1(static_cast<T>(1 - options.beta1)),
@@ -62,6 +64,7 @@ struct AdamWRule {
               root_of_correction2(static_cast<T>(std::sqrt(correction(options.beta2, moment)))),
               eps(static_cast<T>(options.eps)) {}
 
+        /// One update of w and its buffers by dw: numbers, or arrays of them.
         template <class V>
         SD_HOST_DEVICE void operator()(V& w, const V& dw, V& m, V& v) const {
             using std::sqrt;
@@ -70,9 +73,13 @@ struct AdamWRule {
             w = keep * w - rate * (m / (sqrt(v) / root_of_correction2 + eps));
         }
 
-        T keep;                   ///< what weight decay leaves
-        T share1, beta2, share2;  ///< of the new gradient and the old mean
-        T rate, root_of_correction2, eps;
+        T keep;                 ///< 1 - learning_rate weight_decay
+        T share1;               ///< 1 - beta1
+        T beta2;                ///< of AdamWOptions
+        T share2;               ///< 1 - beta2
+        T rate;                 ///< learning_rate / (1 - beta1^t)
+        T root_of_correction2;  ///< sqrt(1 - beta2^t)
+        T eps;                  ///< of AdamWOptions
 
     private:
         static double correction(double beta, const UpdateMoment& moment) {

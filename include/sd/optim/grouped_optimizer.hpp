@@ -84,7 +84,7 @@ class GroupedOptimizer {
 public:
     using value_type = T;
     using device_type = Device;
-    using Options = typename Rule::Options;
+    using Options = typename Rule::Options;  ///< of the rule
 
     /// Of parameters with the same settings. Throws std::invalid_argument for settings outside their ranges or an
     /// undefined parameter.

@@ -33,8 +33,8 @@ namespace detail {
 /// What both have.
 template <class OptionsType>
 struct RmspropBase {
-    using Options = OptionsType;
-    static constexpr bool counts_updates = false;
+    using Options = OptionsType;                   ///< its settings
+    static constexpr bool counts_updates = false;  ///< whether the state has PyTorch\'s `step`
 
     template <class T>
     static void check(const Options& options, const OptionCheck<T>& check) {
@@ -50,7 +50,7 @@ struct RmspropBase {
 
     template <class T>
     struct Factors {
-        static constexpr std::size_t buffers = 2;
+        static constexpr std::size_t buffers = 2;  ///< that the formula takes
 
         Factors(const Options& options, const UpdateMoment&)
             : learning_rate(static_cast<T>(options.learning_rate)),
@@ -77,7 +77,8 @@ struct RmspropBase {
 ///
 /// T. Tieleman, G. Hinton, "Lecture 6.5: RMSprop", Coursera 2012; as torch.optim.RMSprop.
 struct RmspropRule : detail::RmspropBase<RmspropOptions> {
-    static constexpr std::string_view name = "Rmsprop";
+    static constexpr std::string_view name = "Rmsprop";  ///< in settings and refusals
+    /// What it keeps of each parameter, by PyTorch's names.
     static constexpr std::array buffers{OptimizerBuffer{.name = "square_avg"},
                                         OptimizerBuffer{.name = "momentum_buffer", .only_with_momentum = true}};
 
@@ -86,6 +87,7 @@ struct RmspropRule : detail::RmspropBase<RmspropOptions> {
     struct Update : Factors<T> {
         using Factors<T>::Factors;
 
+        /// One update of w and its buffers by dw: numbers, or arrays of them.
         template <class V>
         SD_HOST_DEVICE void operator()(V& w, const V& dw, V& v, V& m) const {
             using std::sqrt;
@@ -108,7 +110,8 @@ struct RmspropRule : detail::RmspropBase<RmspropOptions> {
 /// It differs from PyTorch's in the start of v, in eps below the root and in the learning rate inside the momentum, so
 /// the recipes of EfficientNet take this one. As tf.compat.v1.train.RMSPropOptimizer and timm's RMSpropTF.
 struct RmspropTfRule : detail::RmspropBase<RmspropTfOptions> {
-    static constexpr std::string_view name = "RmspropTf";
+    static constexpr std::string_view name = "RmspropTf";  ///< in settings and refusals
+    /// What it keeps of each parameter, by PyTorch's names.
     static constexpr std::array buffers{OptimizerBuffer{.name = "square_avg", .start = 1},
                                         OptimizerBuffer{.name = "momentum_buffer", .only_with_momentum = true}};
 
@@ -117,6 +120,7 @@ struct RmspropTfRule : detail::RmspropBase<RmspropTfOptions> {
     struct Update : Factors<T> {
         using Factors<T>::Factors;
 
+        /// One update of w and its buffers by dw: numbers, or arrays of them.
         template <class V>
         SD_HOST_DEVICE void operator()(V& w, const V& dw, V& v, V& m) const {
             using std::sqrt;

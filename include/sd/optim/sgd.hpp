@@ -26,10 +26,11 @@ struct SgdOptions {
 ///
 /// I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
 struct SgdRule {
-    using Options = SgdOptions;
-    static constexpr std::string_view name = "Sgd";
+    using Options = SgdOptions;                      ///< its settings
+    static constexpr std::string_view name = "Sgd";  ///< in settings and refusals
+    /// What it keeps of each parameter, by PyTorch's names.
     static constexpr std::array buffers{OptimizerBuffer{.name = "momentum_buffer", .only_with_momentum = true}};
-    static constexpr bool counts_updates = false;
+    static constexpr bool counts_updates = false;  ///< whether the state has PyTorch\'s `step`
 
     /// Throws std::invalid_argument for options outside their ranges.
     template <class T>
@@ -53,8 +54,9 @@ struct SgdRule {
     /// The formula.
     template <class T>
     struct Update {
-        static constexpr std::size_t buffers = 1;
+        static constexpr std::size_t buffers = 1;  ///< that the formula takes
 
+        /// Of these settings, at this update of the parameter.
         Update(const Options& options, const UpdateMoment& moment)
             : learning_rate(static_cast<T>(options.learning_rate)),
               momentum(static_cast<T>(options.momentum)),
@@ -63,6 +65,7 @@ struct SgdRule {
               has_momentum(options.momentum != 0),
               nesterov(options.nesterov) {}
 
+        /// One update of w and its buffers by dw: numbers, or arrays of them.
         template <class V>
         SD_HOST_DEVICE void operator()(V& w, const V& dw, V& v) const {
             const V g = dw + weight_decay * w;
@@ -75,9 +78,12 @@ struct SgdRule {
             w = w - learning_rate * direction;
         }
 
-        T learning_rate, momentum, weight_decay;
-        T share;  ///< of the gradient in the momentum
-        bool has_momentum, nesterov;
+        T learning_rate;    ///< of SgdOptions
+        T momentum;         ///< of SgdOptions
+        T weight_decay;     ///< of SgdOptions
+        T share;            ///< of the gradient in the momentum: 1 at the first update, else 1 - dampening
+        bool has_momentum;  ///< whether there is a v
+        bool nesterov;      ///< of SgdOptions
     };
 };
 
