@@ -44,6 +44,7 @@
 #include "sd/nn/conv_bn.hpp"
 #include "sd/nn/freeze.hpp"
 #include "sd/nn/joint_pass.hpp"
+#include "sd/nn/layer.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/models/resnet.hpp"

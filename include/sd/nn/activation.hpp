@@ -3,6 +3,7 @@
 
 #include "sd/cpu/activation.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/layer.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -50,5 +51,7 @@ using Gelu = ActivationLayer<Activation::gelu, T, Device>;
 /// 1 / (1 + exp(-x)).
 template <class T, class Device = Cpu>
 using Sigmoid = ActivationLayer<Activation::sigmoid, T, Device>;
+
+static_assert(Layer<Relu<float>>);
 
 SD_NAMESPACE_END

@@ -6,6 +6,7 @@
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/nn/cache.hpp"
 #include "sd/nn/joint_statistics.hpp"
+#include "sd/nn/layer.hpp"
 #include "sd/nn/visit.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -172,5 +173,7 @@ private:
     std::int64_t num_batches_tracked_ = 0;
     Cache<Pass> pass_;
 };
+
+static_assert(Layer<BatchNorm2d<float>>);
 
 SD_NAMESPACE_END

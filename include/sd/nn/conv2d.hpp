@@ -5,6 +5,7 @@
 #include "sd/cpu/conv2d.hpp"
 #include "sd/nn/cache.hpp"
 #include "sd/nn/initializer.hpp"
+#include "sd/nn/layer.hpp"
 #include "sd/nn/visit.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -105,5 +106,7 @@ private:
     ParameterPtr<accumulate_t<T>, Device> weight_;
     Cache<Pending<T, Device>> input_;
 };
+
+static_assert(Layer<Conv2d<float>>);
 
 SD_NAMESPACE_END

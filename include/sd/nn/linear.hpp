@@ -5,6 +5,7 @@
 #include "sd/cpu/linear.hpp"
 #include "sd/nn/cache.hpp"
 #include "sd/nn/initializer.hpp"
+#include "sd/nn/layer.hpp"
 #include "sd/nn/visit.hpp"
 
 #include <cmath>
@@ -89,5 +90,7 @@ private:
     ParameterPtr<A, Device> bias_;
     Cache<Tensor<T, Device>> input_;
 };
+
+static_assert(Layer<Linear<float>>);
 
 SD_NAMESPACE_END

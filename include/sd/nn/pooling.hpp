@@ -3,6 +3,7 @@
 
 #include "sd/cpu/pooling.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/layer.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -90,5 +91,9 @@ public:
 private:
     Cache<Shape> input_shape_;
 };
+
+static_assert(Layer<MaxPool2d<float>>);
+static_assert(Layer<AvgPool2d<float>>);
+static_assert(Layer<GlobalAvgPool<float>>);
 
 SD_NAMESPACE_END

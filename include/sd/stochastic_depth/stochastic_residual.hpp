@@ -29,15 +29,15 @@ SD_NAMESPACE_BEGIN
 /// Branch: the library's BasicBlock or Bottleneck, or a user's type with forward, backward and visit (ResidualBranch).
 /// Policy: KeepAllPolicy, BlockPolicy, SamplePolicy, or AnyPolicy to choose at run time.
 template <ResidualBranch BranchType, class PolicyType = AnyPolicy, class Activation = ReluActivation>
-requires ResidualActivation<Activation, branch_value_t<BranchType>, branch_device_t<BranchType>>
+requires ResidualActivation<Activation, layer_value_t<BranchType>, layer_device_t<BranchType>>
 class StochasticResidual {
 public:
     /// The residual branch F.
     using Branch = BranchType;
     /// Who is dropped, and when.
     using Policy = PolicyType;
-    using value_type = branch_value_t<Branch>;
-    using device_type = branch_device_t<Branch>;
+    using value_type = layer_value_t<Branch>;
+    using device_type = layer_device_t<Branch>;
     using T = value_type;
     using Device = device_type;
 
