@@ -104,7 +104,7 @@ struct Method {
 enum class Graph { off, on };
 
 /// Images a second of training steps on images of `pixels` by `pixels`. Steps follow each other without waiting, so
-/// that the processor may be ahead, as it is in a run.
+/// that the CPU may be ahead, as it is in a run.
 template <class T, class Model>
 void measure_training(const std::string& name, Model model, const char* layer, const Method& method, Index batch,
                       Index pixels, Graph graph = Graph::off) {

@@ -32,7 +32,7 @@ double seconds_of(const Body& body) {
 }
 
 /// Calls body as often as the benchmark asks, `batch` times at least and always a multiple of it, and returns the
-/// seconds of one call. The rates of all benchmarks come from here: Google Benchmark would take the processor time of
+/// seconds of one call. The rates of all benchmarks come from here: Google Benchmark would take the CPU time of
 /// the main thread for them, or else add a suffix to the names.
 template <class Body>
 double seconds_per_call(benchmark::State& state, Index batch, const Body& body) {

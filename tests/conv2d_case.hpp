@@ -11,7 +11,7 @@
 
 namespace sd_test {
 
-/// Inputs of one convolution on the processor, drawn at random.
+/// Inputs of one convolution on the CPU, drawn at random.
 template <class T>
 class Conv2dCase {
 public:

@@ -1,4 +1,4 @@
-// A device for tests: runs the kernels of cuda/ on the processor, block by block, phase by phase, thread by thread.
+// A device for tests: runs the kernels of cuda/ on the CPU, block by block, phase by phase, thread by thread.
 //
 // What it shows is all that a kernel computes: indices, masks, the order of sums, phases. Memory is handed out filled
 // with NaN and apart, so that reads of what nobody wrote show, and the address sanitizer sees strays. Blocks and the
@@ -37,7 +37,7 @@ struct Emulator {
     static inline sd::Index launches = 0;          ///< kernels started so far
     static inline sd::Index allocations = 0;       ///< pieces of memory taken so far
     static inline std::size_t live_bytes = 0;      ///< memory that tensors hold
-    static inline int reads = 0;                   ///< how often the processor has waited for what it wanted at once
+    static inline int reads = 0;                   ///< how often the CPU has waited for what it wanted at once
     static inline int under_way = 0;               ///< numbers that were asked for and not waited for yet
     static inline Recording* recording = nullptr;  ///< of the step under way, if it is recorded
     static inline std::vector<std::vector<std::string>> graphs{};  ///< the work of each step that was recorded

@@ -1,6 +1,6 @@
 // Whole networks on a device: masks, logits, gradients, running statistics and parameters after some steps.
-// KernelDevice is the device that the including unit tests. nvcc cannot compile the processor's vector kernels, so what
-// is compared with the processor stands where no nvcc is needed.
+// KernelDevice is the device that the including unit tests. nvcc cannot compile the CPU's vector kernels, so what
+// is compared with the CPU stands where no nvcc is needed.
 #pragma once
 
 #include "kernel_inputs.hpp"

@@ -1,4 +1,4 @@
-// Networks on the device's kernels without a device, against the processor's networks and PyTorch's numbers.
+// Networks on the device's kernels without a device, against the CPU's networks and PyTorch's numbers.
 #include "cuda_emulator.hpp"
 
 #include "sd/device/kernels.hpp"

@@ -210,7 +210,7 @@ void blocks(const std::string& branch_name, const Check& check) {
     }
 }
 
-/// tanh: an activation of a user's own after the addition, on the processor.
+/// tanh: an activation of a user's own after the addition, on the CPU.
 template <class T, class Device>
 class TanhActivation {
 public:

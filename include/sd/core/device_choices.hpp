@@ -8,7 +8,7 @@
 SD_NAMESPACE_BEGIN
 
 /// What a device has chosen in this process so far, such as a library's way to run a convolution, in the form of a text
-/// that a checkpoint keeps. The processor chooses nothing; a device that does has its own.
+/// that a checkpoint keeps. The CPU chooses nothing; a device that does has its own.
 template <class Device>
 struct DeviceChoices {
     static constexpr bool are_made = false;  ///< whether there is anything to keep

@@ -35,7 +35,7 @@ using BranchSamples = std::span<const Index>;
     return branch_sample.empty() ? n : branch_sample[static_cast<std::size_t>(n)];
 }
 
-/// Refuses a selection that does not have one entry a sample, or names a sample that the branch does not have.
+/// Refuses a selection that does not have one entry per sample, or names a sample that the branch does not have.
 inline void expect_branch_samples(const char* where, BranchSamples branch_sample, Index samples, Index branch_samples) {
     if (branch_sample.empty()) {
         if (samples != branch_samples) refuse(where, "samples of the branch", branch_samples, samples);

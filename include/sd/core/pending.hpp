@@ -12,8 +12,8 @@ SD_NAMESPACE_BEGIN
 ///
 ///     value(..., c) = act(scale(c) * raw(..., c) + shift(c))
 ///
-/// and is what goes from a convolution through its batch norm to the next convolution: only `raw` is stored, whoever
-/// loads an element applies the rest. Zero padding comes after it: padded elements are 0, not act(shift).
+/// and is what goes from a convolution through its batch norm to the next convolution: only `raw` is stored, and the
+/// consumer applies the rest on load. Zero padding comes after it: padded elements are 0, not act(shift).
 /// An undefined scale means scale 1 and shift 0, so a plain tensor converts to a pending one.
 template <class T, class Device = Cpu>
 struct Pending {

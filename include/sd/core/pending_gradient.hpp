@@ -17,7 +17,7 @@ struct BatchNormPass {
     bool batch_statistics = true;                 ///< of the batch, hence functions of z; else constants
 };
 
-/// Refuses a pass of a batch norm whose output has another shape, or whose factors do not have one entry a channel.
+/// Refuses a pass of a batch norm whose output has another shape, or whose factors do not have one entry per channel.
 template <class T, class Device>
 void expect_batch_norm_pass(const char* where, const BatchNormPass<T, Device>& pass, const Shape& shape) {
     const Shape channels{pass.y.channels()};
@@ -53,7 +53,7 @@ struct PendingGradient {
     PendingGradient() = default;
     /// A tensor whose elements are the values.
     PendingGradient(Tensor<T, Device> plain) : dy(std::move(plain)) {}  // NOLINT(google-explicit-constructor)
-    /// Batch norm's; factors have one entry a channel. Throws std::invalid_argument for other shapes.
+    /// Batch norm's; factors have one entry per channel. Throws std::invalid_argument for other shapes.
     PendingGradient(Tensor<T, Device> upstream, Pending<T, Device> output, Tensor<accumulate_t<T>, Device> centers,
                     Tensor<accumulate_t<T>, Device> slopes, Tensor<accumulate_t<T>, Device> offsets)
         : dy(std::move(upstream)),
@@ -84,7 +84,7 @@ struct PendingGradient {
     }
 };
 
-/// What the convolutions of a device load, made once for all that load it. The processor's apply pending values on
+/// What the convolutions of a device load, made once for all that load it. The CPU's apply pending values on
 /// load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
 template <class T>
 [[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x) {

@@ -1,4 +1,4 @@
-// Numbers on their way from a device to the processor.
+// Numbers on their way from a device to the CPU.
 #pragma once
 
 #include "sd/core/tensor.hpp"
@@ -8,13 +8,13 @@
 
 SD_NAMESPACE_BEGIN
 
-/// A copy of a device's tensor in the processor's memory, started when it is made, in the order of everything else that
+/// A copy of a device's tensor in the CPU's memory, started when it is made, in the order of everything else that
 /// was started on the device; get() waits for it. Movable; it may go before the copy is finished. Every device has its
 /// own.
 template <class T, class Device>
 class Readback;
 
-/// The processor's numbers are where they are needed.
+/// The CPU's numbers are where they are needed.
 template <class T>
 class Readback<T, Cpu> {
 public:

@@ -28,7 +28,7 @@
 
 SD_NAMESPACE_BEGIN
 
-/// The processor that this program runs on. Another device is another tag type with its own Storage and kernels.
+/// The CPU that this program runs on. Another device is another tag type with its own Storage and kernels.
 struct Cpu {};
 
 namespace detail {
@@ -173,11 +173,11 @@ inline void poison_pool(Cpu = {}) { detail::Pool::instance().poison(); }
 [[nodiscard]] inline std::int64_t pool_allocations() { return detail::Pool::instance().allocations(); }
 
 /// A counted reference to `count` elements of type T on a device. Copies refer to the same elements.
-/// A device's storage has what the processor's has below: that is all that tensors ask of a device's memory.
+/// A device's storage has what the CPU's has below: that is all that tensors ask of a device's memory.
 template <class T, class Device>
 class Storage;
 
-/// The processor's storage: a block of the pool and how often it is referred to.
+/// The CPU's storage: a block of the pool and how often it is referred to.
 template <class T>
 class Storage<T, Cpu> {
     static_assert(alignof(T) <= detail::alignment);
@@ -226,9 +226,9 @@ public:
     void fill(const T& value) { std::fill_n(data(), count_, value); }
     /// Copies as many elements from another storage, which has at least as many.
     void copy_from(const Storage& other) { write(other.data(), count_); }
-    /// Copies the first `count` elements from the processor's memory.
+    /// Copies the first `count` elements from the CPU's memory.
     void write(const T* source, Index count) { std::copy_n(source, count, data()); }
-    /// Copies the first `count` elements to the processor's memory.
+    /// Copies the first `count` elements to the CPU's memory.
     void read(T* target, Index count) const { std::copy_n(data(), count, target); }
 
     /// True if nobody else refers to the elements.

@@ -30,14 +30,14 @@ using accumulate_t = typename Accumulate<T>::type;
 
 /// A contiguous tensor of at most four dimensions. Copies are handles on the same elements; clone() copies the
 /// elements. A default-constructed tensor is undefined: it has no elements and converts to false. T: float, double or
-/// any default-constructible type with the arithmetic of a number. Single elements can be had on the processor alone;
+/// any default-constructible type with the arithmetic of a number. Single elements can be had on the CPU alone;
 /// to_host() brings those of another device.
 template <class T, class Device = Cpu>
 class Tensor {
 public:
     using value_type = T;
     using device_type = Device;
-    /// Whether the elements are in the processor's memory.
+    /// Whether the elements are in the CPU's memory.
     static constexpr bool on_processor = std::is_same_v<Device, Cpu>;
 
     Tensor() = default;
@@ -113,9 +113,9 @@ public:
         return copy;
     }
 
-    /// Copies size() elements, row-major, from the processor's memory.
+    /// Copies size() elements, row-major, from the CPU's memory.
     void write(const T* elements) { storage_.write(elements, size()); }
-    /// Copies all elements, row-major, to the processor's memory.
+    /// Copies all elements, row-major, to the CPU's memory.
     void read(T* elements) const { storage_.read(elements, size()); }
 
     /// The same elements under another shape of the same size.
@@ -174,7 +174,7 @@ private:
     bool defined_ = false;
 };
 
-/// The same elements on a device: a copy there, or the tensor itself if the device is the processor.
+/// The same elements on a device: a copy there, or the tensor itself if the device is the CPU.
 template <class Device, class T>
 [[nodiscard]] Tensor<T, Device> to_device(const Tensor<T>& x) {
     if constexpr (std::is_same_v<Device, Cpu>) {
@@ -187,7 +187,7 @@ template <class Device, class T>
     }
 }
 
-/// The same elements on the processor: a copy, or the tensor itself if it is there.
+/// The same elements on the CPU: a copy, or the tensor itself if it is there.
 template <class T, class Device>
 [[nodiscard]] Tensor<T> to_host(const Tensor<T, Device>& x) {
     if constexpr (std::is_same_v<Device, Cpu>) {
@@ -200,7 +200,7 @@ template <class T, class Device>
     }
 }
 
-/// The same elements on the processor, of a type to calculate with. The processor's are.
+/// The same elements on the CPU, of a type to calculate with. The CPU's are.
 template <class T>
 [[nodiscard]] const Tensor<T>& to_host_numbers(const Tensor<T>& x) {
     return x;

@@ -116,7 +116,7 @@ private:
     Activation activation_;
 };
 
-/// Two numbers a column for every task, in memory of their own.
+/// Two numbers per column for every task, in memory of their own.
 template <class T>
 class TaskPairs {
 public:

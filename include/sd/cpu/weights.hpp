@@ -1,4 +1,4 @@
-// Where a convolution's weights stand in the OIHW tensor, and the panels that tiles read.
+// Where a convolution's weights are in the OIHW tensor, and the panels that tiles read.
 //
 //     OIHW    (output channel, input channel of its group, position of the kernel)
 //     panels  (panel, block of depth channels, tap, channel of the block, column)      columns: what is written
@@ -18,7 +18,7 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// One index of a weight: the part of its place in the tensor that the index decides, and its group. A weight between
-/// different groups is zero and stands nowhere.
+/// different groups is zero and is stored nowhere.
 struct WeightIndex {
     Index offset, group;
 };

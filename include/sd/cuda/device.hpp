@@ -58,7 +58,7 @@ struct Launcher<Cuda> {
 
 }  // namespace cuda
 
-/// The GPU's storage, in the device's pool. Copies to it leave the processor's memory free to be changed as soon as
+/// The GPU's storage, in the device's pool. Copies to it leave the CPU's memory free to be changed as soon as
 /// they return; copies from it wait for the device.
 template <class T>
 class Storage<T, Cuda> {
@@ -78,7 +78,7 @@ public:
     }
     /// Copies as many elements from another storage of the device.
     void copy_from(const Storage& other) { copy(other.data(), count_, data(), cudaMemcpyDeviceToDevice); }
-    /// Copies the first `count` elements from the processor's memory. Few of them travel with a kernel, so that nobody
+    /// Copies the first `count` elements from the CPU's memory. Few of them travel with a kernel, so that nobody
     /// waits; more are waited for, since the device may read them from where they are.
     void write(const T* source, Index count) {
         if (bytes(count) <= cuda::most_argument_bytes) {
@@ -88,7 +88,7 @@ public:
             cuda::Runtime::instance().synchronize();
         }
     }
-    /// Copies the first `count` elements to the processor's memory, and waits for them.
+    /// Copies the first `count` elements to the CPU's memory, and waits for them.
     void read(T* target, Index count) const {
         copy(data(), count, target, cudaMemcpyDeviceToHost);
         cuda::Runtime::instance().synchronize();
@@ -107,7 +107,7 @@ private:
     Index count_ = 0;
 };
 
-/// Fills the memory that freed tensors left in the device's pool with NaN, as the processor's does.
+/// Fills the memory that freed tensors left in the device's pool with NaN, as the CPU's does.
 inline void poison_pool(Cuda) { cuda::Runtime::instance().poison(); }
 
 SD_NAMESPACE_END

@@ -43,7 +43,7 @@ struct SumOfRanks {
 
 }  // namespace cuda
 
-/// The ranks of an NCCL communicator. Numbers may be in the memory of the device or of the processor; those of the
+/// The ranks of an NCCL communicator. Numbers may be in the memory of the device or of the CPU; those of the
 /// processor go by way of the device. All work is put on the runtime's stream, so a sum is finished for whatever is
 /// started on the device after it.
 class NcclCommunicator final : public Communicator {
@@ -124,7 +124,7 @@ private:
         return std::make_unique<PendingSum>();
     }
 
-    // Calls use(memory) with the bytes on the device, and brings them back if they are the processor's and `back`. The
+    // Calls use(memory) with the bytes on the device, and brings them back if they are the CPU's and `back`. The
     // processor's may be changed as soon as this returns.
     template <class Use>
     void with_device_memory(std::span<std::byte> bytes, bool back, const Use& use) {

@@ -1,4 +1,4 @@
-// Memory of the processor that the GPU copies from and to by itself.
+// Memory of the CPU that the GPU copies from and to by itself.
 #pragma once
 
 #include "sd/cuda/runtime.hpp"

@@ -125,7 +125,7 @@ struct GradientFactors {
 
 }  // namespace cuda
 
-/// The sums of batch norm's backward, as on the processor. Throws std::invalid_argument if shapes do not fit.
+/// The sums of batch norm's backward, as on the CPU. Throws std::invalid_argument if shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] BatchNormSums<accumulate_t<T>, Device> batch_norm_sums(const Tensor<T, Device>& dy,
                                                                      const BatchNormPass<T, Device>& pass) {
@@ -143,7 +143,7 @@ template <class T, cuda::Accelerator Device>
     return cuda::merged_sums<Device>(partial, pass.inverse_std);
 }
 
-/// The gradient by z, pending, as on the processor. Throws std::invalid_argument if shapes do not fit.
+/// The gradient by z, pending, as on the CPU. Throws std::invalid_argument if shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] PendingGradient<T, Device> batch_norm_by_input(const Tensor<T, Device>& dy,
                                                              const BatchNormPass<T, Device>& pass,

@@ -21,7 +21,7 @@ namespace cuda {
 
 }  // namespace cuda
 
-/// y = x * weight, as on the processor. Throws std::invalid_argument if settings or shapes do not fit.
+/// y = x * weight, as on the CPU. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> conv2d_forward(const Pending<T, Device>& x,
                                                const Tensor<accumulate_t<T>, Device>& weight,
@@ -40,7 +40,7 @@ template <class T, cuda::Accelerator Device>
     return y;
 }
 
-/// A convolution with the batch norm of evaluation behind it, as on the processor.
+/// A convolution with the batch norm of evaluation behind it, as on the CPU.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> conv2d_batch_norm_forward(
     const Pending<T, Device>& x, const Tensor<accumulate_t<T>, Device>& weight, const Conv2dOptions& options,
@@ -48,7 +48,7 @@ template <class T, cuda::Accelerator Device>
     return materialize(Pending<T, Device>(conv2d_forward<T>(x, weight, options), scale, shift, activation));
 }
 
-/// The gradient by the value of x, as on the processor.
+/// The gradient by the value of x, as on the CPU.
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> conv2d_by_input(const PendingGradient<T, Device>& dy,
@@ -71,7 +71,7 @@ template <class T, cuda::Accelerator Device>
     return dx;
 }
 
-/// The gradient by the weights, as on the processor. Throws std::invalid_argument if settings or shapes do not fit.
+/// The gradient by the weights, as on the CPU. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>, Device> conv2d_by_weight(const Pending<T, Device>& x,
                                                                const PendingGradient<T, Device>& dy,

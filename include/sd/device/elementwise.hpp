@@ -170,7 +170,7 @@ template <class T, class From, cuda::Accelerator Device>
     }
 }
 
-/// The same elements on the processor, of a type to calculate with: float for narrower ones.
+/// The same elements on the CPU, of a type to calculate with: float for narrower ones.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>> to_host_numbers(const Tensor<T, Device>& x) {
     return to_host(converted<accumulate_t<T>>(x));

@@ -1,4 +1,4 @@
-// Batch norm's statistics over all ranks, of a device: they are merged on the processor, which waits for them.
+// Batch norm's statistics over all ranks, of a device: they are merged on the CPU, which waits for them.
 #pragma once
 
 #include "sd/device/kernel.hpp"

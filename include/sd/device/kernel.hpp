@@ -1,5 +1,5 @@
 // What a kernel is, and what it may know of its thread. This file and the kernels need no CUDA: what starts them on a
-// device, or runs them thread by thread on the processor for tests, is a Launcher.
+// device, or runs them thread by thread on the CPU for tests, is a Launcher.
 //
 // A kernel is a struct whose members are its arguments. Threads of a block share memory and wait for each other between
 // phases, nowhere else:

@@ -163,7 +163,7 @@ struct JoinOutput<T, Device> {
     using type = cuda::ReluBits<Device>;  ///< where y > 0
 };
 
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the processor, in one pass. If `output` is given it
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), as on the CPU, in one pass. If `output` is given it
 /// receives what the backward pass takes of y. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> residual_join_forward(const Pending<T, Device>& shortcut,
@@ -187,7 +187,7 @@ template <class T, cuda::Accelerator Device>
     return y;
 }
 
-/// The gradients of residual_join_forward by the values of its inputs, as on the processor; y is what the forward pass
+/// The gradients of residual_join_forward by the values of its inputs, as on the CPU; y is what the forward pass
 /// left of its output. Throws std::invalid_argument if shapes or indices do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] ResidualJoinGradient<T, Device> residual_join_backward(

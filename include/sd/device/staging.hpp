@@ -14,10 +14,10 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// A buffer of the processor's that a device can copy from by itself, and one of the device's that it copies to. Every
+/// A buffer of the CPU's that a device can copy from by itself, and one of the device's that it copies to. Every
 /// device has its own:
 ///
-///     fill(x)       copies a tensor of the processor and starts its way to the device. First waits until the buffer's
+///     fill(x)       copies a tensor of the CPU and starts its way to the device. First waits until the buffer's
 ///                   last copy has ended; the copy waits until the device is done with the last one
 ///     begin_use()   what is started on the device from now on waits for the copy; the tensor on the device
 ///     end_use()     the device is done with it when all that was started so far is

@@ -10,7 +10,7 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// Writes bytes that it brings along. Nobody waits for it, the processor's memory is free at once, and a graph keeps
+/// Writes bytes that it brings along. Nobody waits for it, the CPU's memory is free at once, and a graph keeps
 /// what it brings: labels, selections of samples, tables of tensors.
 template <int capacity>
 struct WriteArguments {
@@ -27,7 +27,7 @@ struct WriteArguments {
 /// The most bytes that are written this way; more go by a copy.
 inline constexpr std::size_t most_argument_bytes = std::size_t{256} << 10;
 
-/// Starts the writing of some bytes of the processor's memory to the device's, kernel by kernel as many as fit.
+/// Starts the writing of some bytes of the CPU's memory to the device's, kernel by kernel as many as fit.
 template <Accelerator Device>
 void write_by_arguments(const void* source, std::size_t bytes, void* target) {
     const auto write = [&](auto capacity, std::size_t first, std::size_t count) {

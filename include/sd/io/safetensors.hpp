@@ -54,14 +54,14 @@ struct DtypeOf<std::uint8_t> {
 
 }  // namespace detail
 
-/// A tensor as it stands in a file: of any type and rank, row-major.
+/// A tensor as it is in a file: of any type and rank, row-major.
 struct SafeTensorEntry {
     Dtype dtype = Dtype::f32;      ///< type of the elements
     std::vector<Index> shape;      ///< outermost extent first; empty for a scalar
     std::vector<std::byte> bytes;  ///< the elements, little-endian
 };
 
-/// Named tensors and metadata, in the order in which they were added or stand in the header of a file.
+/// Named tensors and metadata, in the order in which they were added or are in the header of a file.
 class SafeTensors {
 public:
     SafeTensors() = default;
@@ -84,7 +84,7 @@ public:
     /// Adds or replaces a text.
     void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
 
-    /// The tensor as it stands in the file. Throws std::runtime_error if there is none of the name.
+    /// The tensor as it is in the file. Throws std::runtime_error if there is none of the name.
     [[nodiscard]] const SafeTensorEntry& entry(const std::string& name) const {
         const auto found = index_.find(name);
         if (found == index_.end()) {

@@ -109,7 +109,7 @@ struct HeaderTensor {
 };
 
 /// Follows the JSON of a header as it is parsed. Only what a header may hold is let in, value by value, so that the
-/// first thing out of place ends the parse, be it a second key of the same name or a bracket too deep.
+/// first thing out of place ends the parse, such as a second key of the same name or a bracket too deep.
 class HeaderReader {
 public:
     explicit HeaderReader(std::string source) : source_(std::move(source)) {}

@@ -35,7 +35,7 @@ public:
 
 /// Calls body(communicator) on every rank of the job that mpirun started and returns what body returns, the exit status
 /// of this process; all ranks come to the return together. If body throws on any rank, its message is printed with the
-/// rank's number, and all processes of the job end with status 1, since the others would wait for this one for ever.
+/// rank's number, and all processes of the job end with status 1, since the others would wait for this one forever.
 ///
 ///     int main(int argc, char** argv) {
 ///         return sd::run_ranks(argc, argv, [&](sd::Communicator& communicator) { return train(communicator); });

@@ -8,7 +8,7 @@
 
 SD_NAMESPACE_BEGIN
 
-/// Which samples of a batch keep a block's branch: 1 kept, 0 dropped, one entry a sample.
+/// Which samples of a batch keep a block's branch: 1 kept, 0 dropped, one entry per sample.
 using Mask = PooledVector<std::uint8_t>;
 
 /// ceil(p 2^24): a 24-bit random integer below it drops. Exact for every p in [0, 1]: p = 0 never drops, p = 1 always.

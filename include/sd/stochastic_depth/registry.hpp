@@ -83,7 +83,7 @@ template <class Branch>
     }
 }
 
-/// Whether a name is the library's or registered, be it of a block of the model at hand or not.
+/// Whether a name is the library's or registered, whether or not the model at hand has such a block.
 [[nodiscard]] inline bool is_branch_name(const std::string& name) {
     return name == "ResNetBottleneck" || name == "ResNetBasicBlock" || detail::BranchNames::instance().has(name);
 }

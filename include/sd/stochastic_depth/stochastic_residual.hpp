@@ -210,7 +210,7 @@ private:
         return *given_mask_;
     }
 
-    // Ranks that would draw other masks for each other than they use would wait for each other for ever.
+    // Ranks that would draw other masks for each other than they use would wait for each other forever.
     void expect_part(const JointPass& joint, Index samples) const {
         const Index expected = joint.parts.at(static_cast<std::size_t>(joint.rank)).count;
         if (samples != expected) refuse("StochasticResidual", "samples of this rank", samples, expected);

@@ -9,7 +9,7 @@
 //     dual numbers         the same layer, built with Dual for its scalar, through the plain loops of reference/: exact
 //                          to rounding
 //
-// A device's layer is judged by both too: L comes from its own kernels, and dual numbers are the processor's.
+// A device's layer is judged by both too: L comes from its own kernels, and dual numbers are the CPU's.
 //
 // Directions d are single entries, and all entries at once with random signs, so that no entry stays unseen.
 #pragma once
@@ -118,7 +118,7 @@ auto made(const Factory& factory) {
 ///     - a zero upstream gradient gives zeros
 ///
 /// factory() makes the layer: a template lambda, `[]<class T>() { return MyBranch<T>(64); }`, called with double and
-/// with Dual; for another device than the processor `[]<class T, class Device>() { return MyBranch<T, Device>(64); }`,
+/// with Dual; for another device than the CPU `[]<class T, class Device>() { return MyBranch<T, Device>(64); }`,
 /// called with double and the device, and with Dual and Cpu. The layer has forward(x, context), backward(dy) and
 /// visit(visitor). x_shape is the shape of its input, which is drawn from U(-1, 1). In evaluation (options.context),
 /// one training pass first gives buffers values. Returns what was found; report.passed() says whether all is well.

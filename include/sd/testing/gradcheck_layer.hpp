@@ -25,7 +25,7 @@ inline Tensor<Dual> to_dual(const Tensor<double>& x) {
     return result;
 }
 
-/// A layer with the handles that gradcheck moves: its input first, then its parameters. Outputs come to the processor.
+/// A layer with the handles that gradcheck moves: its input first, then its parameters. Outputs come to the CPU.
 template <class T, class Layer, class Device = Cpu>
 class Checked {
 public:

@@ -152,7 +152,7 @@ private:
         bucket.numbers = {};
     }
 
-    /// Lets go of the sums under way. To wait for them could be for ever.
+    /// Lets go of the sums under way. To wait for them could be forever.
     void give_up() {
         listening_ = false;
         started_ = 0;

@@ -3,7 +3,7 @@
 //     device      | batch 0      | batch 1      | batch 2      | ...
 //     processor   starts 0, starts 1, reads 0, starts 2, reads 1, ...
 //
-// On the processor nothing is late: what is started is read at once.
+// On the CPU nothing is late: what is started is read at once.
 #pragma once
 
 #include "sd/core/readback.hpp"
@@ -19,8 +19,8 @@
 
 SD_NAMESPACE_BEGIN
 
-/// After how many more batches a trainer reads a batch's scores: at once on the processor. A device that is told of the
-/// next batch before it is asked for the last one's scores never waits for the processor.
+/// After how many more batches a trainer reads a batch's scores: at once on the CPU. A device that is told of the
+/// next batch before it is asked for the last one's scores never waits for the CPU.
 template <class Device>
 inline constexpr std::size_t scores_are_late = std::is_same_v<Device, Cpu> ? 0 : 1;
 

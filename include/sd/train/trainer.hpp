@@ -33,7 +33,7 @@ SD_NAMESPACE_BEGIN
 ///
 /// with any Optimizer, and the cross-entropy or any Loss: sd::Trainer(model, optimizer, MyLoss(), train_loader, ...).
 ///
-/// The events of a run stand in event.hpp. What a batch does is a function of model, optimizer, seed and timestamp, so
+/// The events of a run are in event.hpp. What a batch does is a function of model, optimizer, seed and timestamp, so
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
 ///
@@ -51,7 +51,7 @@ SD_NAMESPACE_BEGIN
 /// `communication/bytes_sent`, `communication/seconds`. Running statistics that ranks do not share are rank 0's before
 /// every evaluation. An exception on one rank must end all of them, as run_ranks sees to.
 ///
-/// On a device that computes beside the processor, scores are read a batch late, so that it never waits: see
+/// On a device that computes beside the CPU, scores are read a batch late, so that it never waits: see
 /// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
 /// an epoch and of the run, and before an algorithm that may look at them acts at an event from after_loss on, such as
 /// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
