@@ -5,7 +5,8 @@ target_compile_options(sd_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversi
 # GCC 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (https://gcc.gnu.org/PR105593).
 target_compile_options(
   sd_warnings
-  INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized>)
+  INTERFACE
+    $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
 if(SD_WARNINGS_AS_ERRORS)
   target_compile_options(sd_warnings INTERFACE -Werror)
 endif()
