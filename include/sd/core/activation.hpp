@@ -61,23 +61,6 @@ template <class A>
     return A(0.39894228040143267794) * exp(A(-0.5) * v * v);
 }
 
-// Steps of the derivatives. They take what was computed before as arguments, since nvcc allows no variable of a type with
-// vectors in a function that may run on a device.
-
-/// By s = logistic(v).
-template <class A>
-[[nodiscard]] SD_HOST_DEVICE A logistic_derivative(const A& s) {
-    return s * (A(1) - s);
-}
-template <class A>
-[[nodiscard]] SD_HOST_DEVICE A silu_derivative(const A& v, const A& s) {
-    return s * (A(1) + v * (A(1) - s));
-}
-template <class A>
-[[nodiscard]] SD_HOST_DEVICE A passed(const A& dy, const A& derivative) {
-    return select(derivative == A(0), A(0), A(dy * derivative));
-}
-
 }  // namespace detail
 
 /// act(v), for any type of number that has exp and erfc. NaN stays NaN. As in PyTorch, whose GELU is this one unless it
@@ -116,14 +99,18 @@ template <class A>
             return select(v > A(0), A(1), A(0));
         case Activation::relu6:
             return select(v > A(0), select(v < A(6), A(1), A(0)), A(0));
-        case Activation::silu:
-            return detail::silu_derivative(v, detail::logistic(v));
+        case Activation::silu: {
+            const A s = detail::logistic(v);
+            return s * (A(1) + v * (A(1) - s));
+        }
         case Activation::hardswish:
             return select(v <= A(-3), A(0), select(v >= A(3), A(1), A(v / A(3) + A(0.5))));
         case Activation::gelu:
             return detail::normal_distribution(v) + v * detail::normal_density(v);
-        case Activation::sigmoid:
-            return detail::logistic_derivative(detail::logistic(v));
+        case Activation::sigmoid: {
+            const A s = detail::logistic(v);
+            return s * (A(1) - s);
+        }
     }
     return A(1);
 }
@@ -132,7 +119,9 @@ template <class A>
 /// or NaN.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activation_gradient(Activation activation, const A& dy, const A& v) {
-    return detail::passed(dy, activation_derivative(activation, v));
+    using detail::select;
+    const A derivative = activation_derivative(activation, v);
+    return select(derivative == A(0), A(0), A(dy * derivative));
 }
 
 SD_NAMESPACE_END

@@ -1,7 +1,8 @@
 // Activations of vectors.
 //
 // The loops of the kernels have a path of their own for none and for ReLU, which cost next to nothing, and one for all
-// other activations: it calls a function for each vector, which then costs less than what it computes.
+// other activations: it calls a function for each vector, which then costs less than what it computes. nvcc takes the
+// formulas for code of a device, which has no vectors: there the CPU's lanes are computed one by one.
 #pragma once
 
 #include "sd/core/activation.hpp"
@@ -19,13 +20,23 @@ namespace cpu {
 /// act(v), any.
 template <class T>
 [[nodiscard, gnu::noinline]] Vector<T> activated(Activation activation, Vector<T> v) {
+#if defined(__CUDACC__)
+    for (Index i = 0; i < lanes<T>; ++i) v[i] = activate<T>(activation, v[i]);
+    return v;
+#else
     return activate(activation, VectorNumber<T>(v)).values;
+#endif
 }
 
 /// dy act'(v), any; 0 where act'(v) is 0.
 template <class T>
 [[nodiscard, gnu::noinline]] Vector<T> gradient_before(Activation activation, Vector<T> dy, Vector<T> v) {
+#if defined(__CUDACC__)
+    for (Index i = 0; i < lanes<T>; ++i) v[i] = activation_gradient<T>(activation, dy[i], v[i]);
+    return v;
+#else
     return activation_gradient(activation, VectorNumber<T>(dy), VectorNumber<T>(v)).values;
+#endif
 }
 
 /// dy where v > 0, else 0: the gradient before a ReLU.
