@@ -16,6 +16,13 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
+/// Whether formulas run on arrays. nvcc takes them for code of a device, where Eigen's arrays have no functions.
+#if defined(__CUDACC__)
+inline constexpr bool computes_arrays = false;
+#else
+inline constexpr bool computes_arrays = true;
+#endif
+
 /// Updates the elements of V, one or several neighbours, from element i on.
 template <class V, class Update, class T, std::size_t... k>
 [[gnu::always_inline]] inline void update_elements(const Update& update, Index i, T* value, const T* grad,
@@ -58,7 +65,7 @@ void update_parameters(std::span<ParameterUpdate<Update, T>> tensors) {
         const T* grad = tensor.grad.data();
         parallel_ranges(tensor.value.size(), 16384, [&, value, grad, buffers](Index i, Index end) {
             const Update update = tensor.update;
-            if constexpr (cpu::Vectorized<T>) {
+            if constexpr (cpu::computes_arrays && cpu::Vectorized<T>) {
                 using Some = Eigen::Array<T, static_cast<int>(cpu::lanes<T>), 1>;
                 for (; i + cpu::lanes<T> <= end; i += cpu::lanes<T>) {
                     cpu::update_elements<Some>(update, i, value, grad, buffers, all);
