@@ -16,6 +16,8 @@ void register_residual_join();
 
 /// `train_step/<model>/<method>/batch:N/size:S`.
 std::vector<NamedWorkload> train_steps();
+/// `block_step/{bottleneck,composed}/<NxHxWxC>`.
+std::vector<NamedWorkload> block_steps();
 /// `eval/<model>/batch:N/size:S`.
 std::vector<NamedWorkload> evals();
 

@@ -23,7 +23,7 @@ using sd::Index;
 
 std::vector<NamedWorkload> all_workloads() {
     std::vector<NamedWorkload> all = bench::train_steps();
-    for (NamedWorkload& one : bench::evals()) all.push_back(std::move(one));
+    for (auto& more : {bench::evals(), bench::block_steps()}) all.insert(all.end(), more.begin(), more.end());
     return all;
 }
 
@@ -38,7 +38,8 @@ std::unique_ptr<Workload> make_warm(const std::string& name) {
     for (const NamedWorkload& named : all_workloads()) {
         if (named.name == name) return make_warm(named);
     }
-    throw std::invalid_argument("sd_bench: got the name \"" + name + "\", expected one of train_step/... or eval/...");
+    throw std::invalid_argument("sd_bench: got the name \"" + name +
+                                "\", expected one of train_step/..., eval/... or block_step/...");
 }
 
 /// The workload that was measured last. Google Benchmark calls a benchmark several times; only the first builds.
@@ -118,11 +119,12 @@ int parse_and_run(int argc, char** argv) {
     std::string filter, json, peak_memory, served;
     app.add_option("--filter", filter, "regular expression: run the benchmarks whose name has a match");
     app.add_option("--json", json, "file for the results");
-    const auto own =
-        app.add_option("--peak-memory", peak_memory,
-                       "run this train_step or eval a few times and print the peak resident memory in bytes");
+    const auto own = app.add_option(
+        "--peak-memory", peak_memory,
+        "run this train_step, eval or block_step a few times and print the peak resident memory in bytes");
     app.add_option("--serve", served,
-                   "build this train_step or eval, print the runs of a cycle and the images of a run; then, for every "
+                   "build this train_step, eval or block_step, print the runs of a cycle and the images of a run; "
+                   "then, for every "
                    "number on the standard input, run that often and print the seconds")
         ->excludes(own);
     CLI11_PARSE(app, argc, argv);

@@ -102,14 +102,11 @@ class BatchNormWithoutTerms {
 public:
     BatchNormWithoutTerms(bool has_mean_term, bool has_variance_term)
         : has_mean_term_(has_mean_term), has_variance_term_(has_variance_term) {}
-    Tensor<T> forward(const Tensor<T>& x, const Context& context) {
-        Tensor<T> inverse_std(Shape{3});
+    Tensor<T> forward(const Tensor<T>& x, const Context&) {
         const sd::Moments<T> moments = sd::batch_moments(x);
-        for (Index c = 0; c < 3; ++c) {
-            using std::sqrt;
-            inverse_std(c) = T(1) / sqrt(T(moments.m2(c) / T(static_cast<double>(moments.count)) + T(1e-5)));
-        }
-        pass_ = {layer_.pending(x, moments, sd::Activation::none, context), moments.mean, inverse_std, true};
+        const auto factors = sd::batch_norm_factors(moments.mean, moments.m2, moments.count, layer_.weight()->value,
+                                                    layer_.bias()->value, 1e-5);
+        pass_ = {{x, factors.scale, factors.shift, sd::Activation::none}, moments.mean, factors.inverse_std, true};
         return sd::materialize(pass_.y);
     }
     Tensor<T> backward(const Tensor<T>& dy) {

@@ -17,28 +17,52 @@ namespace gradcheck_cases {
 using sd::Context;
 using sd::Index;
 using sd::Mask;
+using sd::named;
 using sd::Shape;
 using sd::Tensor;
 using sd::testing::GradcheckOptions;
 
-/// A convolution, its batch norm and a ReLU, as a layer.
+/// What a Sequential fuses: each of its groups, behind and before one of another kind, and one within another.
 template <class T, class Device>
-class ConvBnLayer {
-public:
-    explicit ConvBnLayer(sd::Initializer initializer)
-        : unit_(3, 5, 3, {.stride = 2, .padding = 1}, sd::Activation::relu, initializer) {}
-    sd::Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        return unit_.forward(x, context);
-    }
-    Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return unit_.backward(dy); }
-    template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visitor("conv", unit_.conv());
-        visitor("bn", unit_.bn());
-    }
+struct Compositions {
+    using Conv = sd::Conv2d<T, Device>;
+    using Norm = sd::BatchNorm2d<T, Device>;
 
-private:
-    sd::ConvBn<T, Device> unit_;
+    static auto conv_bn_relu() {
+        sd::Initializer initializer(2);
+        return sd::Sequential{named("conv", Conv(3, 5, 3, {.stride = 2, .padding = 1}, initializer)),
+                              named("bn", Norm(5)), named("relu", sd::Relu<T, Device>())};
+    }
+    static auto biased() {
+        sd::Initializer initializer(3);
+        return sd::Sequential{named("conv1", Conv(3, 4, 3, {.padding = 1, .bias = true}, initializer)),
+                              named("silu", sd::Silu<T, Device>()),
+                              named("conv2", Conv(4, 6, 1, {.bias = true}, initializer)), named("bn2", Norm(6)),
+                              named("conv3", Conv(6, 3, 1, {.bias = true}, initializer))};
+    }
+    static auto norms_first() {
+        sd::Initializer initializer(4);
+        return sd::Sequential{named("bn1", Norm(3)),
+                              named("hardswish", sd::Hardswish<T, Device>()),
+                              named("conv1", Conv(3, 4, 1, {}, initializer)),
+                              named("gelu", sd::Gelu<T, Device>()),
+                              named("conv2", Conv(4, 4, 3, {.padding = 1}, initializer)),
+                              named("bn2", Norm(4))};
+    }
+    static auto nested() {
+        sd::Initializer initializer(5);
+        sd::OptionalLayer<sd::MaxPool2d<T, Device>> none;
+        sd::OptionalLayer<sd::MaxPool2d<T, Device>> max_pool(
+            sd::MaxPool2d<T, Device>({.kernel = 3, .stride = 2, .padding = 1}));
+        return sd::Sequential{named("inner", conv_bn_relu()),
+                              named("none", std::move(none)),
+                              named("conv", Conv(5, 4, 3, {.padding = 1}, initializer)),
+                              named("bn", Norm(4)),
+                              named("max_pool", std::move(max_pool)),
+                              named("sigmoid", sd::Sigmoid<T, Device>()),
+                              named("average", sd::GlobalAvgPool<T, Device>()),
+                              named("linear", sd::Linear<T, Device>(4, 3, initializer))};
+    }
 };
 
 /// The loss as a layer of one output, for class labels or for target probabilities.
@@ -88,8 +112,9 @@ void layers(const Check& check) {
     const GradcheckOptions train;
     const GradcheckOptions eval{.context = Context::eval({.gradients = true})};
     const auto conv2d = [&](Index in, Index out, Index kernel, const sd::Conv2dOptions& options) {
-        const std::string name = sd::text("conv2d ", kernel, "x", kernel, " stride ", options.stride, " padding ",
-                                          options.padding, " dilation ", options.dilation, " groups ", options.groups);
+        const std::string name =
+            sd::text("conv2d ", kernel, "x", kernel, " stride ", options.stride, " padding ", options.padding,
+                     " dilation ", options.dilation, " groups ", options.groups, options.bias ? " bias" : "");
         check(
             name,
             [=]<class T, class Device>() {
@@ -103,12 +128,21 @@ void layers(const Check& check) {
     conv2d(4, 6, 3, {.stride = 2, .padding = 1, .groups = 2});
     conv2d(3, 4, 3, {.stride = 3, .padding = 2, .dilation = 2});
     conv2d(3, 17, 5, {.padding = 3});
+    conv2d(3, 4, 3, {.padding = 1, .bias = true});
     const auto batch_norm = []<class T, class Device>() { return sd::BatchNorm2d<T, Device>(5); };
     check("batch norm", batch_norm, Shape{3, 4, 3, 5}, train);
     check("batch norm, evaluation", batch_norm, Shape{3, 4, 3, 5}, eval);
-    const auto conv_bn = []<class T, class Device>() { return ConvBnLayer<T, Device>(sd::Initializer(2)); };
-    check("conv-bn-relu", conv_bn, Shape{2, 6, 5, 3}, train);
-    check("conv-bn-relu, evaluation", conv_bn, Shape{2, 6, 5, 3}, eval);
+    const auto composition = [&](const std::string& name, const auto& make) {
+        check(name, make, Shape{2, 6, 5, 3}, train);
+        check(name + ", evaluation", make, Shape{2, 6, 5, 3}, eval);
+    };
+    composition("conv-bn-relu", []<class T, class Device>() { return Compositions<T, Device>::conv_bn_relu(); });
+    composition("conv-silu-conv-bn-conv with biases",
+                []<class T, class Device>() { return Compositions<T, Device>::biased(); });
+    composition("bn-hardswish-conv-gelu-conv-bn",
+                []<class T, class Device>() { return Compositions<T, Device>::norms_first(); });
+    composition("a Sequential in a Sequential",
+                []<class T, class Device>() { return Compositions<T, Device>::nested(); });
     const auto activation = [&]<template <class, class> class Layer>(const char* name) {
         check(
             name, []<class T, class Device>() { return Layer<T, Device>(); }, Shape{2, 3, 4, 5}, train);

@@ -54,6 +54,16 @@ struct Parameter {
         if (on_backward) on_backward();
     }
 
+    /// add_grad(compute()); nothing is computed if it is frozen.
+    template <class Compute>
+    void add_computed_grad(const Compute& compute) {
+        if (requires_grad) {
+            add_grad(compute());
+        } else {
+            skip_grad();
+        }
+    }
+
     /// Called instead of add_grad by a backward pass that has no gradient for the parameter.
     void skip_grad() {
         if (on_backward) on_backward();

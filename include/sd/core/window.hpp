@@ -14,6 +14,7 @@ struct Conv2dOptions {
     Index padding = 0;   ///< zeros on each side, 0 or more
     Index dilation = 1;  ///< distance between the taps, 1 or more
     Index groups = 1;    ///< divides the channels of input and output; 1 or more
+    bool bias = false;   ///< whether the layer adds a bias per output channel; kernels take it as a shift
 };
 
 /// Settings of a two-dimensional pooling window, the same in both directions.

@@ -7,13 +7,13 @@
 #include "sd/models/resnet_branches.hpp"
 #include "sd/nn/freeze.hpp"
 #include "sd/nn/linear.hpp"
+#include "sd/nn/optional_layer.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/shortcut.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -42,12 +42,6 @@ struct ResNetArchitecture {
 
     /// For each stage, whether dilation takes the place of its stride; empty: nowhere. The first stage has no stride.
     std::vector<bool> replace_stride_with_dilation = {};
-};
-
-/// Whether a backward pass computes the gradient by the network's input, which training does not need.
-enum class InputGradient {
-    computed,  ///< returned by backward
-    skipped    ///< not computed: a training step is a few percent shorter
 };
 
 /// What a user chooses of a network with a given build.
@@ -89,11 +83,10 @@ public:
     /// timm's function of that name, but NHWC.
     [[nodiscard]] Tensor<T, Device> forward_features(const Tensor<T, Device>& x, const Context& context) {
         expect_rank("ResNet", "x", x.shape(), 4);
-        expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {stem_.conv().weight()->value.extent(1)});
+        expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {in_channels()});
         if (context.gradients()) forget_passes(*this);
         const Context own = context.of_network();
-        const Pending<T, Device> stem = stem_.forward(x, own);
-        Tensor<T, Device> y = max_pool_ ? max_pool_->forward(stem, own) : materialize(stem);
+        Tensor<T, Device> y = stem_.forward(x, own);
         for (Block& block : blocks_) y = block.forward(y, own);
         return y;
     }
@@ -101,11 +94,6 @@ public:
     /// Logits (N, num_classes) of features (N, H', W', C): their mean over the pixels through the classifier.
     [[nodiscard]] Tensor<T, Device> forward_head(const Tensor<T, Device>& features, const Context& context) {
         return fc_.forward(avgpool_.forward(features, context), context);
-    }
-
-    /// Gives back what the last forward pass left for backward in layers that visit() does not name.
-    void forget() {
-        if (max_pool_) max_pool_->forget();
     }
 
     /// Adds the gradients of all parameters that took part and returns the gradient by x, or an undefined tensor if it
@@ -127,10 +115,7 @@ public:
             skip_gradients(frozen);
             return {};
         }
-        if (max_pool_) dy = max_pool_->backward(dy);
-        if (input_gradient == InputGradient::computed) return stem_.backward(dy);
-        stem_.backward_by_parameters(dy);
-        return {};
+        return stem_.backward(dy, input_gradient);
     }
 
     /// How many classes the logits are of.
@@ -179,8 +164,7 @@ public:
 private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
-        visitor("conv1", self.stem_.conv());
-        visitor("bn1", self.stem_.bn());
+        self.stem_.visit(visitor);
         std::size_t block = 0;
         for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
             for (Index i = 0; i < self.layers_[stage]; ++i)
@@ -191,20 +175,15 @@ private:
 
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options, Initializer initializer)
         : layers_(architecture.layers),
-          stem_(options.in_channels, architecture.stem_channels, architecture.stem == Stem::imagenet ? 7 : 3,
-                architecture.stem == Stem::imagenet ? Conv2dOptions{.stride = 2, .padding = 3}
-                                                    : Conv2dOptions{.padding = 1},
-                Activation::relu, initializer),
+          stem_(build_stem(architecture.stem, options.in_channels, architecture.stem_channels, initializer)),
           blocks_(build_blocks(architecture, options, initializer)),
           fc_(architecture.planes.back() * Branch::expansion, options.num_classes, initializer) {
-        if (architecture.stem == Stem::imagenet)
-            max_pool_.emplace(Pool2dOptions{.kernel = 3, .stride = 2, .padding = 1});
         name_parameters(*this);
     }
 
     /// How many parts from the input on, the stem and then the blocks, have nothing to train: backward ends there.
     [[nodiscard]] std::size_t frozen_parts() {
-        if (has_trainable_parameters(stem_.conv()) || has_trainable_parameters(stem_.bn())) return 0;
+        if (has_trainable_parameters(stem_)) return 0;
         std::size_t count = 1;
         while (count <= blocks_.size() && !has_trainable_parameters(blocks_[count - 1])) ++count;
         return count;
@@ -214,8 +193,7 @@ private:
     void skip_gradients(std::size_t parts) {
         const auto skip = [](auto& parameter) { parameter->skip_grad(); };
         for (std::size_t part = parts - 1; part > 0; --part) for_each_unnamed_parameter(blocks_[part - 1], skip);
-        for_each_unnamed_parameter(stem_.bn(), skip);
-        for_each_unnamed_parameter(stem_.conv(), skip);
+        for_each_unnamed_parameter(stem_, skip);
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {
@@ -235,6 +213,21 @@ private:
         }
         return a;
     }
+
+    using StemLayers = Sequential<Conv2d<T, Device>, BatchNorm2d<T, Device>, Relu<T, Device>,  //
+                                  OptionalLayer<MaxPool2d<T, Device>>>;
+
+    static StemLayers build_stem(Stem stem, Index in_channels, Index channels, Initializer& initializer) {
+        OptionalLayer<MaxPool2d<T, Device>> max_pool;
+        if (stem == Stem::imagenet) max_pool = MaxPool2d<T, Device>({.kernel = 3, .stride = 2, .padding = 1});
+        const Conv2dOptions window =
+            stem == Stem::imagenet ? Conv2dOptions{.stride = 2, .padding = 3} : Conv2dOptions{.padding = 1};
+        return StemLayers{named("conv1", Conv2d<T, Device>(in_channels, channels, stem == Stem::imagenet ? 7 : 3,
+                                                           window, initializer)),
+                          named("bn1", BatchNorm2d<T, Device>(channels)), named("relu", Relu<T, Device>()),
+                          named("maxpool", std::move(max_pool))};
+    }
+    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static std::vector<Block> build_blocks(const ResNetArchitecture& architecture, const ResNetOptions& options,
                                            Initializer& initializer) {
@@ -276,8 +269,7 @@ private:
     }
 
     std::vector<Index> layers_;
-    ConvBn<T, Device> stem_;
-    std::optional<MaxPool2d<T, Device>> max_pool_;
+    StemLayers stem_;
     std::vector<Block> blocks_;
     GlobalAvgPool<T, Device> avgpool_;
     Linear<T, Device> fc_;

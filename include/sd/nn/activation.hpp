@@ -1,4 +1,4 @@
-// Activations as layers; the library's branches apply them through pending tensors.
+// Activations as layers. Behind a convolution in a Sequential they cost no pass of their own, see nn/fusion.hpp.
 #pragma once
 
 #include "sd/cpu/activation.hpp"
@@ -8,11 +8,13 @@
 SD_NAMESPACE_BEGIN
 
 /// y = act(x), element by element; Activation has the formulas.
-template <Activation activation, class T, class Device = Cpu>
+template <Activation function, class T, class Device = Cpu>
 class ActivationLayer {
 public:
     using value_type = T;
     using device_type = Device;
+    /// act.
+    static constexpr Activation activation = function;
 
     /// y of x's shape, which may be any.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {

@@ -5,6 +5,7 @@
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/fusion.hpp"
 #include "sd/nn/joint_statistics.hpp"
 #include "sd/nn/layer.hpp"
 #include "sd/nn/visit.hpp"
@@ -62,65 +63,13 @@ public:
         return materialize(pending(z, moments, Activation::none, context));
     }
 
-    /// Batch norm and the activation that follows as a pending tensor on z. `own` are z's statistics, needed in training.
-    [[nodiscard]] Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own,
-                                             Activation activation, const Context& context) {
-        Communicator* const communicator = context.batch_norm_communicator();
-        const Moments<A, Device> moments = communicator == nullptr ? own : merged_over_ranks(own, *communicator);
-        const Index channels = running_mean_.size();
-        expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
-        const bool training = context.training();
-        BatchNormPass<T, Device> pass;
-        pass.batch_statistics = training;
-        pass.mean = training ? moments.mean.clone() : running_mean_.clone();
-        const BatchNormFactors<A, Device> factors =
-            training ? this->factors(moments.mean, moments.m2, std::max<Index>(moments.count, 1))
-                     : this->factors(running_mean_, running_var_, 1);
-        pass.inverse_std = factors.inverse_std;
-        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, activation);
-        if (training) {
-            ++num_batches_tracked_;
-            update_running_statistics(running_mean_, running_var_, moments, options_.momentum);
-        }
-        const Pending<T, Device> y = pass.y;
-        pass_.keep(context, {std::move(pass), communicator, moments.count});
-        return y;
+    /// Adds the gradients of weight and bias and returns the gradient by z.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        return materialize(backward_pending(dy, {}));
     }
-
-    /// Scale and shift (C) of evaluation: y = scale z + shift.
-    struct Affine {
-        Tensor<A, Device> scale;  ///< weight / sqrt(running_var + eps)
-        Tensor<A, Device> shift;  ///< bias - running_mean scale
-    };
-    /// The constants of evaluation, to be folded into the layer before.
-    [[nodiscard]] Affine folded() const {
-        const BatchNormFactors<A, Device> factors = this->factors(running_mean_, running_var_, 1);
-        return {factors.scale, factors.shift};
-    }
-
-    /// What the last forward pass left for backward.
-    [[nodiscard]] const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d").own; }
 
     /// Gives back what the last forward pass left for backward.
     void forget() { pass_.forget(); }
-
-    /// Adds the gradients of weight and bias and returns the gradient by z.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        return materialize(pending_backward(dy, batch_norm_sums(dy, pass())));
-    }
-
-    /// The same with the sums given, and the gradient by z pending.
-    [[nodiscard]] PendingGradient<T, Device> pending_backward(const Tensor<T, Device>& dy,
-                                                              const BatchNormSums<A, Device>& sums) {
-        weight_->add_grad(sums.dweight);
-        bias_->add_grad(sums.dbias);
-        const Pass& pass = pass_.get("BatchNorm2d");
-        if (pass.communicator == nullptr) return batch_norm_by_input(dy, pass.own, sums);
-        // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
-        const auto values = static_cast<double>(dy.size() / running_mean_.size());
-        const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
-        return batch_norm_by_input(dy, pass.own, summed_over_ranks(sums, *pass.communicator, share));
-    }
 
     /// Scale (C).
     [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
@@ -145,6 +94,8 @@ public:
     }
 
 private:
+    friend class detail::Fusion;
+
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("weight", self.weight_);
@@ -160,8 +111,63 @@ private:
         Index count;                 ///< values a channel that they come from
     };
 
-    [[nodiscard]] BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,
-                                                      Index count) const {
+    // Batch norm and the activation that follows as a pending tensor on z. `own` are z's statistics, needed in training.
+    Pending<T, Device> pending(const Tensor<T, Device>& z, const Moments<A, Device>& own, Activation activation,
+                               const Context& context) {
+        Communicator* const communicator = context.batch_norm_communicator();
+        const Moments<A, Device> moments = communicator == nullptr ? own : merged_over_ranks(own, *communicator);
+        const Index channels = running_mean_.size();
+        expect_shape("BatchNorm2d", "input", Shape{z.extent(z.rank() - 1)}, {channels});
+        const bool training = context.training();
+        BatchNormPass<T, Device> pass;
+        pass.batch_statistics = training;
+        pass.mean = training ? moments.mean.clone() : running_mean_.clone();
+        const BatchNormFactors<A, Device> factors =
+            training ? this->factors(moments.mean, moments.m2, std::max<Index>(moments.count, 1))
+                     : this->factors(running_mean_, running_var_, 1);
+        pass.inverse_std = factors.inverse_std;
+        pass.y = Pending<T, Device>(z, factors.scale, factors.shift, activation);
+        if (training) {
+            ++num_batches_tracked_;
+            update_running_statistics(running_mean_, running_var_, moments, options_.momentum);
+        }
+        const Pending<T, Device> y = pass.y;
+        pass_.keep(context, {std::move(pass), communicator, moments.count});
+        return y;
+    }
+
+    // Scale and shift (C) of evaluation, y = scale z + shift, to be folded into the convolution that makes z; if that has
+    // a bias, of z without it.
+    struct Affine {
+        Tensor<A, Device> scale;
+        Tensor<A, Device> shift;
+    };
+    Affine folded(const ParameterPtr<A, Device>& bias_of_z) const {
+        const BatchNormFactors<A, Device> factors = this->factors(running_mean_, running_var_, 1);
+        if (!bias_of_z) return {factors.scale, factors.shift};
+        const Tensor<A, Device>& bias = bias_of_z->value;
+        return {factors.scale, materialize(Pending<A, Device>(bias, factors.scale, factors.shift, Activation::none))};
+    }
+
+    // What the last forward pass left for backward.
+    const BatchNormPass<T, Device>& pass() const { return pass_.get("BatchNorm2d").own; }
+
+    // Adds the gradients of weight and bias and returns the gradient by z, pending. Sums that nobody gathered are
+    // gathered here.
+    PendingGradient<T, Device> backward_pending(const Tensor<T, Device>& dy, BatchNormSums<A, Device> sums) {
+        const Pass& pass = pass_.get("BatchNorm2d");
+        if (!sums.dbias) sums = batch_norm_sums(dy, pass.own);
+        weight_->add_grad(sums.dweight);
+        bias_->add_grad(sums.dbias);
+        if (pass.communicator == nullptr) return batch_norm_by_input(dy, pass.own, sums);
+        // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
+        const auto values = static_cast<double>(dy.size() / running_mean_.size());
+        const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
+        return batch_norm_by_input(dy, pass.own, summed_over_ranks(sums, *pass.communicator, share));
+    }
+
+    BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,
+                                        Index count) const {
         return batch_norm_factors(mean, squares, count, weight_->value, bias_->value, options_.eps);
     }
 

@@ -2,18 +2,23 @@
 #pragma once
 
 #include "sd/core/parameter.hpp"
+#include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/conv2d.hpp"
+#include "sd/cpu/linear.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/fusion.hpp"
 #include "sd/nn/initializer.hpp"
 #include "sd/nn/layer.hpp"
 #include "sd/nn/visit.hpp"
 
 SD_NAMESPACE_BEGIN
 
-/// y = x * weight without bias, as convolutions before a batch norm have it. x (N, H, W, C) NHWC, plain or pending;
-/// weight (O, C / groups, kernel, kernel), from N(0, 2 / fan_out).
+/// y = x * weight + bias; the bias only if options.bias. x (N, H, W, C) NHWC; weight (O, C / groups, kernel, kernel), from
+/// N(0, 2 / fan_out); bias (O), from 0, as torchvision's models start.
 template <class T, class Device = Cpu>
-class Conv2d {
+class Conv2d : detail::FusedLayer {
+    using A = accumulate_t<T>;
+
 public:
     using value_type = T;
     using device_type = Device;
@@ -29,9 +34,9 @@ public:
             refuse("Conv2d", "groups", options.groups,
                    text("a divisor of ", in_channels, " and ", out_channels, " channels"));
         }
-        weight_ = std::make_shared<Parameter<accumulate_t<T>, Device>>(
-            to_device<Device>(initializer.he_normal_fan_out<accumulate_t<T>>(
-                {out_channels, in_channels / options.groups, kernel, kernel})));
+        weight_ = std::make_shared<Parameter<A, Device>>(to_device<Device>(
+            initializer.he_normal_fan_out<A>({out_channels, in_channels / options.groups, kernel, kernel})));
+        if (options.bias) bias_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>(Shape{out_channels}));
     }
     Conv2d(const Conv2d&) = delete;
     /// Moves; parameters keep their addresses.
@@ -39,53 +44,31 @@ public:
     Conv2d& operator=(Conv2d&&) = default;
     ~Conv2d() = default;
 
-    /// If `moments` is given it receives the statistics of y's channels.
-    [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context,
-                                            Moments<accumulate_t<T>, Device>* moments = nullptr) {
-        const Pending<T, Device> operand = conv2d_operand(x);
-        Tensor<T, Device> y = conv2d_forward<T>(operand, weight_->value, options_, moments);
-        input_.keep(context, operand);
-        return y;
+    /// y (N, H', W', O). Throws std::invalid_argument for another number of channels, or an image smaller than the kernel.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return forward_activated(x, Activation::none, context);
     }
 
-    /// The convolution and the batch norm of evaluation in one: act(scale (x * weight) + shift), scale and shift
-    /// (out_channels). Keeps nothing for backward.
-    [[nodiscard]] Tensor<T, Device> forward_with_batch_norm(const Pending<T, Device>& x,
-                                                            const Tensor<accumulate_t<T>, Device>& scale,
-                                                            const Tensor<accumulate_t<T>, Device>& shift,
-                                                            Activation activation) const {
-        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, activation);
-    }
-
-    /// Adds the gradient by the weights to the parameter and returns the gradient by the value of x. If x came from a
-    /// batch norm, `before` is that one's forward pass and `sums` receives the sums of its backward.
-    [[nodiscard]] Tensor<T, Device> backward(const PendingGradient<T, Device>& dy,
-                                             const BatchNormPass<T, Device>* before = nullptr,
-                                             BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
-        const PendingGradient<T, Device> operand = conv2d_operand(dy);
-        backward_by_weight(operand);
-        return conv2d_by_input<T>(operand, weight_->value, options_, input_.get("Conv2d").shape(), before, sums);
-    }
-
-    /// Adds the gradient by the weights to the parameter: all of backward where nobody asks for the gradient by x.
-    /// Frozen weights cost nothing.
-    void backward_by_weight(const PendingGradient<T, Device>& dy) {
-        if (!weight_->requires_grad) {
-            weight_->skip_grad();
-            return;
-        }
-        weight_->add_grad(conv2d_by_weight<T>(input_.get("Conv2d"), dy, options_, weight_->value.shape()));
+    /// Adds the gradients of weight and bias, those that are not frozen, and returns dx. Throws std::logic_error if the
+    /// last forward pass kept no gradients.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        return backward_fused({dy}, nullptr, InputGradient::computed).dy;
     }
 
     /// Gives back what the last forward pass left for backward.
-    void forget() { input_.forget(); }
+    void forget() {
+        input_.forget();
+        pass_.forget();
+    }
 
     /// Stride, padding, dilation and groups.
     [[nodiscard]] const Conv2dOptions& options() const { return options_; }
     /// (out_channels, in_channels / groups, kernel, kernel).
-    [[nodiscard]] const ParameterPtr<accumulate_t<T>, Device>& weight() const { return weight_; }
+    [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
+    /// (out_channels), or null.
+    [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
 
-    /// Names the weight.
+    /// Names the weight, and the bias if there is one.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visit_members(*this, visitor);
@@ -97,14 +80,100 @@ public:
     }
 
 private:
+    friend class detail::Fusion;
+
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("weight", self.weight_);
+        if (self.bias_) visitor("bias", self.bias_);
+    }
+
+    Tensor<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
+        return forward_activated(x, Activation::none, context);
+    }
+    const BatchNormPass<T, Device>* output_pass() { return nullptr; }
+    detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
+                                                    const BatchNormPass<T, Device>* before,
+                                                    InputGradient input_gradient) {
+        backward_bias(dy.dy);
+        return backward_raw(dy.dy, before, input_gradient);
+    }
+
+    // z = x * weight, and the statistics of its channels if they are asked for.
+    Tensor<T, Device> forward_raw(const Pending<T, Device>& x, const Context& context, Moments<A, Device>* moments) {
+        const Pending<T, Device> operand = conv2d_operand(x);
+        Tensor<T, Device> z = conv2d_forward<T>(operand, weight_->value, options_, moments);
+        input_.keep(context, operand);
+        return z;
+    }
+
+    // act(z + bias), applied as z is written.
+    Tensor<T, Device> forward_activated(const Pending<T, Device>& x, Activation activation, const Context& context) {
+        if (!bias_ && activation == Activation::none) return forward_raw(x, context, nullptr);
+        const Pending<T, Device> operand = conv2d_operand(x);
+        Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation);
+        input_.keep(context, operand);
+        return y;
+    }
+
+    // act(scale z + shift), applied as z is written. Keeps nothing for backward.
+    Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
+                                     const Tensor<A, Device>& shift, Activation activation) const {
+        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, activation);
+    }
+
+    // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
+    Pending<T, Device> pending(const Tensor<T, Device>& z, Activation activation, const Context& context) {
+        const Pending<T, Device> y(z, per_channel(1), shift(), activation);
+        pass_.keep(context, {y, per_channel(0), per_channel(1), false});
+        return y;
+    }
+    const BatchNormPass<T, Device>& pass() const { return pass_.get("Conv2d"); }
+
+    // Adds the gradient of the bias and returns the gradient by z, pending; dy is by act(z + bias).
+    PendingGradient<T, Device> backward_pending(const Tensor<T, Device>& dy, BatchNormSums<A, Device> sums) {
+        if (bias_) {
+            bias_->add_computed_grad([&] { return sums.dbias ? sums.dbias : batch_norm_sums(dy, pass()).dbias; });
+        }
+        const Tensor<A, Device> zeros = per_channel(0);
+        return {dy, pass().y, zeros, zeros, zeros};
+    }
+
+    // Adds the gradient of the bias; dy is by z + bias.
+    void backward_bias(const Tensor<T, Device>& dy) {
+        if (!bias_) return;
+        const Index channels = bias_->value.size();
+        bias_->add_computed_grad([&] { return linear_by_bias(dy.reshape({dy.size() / channels, channels})); });
+    }
+
+    // Adds the gradient of the weight and returns dx, with the sums of `before` if it is given.
+    detail::FusedGradient<T, Device> backward_raw(const PendingGradient<T, Device>& dz,
+                                                  const BatchNormPass<T, Device>* before,
+                                                  InputGradient input_gradient) {
+        const PendingGradient<T, Device> operand = conv2d_operand(dz);
+        const Pending<T, Device>& x = input_.get("Conv2d");
+        weight_->add_computed_grad([&] { return conv2d_by_weight<T>(x, operand, options_, weight_->value.shape()); });
+        detail::FusedGradient<T, Device> dx;
+        if (input_gradient == InputGradient::computed) {
+            dx.dy = conv2d_by_input<T>(operand, weight_->value, options_, x.shape(), before,
+                                       before == nullptr ? nullptr : &dx.sums);
+        }
+        return dx;
+    }
+
+    Tensor<T, Device> add_bias(const Tensor<T, Device>& z) const {
+        return materialize(Pending<T, Device>(z, per_channel(1), bias_->value, Activation::none));
+    }
+    Tensor<A, Device> shift() const { return bias_ ? bias_->value : per_channel(0); }
+    Tensor<A, Device> per_channel(int value) const {
+        return Tensor<A, Device>::full({weight_->value.extent(0)}, A(value));
     }
 
     Conv2dOptions options_;
-    ParameterPtr<accumulate_t<T>, Device> weight_;
+    ParameterPtr<A, Device> weight_;
+    ParameterPtr<A, Device> bias_;
     Cache<Pending<T, Device>> input_;
+    Cache<BatchNormPass<T, Device>> pass_;  ///< of an activation that no norm is before
 };
 
 static_assert(Layer<Conv2d<float>>);

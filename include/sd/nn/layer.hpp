@@ -13,11 +13,13 @@ namespace detail {
 
 // The scalar type of a layer: its member value_type, or else the first argument of its class template.
 template <class LayerType>
-struct LayerValue {};
+struct FirstArgument {};
 template <template <class, class...> class Template, class T, class... Rest>
-struct LayerValue<Template<T, Rest...>> {
+struct FirstArgument<Template<T, Rest...>> {
     using type = T;
 };
+template <class LayerType>
+struct LayerValue : FirstArgument<LayerType> {};
 template <class LayerType>
 requires requires { typename LayerType::value_type; }
 struct LayerValue<LayerType> {
@@ -79,5 +81,12 @@ concept HasVisit = requires(LayerType layer, detail::IgnoreMember visitor) {
 /// the last pass left for backward may go.
 template <class LayerType>
 concept Layer = HasForward<LayerType> && HasBackward<LayerType> && HasVisit<LayerType>;
+
+/// Whether a backward pass computes the gradient by what the layer was given, which the first layer of a network does
+/// not need in training.
+enum class InputGradient {
+    computed,  ///< returned by backward
+    skipped    ///< not computed: a training step is a few percent shorter
+};
 
 SD_NAMESPACE_END

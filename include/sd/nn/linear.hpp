@@ -47,16 +47,8 @@ public:
     /// Adds the gradients of weight and bias, those that are not frozen, and returns dx.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
         const Tensor<T, Device>& x = input_.get("Linear");
-        if (weight_->requires_grad) {
-            weight_->add_grad(linear_by_weight(dy, x));
-        } else {
-            weight_->skip_grad();
-        }
-        if (bias_->requires_grad) {
-            bias_->add_grad(linear_by_bias(dy));
-        } else {
-            bias_->skip_grad();
-        }
+        weight_->add_computed_grad([&] { return linear_by_weight(dy, x); });
+        bias_->add_computed_grad([&] { return linear_by_bias(dy); });
         return linear_by_input(dy, weight_->value);
     }
 

@@ -3,13 +3,14 @@
 
 #include "sd/cpu/pooling.hpp"
 #include "sd/nn/cache.hpp"
+#include "sd/nn/fusion.hpp"
 #include "sd/nn/layer.hpp"
 
 SD_NAMESPACE_BEGIN
 
 /// The largest value of each window.
 template <class T, class Device = Cpu>
-class MaxPool2d {
+class MaxPool2d : detail::FusedLayer {
 public:
     using value_type = T;
     using device_type = Device;
@@ -17,11 +18,9 @@ public:
     /// Window, stride and padding.
     explicit MaxPool2d(const Pool2dOptions& options) : options_(options) {}
 
-    /// y (N, H', W', C) of x (N, H, W, C), plain or pending. Throws std::invalid_argument if the window does not fit.
-    [[nodiscard]] Tensor<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
-        Tensor<T, Device> y = max_pool2d_forward<T>(x, options_);
-        input_.keep(context, x);
-        return y;
+    /// y (N, H', W', C) of x (N, H, W, C). Throws std::invalid_argument if the window does not fit.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return forward_fused(x, context);
     }
     /// dx of x's shape: dy at the first largest value of each window. Throws std::logic_error if the last forward pass
     /// kept no gradients.
@@ -35,6 +34,20 @@ public:
     void visit(Visitor&&) const {}
 
 private:
+    friend class detail::Fusion;
+
+    // Windows are loaded with what is pending applied.
+    Tensor<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
+        Tensor<T, Device> y = max_pool2d_forward<T>(x, options_);
+        input_.keep(context, x);
+        return y;
+    }
+    const BatchNormPass<T, Device>* output_pass() { return nullptr; }
+    detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
+                                                    const BatchNormPass<T, Device>*, InputGradient) {
+        return {backward(dy.dy)};
+    }
+
     Pool2dOptions options_;
     Cache<Pending<T, Device>> input_;
 };

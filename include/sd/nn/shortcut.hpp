@@ -2,41 +2,40 @@
 #pragma once
 
 #include "sd/cpu/channels.hpp"
-#include "sd/nn/conv_bn.hpp"
+#include "sd/nn/batch_norm2d.hpp"
+#include "sd/nn/conv2d.hpp"
 #include "sd/nn/pooling.hpp"
+#include "sd/nn/sequential.hpp"
 
 #include <variant>
 
 SD_NAMESPACE_BEGIN
 
 /// S(x) = x.
-struct IdentityShortcut {};
-
-/// S(x) = bn(conv(x)) with a strided 1x1 convolution: torchvision's `downsample`.
 template <class T, class Device = Cpu>
-class ProjectionShortcut {
+class IdentityShortcut {
 public:
-    /// A 1x1 convolution of these settings and its batch norm.
-    ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
-        : unit_(in_channels, out_channels, 1, {.stride = stride}, Activation::none, initializer) {}
+    using value_type = T;
+    using device_type = Device;
 
-    /// S(x), (N, H / stride, W / stride, out_channels) rounded up, as a pending tensor; x (N, H, W, in_channels).
-    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        return unit_.forward(x, context);
-    }
-    /// Adds the gradients of all parameters and returns the gradient by x. Throws std::logic_error if the last forward
-    /// pass kept no gradients.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return unit_.backward(dy); }
-
-    /// Names the convolution "0" and the batch norm "1", as torchvision does.
+    /// x itself.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context&) { return x; }
+    /// dy itself.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return dy; }
+    /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visitor("0", unit_.conv());
-        visitor("1", unit_.bn());
-    }
+    void visit(Visitor&&) const {}
+};
 
-private:
-    ConvBn<T, Device> unit_;
+/// S(x) = bn(conv(x)) with a strided 1x1 convolution: torchvision's `downsample`, which names them "0" and "1".
+template <class T, class Device = Cpu>
+class ProjectionShortcut : public Sequential<Conv2d<T, Device>, BatchNorm2d<T, Device>> {
+public:
+    /// S(x) of shape (N, H / stride, W / stride, out_channels), rounded up, of x (N, H, W, in_channels).
+    ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
+        : Sequential<Conv2d<T, Device>, BatchNorm2d<T, Device>>{
+              named("0", Conv2d<T, Device>(in_channels, out_channels, 1, {.stride = stride}, initializer)),
+              named("1", BatchNorm2d<T, Device>(out_channels))} {}
 };
 
 /// S(x) = 2x2 average pooling with stride 2, and zeros in the channels that x lacks: no parameters. An odd last row or
@@ -45,6 +44,9 @@ private:
 template <class T, class Device = Cpu>
 class PadShortcut {
 public:
+    using value_type = T;
+    using device_type = Device;
+
     /// Throws std::invalid_argument if out_channels is less than in_channels.
     PadShortcut(Index in_channels, Index out_channels)
         : in_channels_(in_channels),
@@ -57,7 +59,7 @@ public:
 
     /// S(x), (N, H / 2, W / 2, out_channels) rounded up, of x (N, H, W, in_channels). Throws std::invalid_argument for
     /// another shape.
-    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         expect_shape("PadShortcut", "input", x.shape(), {x.extent(0), x.extent(1), x.extent(2), in_channels_});
         return with_channels(pool_.forward(x, context), out_channels_);
     }
@@ -68,7 +70,7 @@ public:
 
     /// There is nothing to name.
     template <class Visitor>
-    void visit(Visitor&&) {}
+    void visit(Visitor&&) const {}
 
 private:
     Index in_channels_;
@@ -78,8 +80,11 @@ private:
 
 /// One of the three.
 template <class T, class Device = Cpu>
-class Shortcut {
+class Shortcut : detail::FusedLayer {
 public:
+    using value_type = T;
+    using device_type = Device;
+
     Shortcut() = default;
     /// A shortcut of this kind.
     Shortcut(ProjectionShortcut<T, Device> projection)
@@ -88,46 +93,55 @@ public:
     Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}  // NOLINT(google-explicit-constructor)
 
     /// Whether S(x) = x.
-    [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut>(kind_); }
+    [[nodiscard]] bool is_identity() const { return std::holds_alternative<IdentityShortcut<T, Device>>(kind_); }
 
-    /// S(x) as a pending tensor; x itself for an identity.
-    [[nodiscard]] Pending<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        return std::visit(
-            [&]<class Kind>(Kind& kind) -> Pending<T, Device> {
-                if constexpr (std::is_same_v<Kind, IdentityShortcut>) {
-                    return x;
-                } else {
-                    return kind.forward(x, context);
-                }
-            },
-            kind_);
+    /// S(x); x itself for an identity.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return materialize(forward_fused(x, context));
     }
-
-    /// The gradient by x.
+    /// Adds the gradients of all parameters and returns the gradient by x.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        return std::visit(
-            [&]<class Kind>(Kind& kind) -> Tensor<T, Device> {
-                if constexpr (std::is_same_v<Kind, IdentityShortcut>) {
-                    return dy;
-                } else {
-                    return kind.backward(dy);
-                }
-            },
-            kind_);
+        return std::visit([&](auto& kind) { return kind.backward(dy); }, kind_);
     }
 
-    /// Names what there is, "downsample".
+    /// Names a projection "downsample".
     template <class Visitor>
     void visit(Visitor&& visitor) {
-        std::visit(
-            [&]<class Kind>(Kind& kind) {
-                if constexpr (!std::is_same_v<Kind, IdentityShortcut>) visitor("downsample", kind);
-            },
-            kind_);
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
     }
 
 private:
-    std::variant<IdentityShortcut, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
+    friend class detail::Fusion;
+
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        if (!self.is_identity()) std::visit([&](auto& kind) { visitor("downsample", kind); }, self.kind_);
+    }
+
+    Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
+        return std::visit([&](auto& kind) { return detail::Fusion::forward(kind, x, context); }, kind_);
+    }
+    const BatchNormPass<T, Device>* output_pass() {
+        return std::visit([](auto& kind) { return detail::Fusion::output_pass(kind); }, kind_);
+    }
+    detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
+                                                    const BatchNormPass<T, Device>* before,
+                                                    InputGradient input_gradient) {
+        return std::visit([&](auto& kind) { return detail::Fusion::backward(kind, dy, before, input_gradient); },
+                          kind_);
+    }
+
+    std::variant<IdentityShortcut<T, Device>, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
 };
+
+static_assert(Layer<IdentityShortcut<float>>);
+static_assert(Layer<ProjectionShortcut<float>>);
+static_assert(Layer<PadShortcut<float>>);
+static_assert(Layer<Shortcut<float>>);
 
 SD_NAMESPACE_END

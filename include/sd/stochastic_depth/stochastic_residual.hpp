@@ -67,7 +67,7 @@ public:
             return x;
         }
 
-        const Pending<T, Device> shortcut = shortcut_.forward(x, context);
+        const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
         pass.scale = accumulate_t<T>(policy_.branch_scale(context.training()));
         const Pending<T, Device> branch = run_branch(x, run, pass.branch_sample, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
@@ -94,10 +94,8 @@ public:
         }
         Tensor<T, Device> dsum = dy;
         if constexpr (!fuses_activation) dsum = activation_.backward(dy);
-        const BatchNormPass<T, Device>* before = nullptr;
-        if constexpr (EndsInBatchNorm<Branch>) {
-            if (pass.run != BranchRun::nothing) before = &branch_.output_pass();
-        }
+        const BatchNormPass<T, Device>* const before =
+            pass.run == BranchRun::nothing ? nullptr : detail::Fusion::output_pass(branch_);
         BatchNormSums<accumulate_t<T>, Device> sums;
         const ResidualJoinGradient<T, Device> join =
             residual_join_backward<T>(dsum, pass.y, pass.branch_sample, pass.branch_shape[0], pass.scale, fuses_relu,
@@ -107,13 +105,8 @@ public:
             skip_gradients(pass);
             return dshortcut;
         }
-        const Tensor<T, Device> dbranch = [&] {
-            if constexpr (EndsInBatchNorm<Branch>) {
-                return branch_.backward(GradientWithSums<T, Device>{join.dbranch, sums});
-            } else {
-                return branch_.backward(join.dbranch);
-            }
-        }();
+        const Tensor<T, Device> dbranch =
+            detail::Fusion::backward(branch_, {join.dbranch, sums}, nullptr, InputGradient::computed).dy;
         // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
         return add_selected<T>(
             dshortcut, dbranch,
@@ -250,12 +243,12 @@ private:
     Pending<T, Device> run_branch(const Tensor<T, Device>& x, BranchRun run, const PooledVector<Index>& branch_sample,
                                   const Shape& sum_shape, const Context& context) {
         if (run == BranchRun::nothing) return Tensor<T, Device>::empty(with_samples(sum_shape, 0));
-        if (run == BranchRun::all_samples || branch_sample.empty()) return branch_.forward(x, context);
+        if (run == BranchRun::all_samples || branch_sample.empty()) return detail::Fusion::forward(branch_, x, context);
         PooledVector<Index> kept;
         for (std::size_t n = 0; n < branch_sample.size(); ++n) {
             if (branch_sample[n] >= 0) kept.push_back(static_cast<Index>(n));
         }
-        return branch_.forward(gather_samples(x, kept), context);
+        return detail::Fusion::forward(branch_, gather_samples(x, kept), context);
     }
 
     // A rank that dropped the branch adds zeros to what others have; if none ran it, there is no gradient.
