@@ -73,6 +73,7 @@ struct StopAt {
 /// What a run can be given.
 struct Settings {
     sd::StochasticMethod method = sd::StochasticMethod::sample;
+    std::string policy = {};
     sd::Compute compute = sd::Compute::all;
     sd::Time duration = "3ep";
     sd::Time interval = "2ba";
@@ -126,6 +127,7 @@ struct SavedRun {
         sd::TrainerOptions<float> result{.max_duration = settings.duration,
                                          .algorithms = {sd::StochasticDepth({.target_layer_name = "ResNetBasicBlock",
                                                                              .stochastic_method = settings.method,
+                                                                             .policy = settings.policy,
                                                                              .drop_rate = settings.drop_rate,
                                                                              .compute = settings.compute},
                                                                             settings.drop_warmup)},

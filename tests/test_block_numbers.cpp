@@ -32,18 +32,13 @@ struct EvenSamplesPolicy {
     static constexpr std::string_view method = "even";
     double drop_rate = 0.5;
 
-    void validate() const {}
     [[nodiscard]] sd::Mask draw(const sd::Context&, std::uint32_t, Index samples) const {
         sd::Mask mask(static_cast<std::size_t>(samples), 1);
         for (std::size_t n = 1; n < mask.size(); n += 2) mask[n] = 0;
         return mask;
     }
-    [[nodiscard]] double branch_scale(bool) const { return 1; }
     [[nodiscard]] sd::BranchRun runs(const sd::Mask&) const { return sd::BranchRun::all_samples; }
-    [[nodiscard]] bool always_runs() const { return true; }
-    [[nodiscard]] bool drops_samples() const { return true; }
-    [[nodiscard]] bool skips_whole_block() const { return false; }
-    [[nodiscard]] bool zero_gradient_if_skipped() const { return false; }
+    [[nodiscard]] double scale(bool, const sd::Mask&) const { return 1; }
 };
 
 /// Blocks of any policy type, one after the other.

@@ -76,6 +76,7 @@ TEST_CASE("a run killed at any of its events and resumed ends with the same byte
         settings.compute = sd::Compute::survivors;
         settings.interval = "7sp";
     }
+    SUBCASE("a policy by name") { settings.policy = "subset"; }
     SUBCASE("a run that ends within an epoch, in parts of it") {
         settings.duration = "5ba";
         settings.interval = "0.3dur";

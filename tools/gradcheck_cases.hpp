@@ -36,9 +36,14 @@ struct Compositions {
     static auto biased() {
         sd::Initializer initializer(3);
         return sd::Sequential{named("conv1", Conv(3, 4, 3, {.padding = 1, .bias = true}, initializer)),
-                              named("silu", sd::Silu<T, Device>()),
-                              named("conv2", Conv(4, 6, 1, {.bias = true}, initializer)), named("bn2", Norm(6)),
-                              named("conv3", Conv(6, 3, 1, {.bias = true}, initializer))};
+                              named("silu", sd::Silu<T, Device>()), named("conv2", Conv(4, 6, 1, {}, initializer)),
+                              named("bn2", Norm(6)), named("conv3", Conv(6, 3, 1, {.bias = true}, initializer))};
+    }
+    // In training the bias has no effect, and its gradient is 0.
+    static auto bias_before_norm() {
+        sd::Initializer initializer(3);
+        return sd::Sequential{named("conv", Conv(3, 4, 3, {.padding = 1, .bias = true}, initializer)),
+                              named("bn", Norm(4)), named("relu6", sd::Relu6<T, Device>())};
     }
     static auto norms_first() {
         sd::Initializer initializer(4);
@@ -139,6 +144,9 @@ void layers(const Check& check) {
     composition("conv-bn-relu", []<class T, class Device>() { return Compositions<T, Device>::conv_bn_relu(); });
     composition("conv-silu-conv-bn-conv with biases",
                 []<class T, class Device>() { return Compositions<T, Device>::biased(); });
+    check(
+        "conv-bn-relu6 with a bias, evaluation",
+        []<class T, class Device>() { return Compositions<T, Device>::bias_before_norm(); }, Shape{2, 6, 5, 3}, eval);
     composition("bn-hardswish-conv-gelu-conv-bn",
                 []<class T, class Device>() { return Compositions<T, Device>::norms_first(); });
     composition("a Sequential in a Sequential",

@@ -1,4 +1,6 @@
 // Training on several ranks against training in one process: a plain loop, which knows nothing of ranks.
+#include "../user_policy.hpp"
+
 #include <doctest/doctest.h>
 
 #include "largest_difference.hpp"
@@ -269,6 +271,16 @@ TEST_CASE("as one process: block-wise, each rank its own blocks") {
         const Index lost = check_as_one_process(
             {.depth = depth(sd::StochasticMethod::block, 0.6, sd::Compute::all, false), .shortcut = shortcut});
         CHECK((lost > 0 || sd_test::ranks().size() == 1));
+    }
+}
+
+TEST_CASE("as one process: a user's policy") {
+    sd::register_policy<sd_test::AlternatePolicy>();
+    // a batch of one sample a rank: a rank's sample is dropped or kept by its place in the whole batch
+    for (const Index batch_size : {8, 3}) {
+        check_as_one_process({.depth = sd::StochasticDepthOptions{.policy = "alternate", .drop_rate = 0.5},
+                              .batch_size = batch_size,
+                              .samples = 12});
     }
 }
 

@@ -10,6 +10,7 @@
 #include "sd/nn/optional_layer.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/shortcut.hpp"
+#include "sd/nn/skip_gradients.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -112,7 +113,8 @@ public:
             dy = blocks_[part - 1].backward(dy);
         }
         if (frozen > 0) {
-            skip_gradients(frozen);
+            for (std::size_t part = frozen - 1; part > 0; --part) skip_gradients(blocks_[part - 1]);
+            skip_gradients(stem_);
             return {};
         }
         return stem_.backward(dy, input_gradient);
@@ -187,13 +189,6 @@ private:
         std::size_t count = 1;
         while (count <= blocks_.size() && !has_trainable_parameters(blocks_[count - 1])) ++count;
         return count;
-    }
-
-    /// Tells the parameters of the first parts that backward has no gradient for them.
-    void skip_gradients(std::size_t parts) {
-        const auto skip = [](auto& parameter) { parameter->skip_grad(); };
-        for (std::size_t part = parts - 1; part > 0; --part) for_each_unnamed_parameter(blocks_[part - 1], skip);
-        for_each_unnamed_parameter(stem_, skip);
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {

@@ -85,6 +85,17 @@ public:
     void expect_own_number(std::uint32_t block, const void* address) const {
         if (drawn_) drawn_->expect_own_number(block, address);
     }
+    /// Whether predicate(context of a rank, its samples) is true for some rank of the joint pass. What ranks decide by
+    /// the pass alone each of them so tells of all, without a message.
+    template <class Predicate>
+    [[nodiscard]] bool on_any_rank(const Predicate& predicate) const {
+        if (pass_.joint == nullptr) return false;
+        const std::vector<BatchPart>& parts = pass_.joint->parts;
+        for (std::size_t rank = 0; rank < parts.size(); ++rank) {
+            if (predicate(of_rank(static_cast<Index>(rank)), parts[rank].count)) return true;
+        }
+        return false;
+    }
     /// The same joint pass as another rank sees it.
     [[nodiscard]] Context of_rank(Index rank) const {
         Context other = *this;

@@ -15,8 +15,8 @@ namespace detail {
 
 template <class X>
 inline constexpr bool is_residual_block = false;
-template <class Branch, class Policy, class Activation>
-inline constexpr bool is_residual_block<StochasticResidual<Branch, Policy, Activation>> = true;
+template <class... Arguments>
+inline constexpr bool is_residual_block<StochasticResidual<Arguments...>> = true;
 
 template <class X>
 inline constexpr bool is_residual_block<const X> = is_residual_block<X>;

@@ -89,9 +89,10 @@ inline void expect_name(const char* where, const char* setting, const std::strin
 
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {
-    std::string target_layer_name = {};                             ///< which blocks become stochastic; empty: all
-    StochasticMethod stochastic_method = StochasticMethod::block;   ///< whole blocks or samples
-    double drop_rate = 0.2;                                         ///< 0 to 1
+    std::string target_layer_name = {};                            ///< which blocks become stochastic; empty: all
+    StochasticMethod stochastic_method = StochasticMethod::block;  ///< whole blocks or samples
+    std::string policy = {};  ///< a policy of register_policy() in the place of the method's; empty: the method's
+    double drop_rate = 0.2;   ///< 0 to 1
     DropDistribution drop_distribution = DropDistribution::linear;  ///< over depth
     bool use_same_gpu_seed = true;         ///< `block`: all ranks drop the same blocks; without effect for `sample`
     Compute compute = Compute::all;        ///< of `sample`

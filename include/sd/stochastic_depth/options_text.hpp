@@ -5,6 +5,7 @@
 
 #include "sd/core/number_text.hpp"
 #include "sd/stochastic_depth/options.hpp"
+#include "sd/stochastic_depth/policy_registry.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -36,6 +37,9 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
         expect_name("parse_options", "target_layer_name", options.target_layer_name);
     } else if (key == "stochastic_method") {
         options.stochastic_method = parse<StochasticMethod>(value);
+    } else if (key == "policy") {
+        options.policy = value;
+        expect_policy("parse_options", options.policy);
     } else if (key == "drop_rate") {
         options.drop_rate = parse_number("drop_rate", value);
         expect_rate("parse_options", "drop_rate", options.drop_rate);
@@ -52,8 +56,8 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     } else {
         refuse(
             "parse_options", "setting", text('"', key, '"'),
-            "target_layer_name, stochastic_method, drop_rate, drop_distribution, use_same_gpu_seed, compute, scaling "
-            "or skipped_gradient");
+            "target_layer_name, stochastic_method, policy, drop_rate, drop_distribution, use_same_gpu_seed, compute, "
+            "scaling or skipped_gradient");
     }
 }
 
@@ -64,6 +68,7 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     const StochasticDepthOptions& options) {
     return {{"target_layer_name", options.target_layer_name},
             {"stochastic_method", to_string(options.stochastic_method)},
+            {"policy", options.policy},
             {"drop_rate", detail::number_text(options.drop_rate)},
             {"drop_distribution", to_string(options.drop_distribution)},
             {"use_same_gpu_seed", options.use_same_gpu_seed ? "true" : "false"},
@@ -73,12 +78,13 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
 }
 
 /// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit. A
-/// target_layer_name that is empty, for all blocks, is left out.
+/// target_layer_name or a policy that is empty is left out.
 /// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
     if (!options.target_layer_name.empty()) {
         expect_name("to_string", "target_layer_name", options.target_layer_name);
     }
+    if (!options.policy.empty()) expect_policy("to_string", options.policy);
     std::string all;
     for (const auto& [key, value] : option_texts(options)) {
         if (!value.empty()) all += text(all.empty() ? "" : " ", key, '=', value);

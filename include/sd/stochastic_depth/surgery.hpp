@@ -4,7 +4,7 @@
 #include "sd/core/warning.hpp"
 #include "sd/stochastic_depth/blocks.hpp"
 #include "sd/stochastic_depth/options.hpp"
-#include "sd/stochastic_depth/policy.hpp"
+#include "sd/stochastic_depth/policy_registry.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
 
 #include <algorithm>
@@ -17,20 +17,6 @@
 
 SD_NAMESPACE_BEGIN
 
-/// The policy of a block whose drop rate is `drop_rate`.
-[[nodiscard]] inline AnyPolicy make_policy(const StochasticDepthOptions& options, double drop_rate) {
-    if (options.stochastic_method == StochasticMethod::block) {
-        return BlockPolicy{.drop_rate = drop_rate,
-                           .scaling = options.scaling,
-                           .use_same_gpu_seed = options.use_same_gpu_seed,
-                           .skipped_gradient = options.skipped_gradient};
-    }
-    return SamplePolicy{.drop_rate = drop_rate,
-                        .compute = options.compute,
-                        .scaling = options.scaling,
-                        .skipped_gradient = options.skipped_gradient};
-}
-
 /// Refuses options outside their ranges, naming setting, value and what is allowed, before anything is changed.
 inline void validate(const StochasticDepthOptions& options) {
     expect_rate("apply_stochastic_depth", "drop_rate", options.drop_rate);
@@ -40,6 +26,7 @@ inline void validate(const StochasticDepthOptions& options) {
     (void)to_string(options.compute);
     (void)to_string(options.scaling);
     (void)to_string(options.skipped_gradient);
+    if (!options.policy.empty()) expect_policy("apply_stochastic_depth", options.policy);
 }
 
 /// What surgery asks an optimizer: does it train the parameter at this address? Made from anything with
@@ -69,10 +56,10 @@ std::optional<typename Block::Policy> policy_for(const Block&, const AnyPolicy& 
     using Policy = typename Block::Policy;
     if constexpr (std::is_same_v<Policy, AnyPolicy>) {
         return policy;
-    } else if constexpr (AnyPolicy::can_hold<Policy>) {
-        if (const auto* same = policy.get_if<Policy>()) return *same;
+    } else {
+        const Policy* const same = policy.get_if<Policy>();
+        return same == nullptr ? std::nullopt : std::optional(*same);
     }
-    return std::nullopt;
 }
 
 /// Refuses a policy that a block of a fixed policy type cannot take.
@@ -106,7 +93,7 @@ void expect_held(const std::string& block_name, Block& block, const std::vector<
 
 inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
     if (options.drop_rate == 0) warn("apply_stochastic_depth: drop_rate = 0 drops nothing");
-    if (options.stochastic_method == StochasticMethod::sample && !options.use_same_gpu_seed) {
+    if (options.policy.empty() && options.stochastic_method == StochasticMethod::sample && !options.use_same_gpu_seed) {
         warn("apply_stochastic_depth: use_same_gpu_seed = false has no effect on the sample method");
     }
     if (blocks < 8) {
