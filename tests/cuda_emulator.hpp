@@ -5,8 +5,7 @@
 // threads of a phase run forwards or backwards: a kernel whose result depends on it has a race.
 #pragma once
 
-#include "sd/core/readback.hpp"
-#include "sd/core/step_graph.hpp"
+#include "sd/core/device.hpp"
 #include "sd/device/staging.hpp"
 
 #include <algorithm>
@@ -32,6 +31,9 @@ struct Recording {
 };
 
 struct Emulator {
+    static constexpr bool in_cpu_memory = false;
+    static constexpr bool runs_beside_cpu = true;
+    static constexpr bool replays_steps = true;
     static constexpr bool runs_kernels = true;
     static inline bool backwards = false;          ///< the order of blocks and threads
     static inline sd::Index launches = 0;          ///< kernels started so far
@@ -111,7 +113,6 @@ private:
 template <>
 class StepGraph<sd_test::Emulator> {
 public:
-    static constexpr bool is_available = true;
     template <class Work>
     void run(const Work& work) {
         sd_test::Recording recording;

@@ -294,7 +294,7 @@ TEST_CASE("a step that starts as one graph trains as one that does not, and the 
         sd::TrainerOptions<float, Emulator> options{
             .max_duration = "5ep", .learning_rate = "cosine", .microbatches = 2, .eval_interval = "2ep"};
         const auto run = [&](bool graph) {
-            options.cuda_graph = graph;
+            options.step_graph = graph;
             return std::make_unique<Run>(options, depth, 15);  // three batches of 4 and one of 3
         };
         const auto without = run(false);
@@ -317,7 +317,7 @@ TEST_CASE("a step that starts as one graph trains as one that does not, and the 
 }
 
 TEST_CASE("a recorded step may not read from the device") {
-    Run run({.max_duration = "2ep", .cuda_graph = true});
+    Run run({.max_duration = "2ep", .step_graph = true});
     run.trainer.add(At{Event::after_loss, [](State& state) { (void)sd::to_host(state.logits); }});
     CHECK_THROWS_WITH(run.trainer.fit(), "read in a recorded step");
     CHECK(run.log->records.size() == 2);  // of the start and of the first batch, which has no graph
@@ -329,9 +329,9 @@ TEST_CASE("graphs are for devices that have them") {
     sd::Sgd<float> optimizer(model.parameters());
     using Trainer = sd::Trainer<sd_test::SmallNetwork<float>, Images>;
     const std::string message =
-        sd_test::message_of([&] { Trainer trainer(model, optimizer, images(4), {.cuda_graph = true}); });
+        sd_test::message_of([&] { Trainer trainer(model, optimizer, images(4), {.step_graph = true}); });
     CHECK(
-        sd_test::contains(message, "cuda_graph: got true, expected false, or one rank with a device that has graphs"));
+        sd_test::contains(message, "step_graph: got true, expected false, or one rank with a device that has graphs"));
 }
 
 TEST_CASE("few numbers travel with a kernel, byte by byte") {

@@ -63,10 +63,10 @@ struct Settings {
     bool resume = false;
 #if defined(SD_TOOLS_CUDA)
     std::string precision = "float";
-    bool cuda_graph = false;
+    bool step_graph = false;
 #else
     static constexpr const char* precision = "float";
-    static constexpr bool cuda_graph = false;
+    static constexpr bool step_graph = false;
 #endif
 };
 
@@ -215,7 +215,7 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--precision", settings.precision, "of images between layers and of products")
         ->check(CLI::IsMember({"float", "tf32", "bf16"}))
         ->capture_default_str();
-    app.add_flag("--cuda-graph", settings.cuda_graph, "start each training step as one CUDA graph");
+    app.add_flag("--cuda-graph", settings.step_graph, "start each training step as one CUDA graph");
 #endif
 }
 
@@ -419,7 +419,7 @@ int train(Model& model, const tools::Data& data, const Settings& settings, sd::C
                          .loggers = is_first_rank ? tools::open_logs(settings.log, ranks.size() == 1) : tools::Logs(),
                          .communicator = &ranks,
                          .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm},
-                         .cuda_graph = settings.cuda_graph});
+                         .step_graph = settings.step_graph});
     std::optional<sd::CheckpointSaver<decltype(trainer)>> saver;
     if (!settings.checkpoint_dir.empty()) {
         saver.emplace(trainer, sd::CheckpointOptions{.directory = settings.checkpoint_dir,

@@ -9,6 +9,7 @@
 #include "sd/core/batch_part.hpp"
 #include "sd/core/beta.hpp"
 #include "sd/core/communicator.hpp"
+#include "sd/core/device.hpp"
 #include "sd/core/error.hpp"
 #include "sd/core/finite.hpp"
 #include "sd/core/loss_and_gradient.hpp"

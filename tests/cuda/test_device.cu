@@ -58,7 +58,7 @@ TEST_CASE("device: a step that starts as one graph trains as one that does not")
         sd::apply_stochastic_depth(model, cuda_networks::methods()[2]);
         sd::Sgd<float, sd::Cuda> optimizer(model.parameters(), {.learning_rate = 0.05, .momentum = 0.9});
         sd::Trainer trainer(model, optimizer, loader, loader,
-                            {.max_duration = "3ep", .learning_rate = "cosine", .cuda_graph = graph});
+                            {.max_duration = "3ep", .learning_rate = "cosine", .step_graph = graph});
         trainer.fit();
         return trainer.evaluate();
     };

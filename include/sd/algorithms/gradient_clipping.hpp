@@ -11,7 +11,6 @@
 
 #include <span>
 #include <string_view>
-#include <type_traits>
 
 SD_NAMESPACE_BEGIN
 
@@ -48,7 +47,7 @@ public:
             if (parameter->has_grad) gradients.push_back(parameter->grad);
         }
         const auto norm = clip_norm(std::span(gradients), max_norm_);
-        if constexpr (std::is_same_v<Device, Cpu>) logger.log("gradient_norm", norm(0));
+        if constexpr (!Device::runs_beside_cpu) logger.log("gradient_norm", norm(0));
     }
 
     /// What decides the numbers of a run.

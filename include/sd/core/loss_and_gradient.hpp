@@ -7,9 +7,9 @@
 
 SD_NAMESPACE_BEGIN
 
-/// A mean loss: a number on the CPU, elsewhere a tensor of one, which nobody has waited for.
+/// A mean loss: a number, or on a device that runs beside the CPU a tensor of one, which nobody has waited for.
 template <class T, class Device = Cpu>
-using mean_loss_t = std::conditional_t<std::is_same_v<Device, Cpu>, accumulate_t<T>, Tensor<accumulate_t<T>, Device>>;
+using mean_loss_t = std::conditional_t<Device::runs_beside_cpu, Tensor<accumulate_t<T>, Device>, accumulate_t<T>>;
 
 /// The mean loss over the samples of a batch and its gradient by their logits.
 template <class T, class Device = Cpu>

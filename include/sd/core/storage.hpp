@@ -28,8 +28,12 @@
 
 SD_NAMESPACE_BEGIN
 
-/// The CPU that this program runs on. Another device is another tag type with its own Storage and kernels.
-struct Cpu {};
+/// The CPU that this program runs on. Another device is another tag: core/device.hpp says what one has.
+struct Cpu {
+    static constexpr bool in_cpu_memory = true;     ///< elements are in the CPU's memory
+    static constexpr bool runs_beside_cpu = false;  ///< what is called has ended when the call returns
+    static constexpr bool replays_steps = false;    ///< a step runs call by call
+};
 
 namespace detail {
 

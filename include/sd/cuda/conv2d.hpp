@@ -1,7 +1,7 @@
 // The GPU's convolutions in float and bfloat16: cuDNN's where it has a plan, else the direct kernel.
 #pragma once
 
-#include "sd/core/device_choices.hpp"
+#include "sd/core/device.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/device/conv2d.hpp"
 #include "sd/cuda/cudnn_plan.hpp"

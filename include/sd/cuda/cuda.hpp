@@ -11,3 +11,8 @@
 
 #include "sd/device/kernels.hpp"
 #include "sd/sd.hpp"
+
+SD_NAMESPACE_BEGIN
+static_assert(ComputeDevice<Cuda> && cuda::CompleteAccelerator<Cuda>);
+static_assert(HasKernels<Cuda, float> && HasKernels<Cuda, double> && HasKernels<Cuda, bfloat16>);
+SD_NAMESPACE_END

@@ -20,7 +20,10 @@ SD_NAMESPACE_BEGIN
 
 /// An NVIDIA GPU.
 struct Cuda {
-    static constexpr bool runs_kernels = true;  ///< what makes it an accelerator
+    static constexpr bool in_cpu_memory = false;   ///< elements are in the GPU's memory
+    static constexpr bool runs_beside_cpu = true;  ///< the stream's work goes on while the CPU does
+    static constexpr bool replays_steps = true;    ///< by CUDA graphs
+    static constexpr bool runs_kernels = true;     ///< what makes it an accelerator
 };
 
 namespace cuda {

@@ -1,7 +1,7 @@
 // Numbers on their way from the GPU.
 #pragma once
 
-#include "sd/core/readback.hpp"
+#include "sd/core/device.hpp"
 #include "sd/cuda/device.hpp"
 #include "sd/cuda/pinned.hpp"
 

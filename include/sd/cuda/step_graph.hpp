@@ -1,7 +1,7 @@
 // A training step as one CUDA graph.
 #pragma once
 
-#include "sd/core/step_graph.hpp"
+#include "sd/core/device.hpp"
 #include "sd/cuda/device.hpp"
 
 #include <memory>
@@ -15,9 +15,6 @@ SD_NAMESPACE_BEGIN
 template <>
 class StepGraph<Cuda> {
 public:
-    /// The GPU has graphs.
-    static constexpr bool is_available = true;
-
     StepGraph() = default;
     StepGraph(const StepGraph&) = delete;
     StepGraph& operator=(const StepGraph&) = delete;

@@ -1,7 +1,7 @@
 // Saving a run while it trains, and going on with it. Needs nlohmann/json and zlib.
 #pragma once
 
-#include "sd/core/device_choices.hpp"
+#include "sd/core/device.hpp"
 #include "sd/core/settings.hpp"
 #include "sd/core/warning.hpp"
 #include "sd/io/checkpoint_directory.hpp"

@@ -6,23 +6,22 @@
 // On the CPU nothing is late: what is started is read at once.
 #pragma once
 
-#include "sd/core/readback.hpp"
+#include "sd/core/device.hpp"
 #include "sd/train/score.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
 
-/// After how many more batches a trainer reads a batch's scores: at once on the CPU. A device that is told of the
-/// next batch before it is asked for the last one's scores never waits for the CPU.
+/// After how many more batches a trainer reads a batch's scores: at once on the CPU. A device that runs beside it and is
+/// told of the next batch before it is asked for the last one's scores never waits for the CPU.
 template <class Device>
-inline constexpr std::size_t scores_are_late = std::is_same_v<Device, Cpu> ? 0 : 1;
+inline constexpr std::size_t scores_are_late = Device::runs_beside_cpu ? 1 : 0;
 
 /// Mean loss, and how many samples have their label as the first and among the first five of their logits (N, C): three
 /// numbers. Throws std::invalid_argument as count_in_top does.

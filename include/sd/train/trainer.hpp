@@ -210,8 +210,8 @@ private:
         if (options_.eval_interval.value() == 0) {
             refuse("Trainer", "eval_interval", options_.eval_interval, "more than 0");
         }
-        if (options_.cuda_graph && (!StepGraph<Device>::is_available || communicator_.size() > 1)) {
-            refuse("Trainer", "cuda_graph", "true", "false, or one rank with a device that has graphs");
+        if (options_.step_graph && (!Device::replays_steps || communicator_.size() > 1)) {
+            refuse("Trainer", "step_graph", "true", "false, or one rank with a device that has graphs");
         }
         if (eval_loader_ && eval_loader_->batches() < 1) {
             refuse("Trainer", "batches of the loader for evaluation", eval_loader_->batches(), "1 or more");

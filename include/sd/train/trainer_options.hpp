@@ -72,10 +72,10 @@ struct TrainerOptions {
     Communicator* communicator = nullptr;    ///< of the ranks that share each batch; null: this process trains alone
     DataParallelOptions data_parallel = {};  ///< how the ranks train together
     /// Start each training step on the device as one graph, see StepGraph: forward, loss, backward and optimizer. For
-    /// devices that have graphs and one rank. Steps of a size of batch that has not been trained yet, and of networks
+    /// devices that replay steps and one rank. Steps of a size of batch that has not been trained yet, and of networks
     /// with branches that may not run on all samples, run without. Algorithms that act within a step may start work on
     /// the device but not read from it, and see the step's loss from Event::batch_end on.
-    bool cuda_graph = false;
+    bool step_graph = false;
 };
 
 /// How fit() ended.

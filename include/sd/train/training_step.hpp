@@ -1,7 +1,7 @@
 // What a batch does to a model: forward, loss and backward of its parts, and the optimizer's step.
 #pragma once
 
-#include "sd/core/step_graph.hpp"
+#include "sd/core/device.hpp"
 #include "sd/models/resnet.hpp"
 #include "sd/train/data_parallel.hpp"
 #include "sd/train/event.hpp"
@@ -21,7 +21,7 @@
 SD_NAMESPACE_BEGIN
 
 /// Trains a model on one batch after the other, each in microbatches, on this rank's part of it, and started on the
-/// device as one graph where TrainerOptions::cuda_graph asks for it.
+/// device as one graph where TrainerOptions::step_graph asks for it.
 template <TrainableModel Model, class L = CrossEntropy>
 class TrainingStep {
 public:
@@ -39,7 +39,7 @@ public:
           communicator_(communicator),
           parallel_(model, communicator, options.data_parallel),
           microbatches_(options.microbatches),
-          uses_graph_(options.cuda_graph) {}
+          uses_graph_(options.step_graph) {}
 
     /// Trains on State::batch, this rank's part of a batch of `samples`. Calls run_event(event) at the events from
     /// before_forward to after_backward, for every microbatch.
