@@ -1,14 +1,18 @@
 // All that the toolkit's headers have, compiled by nvcc, and the kernels and networks on a GPU.
 #include "sd/cuda/cuda.hpp"
 
+#include <tuple>
+
 namespace {
 using KernelDevice = sd::Cuda;
-}
+using ContractDevices = std::tuple<sd::Cuda>;
+}  // namespace
 
 #include "../cuda_conv2d_cases.hpp"
 #include "../cuda_join_cases.hpp"
 #include "../cuda_kernel_cases.hpp"
 #include "../cuda_network_cases.hpp"
+#include "../device_contract_cases.hpp"
 
 namespace {
 

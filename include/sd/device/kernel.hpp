@@ -40,7 +40,7 @@ struct Thread {
 template <int number>
 using Phase = std::integral_constant<int, number>;
 
-/// A device that runs kernels: tags of this kind have a Storage and a Launcher.
+/// A device that runs kernels, as its tag says: what it is chosen by. CompleteAccelerator lists what it then has.
 template <class Device>
 concept Accelerator = requires {
     requires Device::runs_kernels;
