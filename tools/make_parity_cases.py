@@ -9,8 +9,10 @@ hold
     kind  model | kernel
     spec  JSON: the settings. Of a kernel `op` and its options; of a model block, stem, layers, planes, groups,
           width_per_group, shortcut, classes, method, compute, scaling, distribution, drop_rate, drop_rates (of every
-          block), mode, steps, lr, momentum, weight_decay, nesterov, label_smoothing, dtype and no_grad (the parameters
-          without a gradient after step 0)
+          block), mode, steps, label_smoothing, dtype and no_grad (the parameters without a gradient after step 0),
+          optimizer (sgd if absent, adamw, rmsprop, rmsprop_tf) with lr, weight_decay and momentum, nesterov | betas,
+          eps | alpha, eps, momentum, no_decay (names of parameters without weight decay), max_norm (of the gradients,
+          cut to it before each step), ema_decay (of averages that begin as the start values)
 
 and its tensors are, NCHW and OIHW as in PyTorch,
 
@@ -20,6 +22,7 @@ and its tensors are, NCHW and OIHW as in PyTorch,
             stepK.mask.I                      which samples pass the branch of block I in step K, 0 or 1
             logits, dx, grad.NAME, buffer_after.NAME      of step 0
             losses, param_after.NAME          of all steps; the parameters after the last one, if there are several
+            ema_after.NAME                    averages of parameters and floating buffers, if there is an ema_decay
 """
 import argparse
 import json
@@ -145,6 +148,40 @@ def draw_values(model):
                 nn.init.uniform_(tensor, low, high)
 
 
+class RMSpropTF(torch.optim.Optimizer):
+    """TensorFlow's: epsilon below the root, mean square starts at one, learning rate inside the momentum."""
+
+    def __init__(self, params, lr, alpha, eps, momentum, weight_decay):
+        super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                square, velocity = self.state[p].setdefault("buffers", (torch.ones_like(p), torch.zeros_like(p)))
+                gradient = p.grad + group["weight_decay"] * p
+                square += (1 - group["alpha"]) * (gradient ** 2 - square)
+                velocity *= group["momentum"]
+                velocity += group["lr"] * gradient / torch.sqrt(square + group["eps"])
+                p -= velocity
+
+
+OPTIMIZERS = {"sgd": (torch.optim.SGD, ("lr", "momentum", "weight_decay", "nesterov")),
+              "adamw": (torch.optim.AdamW, ("lr", "betas", "eps", "weight_decay")),
+              "rmsprop": (torch.optim.RMSprop, ("lr", "alpha", "eps", "momentum", "weight_decay")),
+              "rmsprop_tf": (RMSpropTF, ("lr", "alpha", "eps", "momentum", "weight_decay"))}
+
+
+def make_optimizer(model, spec):
+    kind, settings = OPTIMIZERS[spec.get("optimizer", "sgd")]
+    no_decay = spec.get("no_decay", [])
+    named = list(model.named_parameters())
+    groups = [{"params": [p for name, p in named if name not in no_decay]}]
+    if no_decay:
+        groups.append({"params": [p for name, p in named if name in no_decay], "weight_decay": 0.0})
+    return kind(groups, **{name: spec[name] for name in settings})
+
+
 def write_model(path, **changes):
     spec = dict(block="bottleneck", stem="cifar", layers=[1, 1], planes=[2, 3], groups=1, width_per_group=64,
                 shortcut="", classes=3, method="sample", compute="all", scaling="inference",
@@ -159,8 +196,10 @@ def write_model(path, **changes):
     model.to(DTYPES[spec["dtype"]]).train(spec["mode"] == "train")
     tensors = {"param." + name: p.detach().clone() for name, p in model.named_parameters()}
     tensors.update({"buffer." + name: b.clone() for name, b in model.named_buffers()})
-    optimizer = torch.optim.SGD(model.parameters(), spec["lr"], spec["momentum"], weight_decay=spec["weight_decay"],
-                                nesterov=spec["nesterov"])
+    if spec.get("no_decay") == "norms_and_biases":
+        spec["no_decay"] = [name for name, p in model.named_parameters() if p.dim() == 1]
+    optimizer = make_optimizer(model, spec)
+    averages = {name: v.clone() for name, v in model.state_dict().items() if v.is_floating_point()}
     losses = []
     for step in range(spec["steps"]):
         x = torch.randn(samples, 3, extent, extent, dtype=DTYPES[spec["dtype"]], requires_grad=True)
@@ -186,15 +225,22 @@ def write_model(path, **changes):
             tensors.update({"grad." + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
             tensors.update({"buffer_after." + n: b.clone() for n, b in model.named_buffers()})
             spec["no_grad"] = [n for n, p in model.named_parameters() if p.grad is None]
+        if "max_norm" in spec:
+            nn.utils.clip_grad_norm_(model.parameters(), spec["max_norm"])
         optimizer.step()
+        if "ema_decay" in spec:
+            for name, average in averages.items():
+                average.lerp_(model.state_dict()[name], 1.0 - spec["ema_decay"])
     tensors["losses"] = torch.stack(losses)
     if spec["steps"] > 1:
         tensors.update({"param_after." + name: p for name, p in model.named_parameters()})
+    if "ema_decay" in spec:
+        tensors.update({"ema_after." + name: average for name, average in averages.items()})
     save(path, "model", spec, tensors)
 
 
 def write_models(directory):
-    cases = {
+    write_cases(directory, {
         "plain": dict(method="none"),
         "sample": dict(),
         "sample_eval": dict(mode="eval"),
@@ -209,7 +255,25 @@ def write_models(directory):
         "float": dict(dtype="F32", label_smoothing=0.1),
         "sgd_sample": dict(steps=3, weight_decay=0.01, block="basic"),
         "sgd_block_nesterov": dict(steps=3, weight_decay=0.01, nesterov=True, method="block", block="basic"),
-    }
+    })
+
+
+def write_optimizers(directory):
+    """What acts on the parameters of a run. With `block` some have no gradient in some steps, which no step counts."""
+    common = dict(steps=4, block="basic", weight_decay=0.05)
+    rmsprop = dict(common, lr=0.01, alpha=0.9, momentum=0.9)
+    write_cases(directory, {
+        "adamw_block": dict(common, optimizer="adamw", lr=0.01, betas=[0.9, 0.99], eps=1e-8, method="block"),
+        "adamw_no_decay_averaged": dict(common, optimizer="adamw", lr=0.01, betas=[0.8, 0.999], eps=1e-6,
+                                        no_decay="norms_and_biases", ema_decay=0.9),
+        "rmsprop_block": dict(rmsprop, optimizer="rmsprop", eps=0.0316, method="block"),
+        "rmsprop_tf_block_averaged": dict(rmsprop, optimizer="rmsprop_tf", eps=1e-3, method="block", ema_decay=0.6,
+                                          no_decay="norms_and_biases"),
+        "sgd_clipped": dict(common, max_norm=0.5),
+    })
+
+
+def write_cases(directory, cases):
     for name, changes in cases.items():
         write_model(directory / f"model_{name}.safetensors", **changes)
 
@@ -276,6 +340,14 @@ def write_kernels(directory):
              {"x": x, "target": target, "loss": loss.reshape(1), "dx": x.grad})
 
 
+def write_activations(directory):
+    for name, function in {"relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish, "gelu": F.gelu,
+                           "sigmoid": torch.sigmoid}.items():
+        # Up to where exponentials overflow, and the kinks of those that have any.
+        x = torch.cat([torch.linspace(-9, 9, 37), torch.tensor([-1000.0, -38.0, 38.0])]).double()
+        write_kernel(directory / f"{name}.safetensors", dict(op=name), {"x": x}, lambda x: function(x))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
@@ -285,3 +357,5 @@ if __name__ == "__main__":
     torch.manual_seed(arguments.seed)
     write_kernels(arguments.directory)
     write_models(arguments.directory)
+    write_optimizers(arguments.directory)
+    write_activations(arguments.directory)

@@ -10,8 +10,12 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 namespace parity {
@@ -22,6 +26,11 @@ template <class T, class Device = sd::Cpu>
 using Tensor = sd::Tensor<T, Device>;
 using tools::to_nchw;
 using tools::to_nhwc;
+
+/// A case is of something that the library does not have.
+struct NotInTheLibrary : std::runtime_error {
+    explicit NotInTheLibrary(const std::string& what) : std::runtime_error("not in the library: " + what) {}
+};
 
 /// The largest relative error of a case and where it is.
 class Result {
@@ -67,6 +76,15 @@ private:
     std::string where_;
 };
 
+/// The value of the name, if the enumeration has it.
+template <class Enum>
+std::optional<Enum> find_named(const std::string& name) {
+    for (const auto& [value, known] : sd::detail::EnumNames<Enum>::names) {
+        if (known == name) return value;
+    }
+    return std::nullopt;
+}
+
 inline std::vector<Index> to_indices(const Tensor<std::int64_t>& tensor) { return {tensor.begin(), tensor.end()}; }
 
 // ------------------------------------------------------------------------------------------------------------ kernels
@@ -88,6 +106,7 @@ void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
     };
     const std::string op = spec.at("op");
     if (op == "conv2d") {
+        if (spec.value("bias", false)) throw NotInTheLibrary("op conv2d with a bias");
         const sd::Conv2dOptions options{spec.at("stride"), spec.at("padding"), spec.at("dilation"), spec.at("groups")};
         const Tensor<T, Device> x = get_images("x");
         const Tensor<T, Device> weight = get("weight");
@@ -140,8 +159,12 @@ void run_kernel(const sd::SafeTensors& file, const Json& spec, Result& result) {
             const std::vector<Index> classes = to_indices(file.tensor<std::int64_t>("target"));
             check(std::span<const Index>(classes));
         }
+    } else if (const auto activation = find_named<sd::Activation>(op)) {
+        const Tensor<T, Device> x = get("x");
+        compare("y", sd::activation_forward(x, *activation));
+        compare("dx", sd::activation_by_input(get("dy"), x, *activation));
     } else {
-        throw std::runtime_error("unknown op " + op);
+        throw NotInTheLibrary("op " + op);
     }
 }
 
@@ -196,6 +219,36 @@ inline std::int64_t integer_of(const sd::SafeTensors& file, const std::string& n
     return file.tensor<std::int64_t>(name).data()[0];
 }
 
+/// The optimizer of a case. Parameters that it names in `no_decay` have no weight decay.
+template <class Model>
+auto make_optimizer(Model& model, const Json& spec) {
+    using T = typename Model::value_type;
+    using Device = typename Model::device_type;
+    using Any =
+        std::variant<sd::Sgd<T, Device>, sd::AdamW<T, Device>, sd::Rmsprop<T, Device>, sd::RmspropTf<T, Device>>;
+    std::vector<sd::ParameterRule> rules;
+    for (const auto& name : spec.value("no_decay", std::vector<std::string>())) {
+        rules.push_back({.match = name, .weight_decay = 0.0});
+    }
+    const auto groups = sd::parameter_groups(model, rules);
+    const auto make = [&]<class O>(std::type_identity<O>, typename O::Options options) {
+        options.learning_rate = spec.value("lr", 0.1);
+        options.weight_decay = spec.value("weight_decay", 0.0);
+        if constexpr (requires { options.momentum; }) options.momentum = spec.value("momentum", 0.9);
+        if constexpr (requires { options.alpha; }) options.alpha = spec.at("alpha");
+        if constexpr (requires { options.eps; }) options.eps = spec.at("eps");
+        return Any(O(groups, options));
+    };
+    using std::type_identity;
+    const std::string name = spec.value("optimizer", "sgd");
+    if (name == "sgd") return make(type_identity<sd::Sgd<T, Device>>(), {.nesterov = spec.value("nesterov", false)});
+    if (name == "rmsprop") return make(type_identity<sd::Rmsprop<T, Device>>(), {});
+    if (name == "rmsprop_tf") return make(type_identity<sd::RmspropTf<T, Device>>(), {});
+    if (name != "adamw") throw NotInTheLibrary("optimizer " + name);
+    const auto betas = spec.at("betas").get<std::vector<double>>();
+    return make(type_identity<sd::AdamW<T, Device>>(), {.beta1 = betas.at(0), .beta2 = betas.at(1)});
+}
+
 template <class Model>
 void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
     using T = typename Model::value_type;
@@ -207,6 +260,7 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
     const bool full = spec.at("classes") == 1000;
     const bool train = spec.at("mode") == "train";
     const int steps = spec.value("steps", 1);
+    const bool averages = spec.contains("ema_decay");
     const double tolerance = single ? (full ? 1e-3 : 1e-4) : full ? 1e-7 : 1e-10;
     const double late_tolerance = single ? 1e-4 : full ? 1e-7 : 1e-8;
     const double smoothing = spec.value("label_smoothing", 0.0);
@@ -237,10 +291,18 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
         if (policy.is_stochastic()) result.require(sd::text("drop_rates.", i), policy.drop_rate() == rates.at(i));
     }
 
-    sd::Sgd<T, Device> optimizer(model.parameters(), {.learning_rate = spec.value("lr", 0.1),
-                                                      .momentum = spec.value("momentum", 0.9),
-                                                      .weight_decay = spec.value("weight_decay", 0.0),
-                                                      .nesterov = spec.value("nesterov", false)});
+    auto chosen = make_optimizer(model, spec);
+    auto optimizer = std::visit([](auto& one) { return sd::OptimizerRef<T, Device>(one); }, chosen);
+    // What the library's algorithms see of a run.
+    sd::State<T, Device> state{.model = sd::ModelView(model),
+                               .tensors = sd::ModelTensors<T, Device>(model),
+                               .optimizer = optimizer,
+                               .seed = 0,
+                               .run = {},
+                               .classes = spec.at("classes")};
+    sd::Logger logger;
+    const sd::WeightAveraging averaging({.decay = spec.value("ema_decay", 0.0)});
+    if (averages) averaging.apply(sd::Event::fit_start, state, logger);
     const Tensor<T> losses = file.tensor<T>("losses");
     Tensor<T> our_losses(losses.shape());
     const bool eval_only = full && single;  // FORMAT: only logits are judged there
@@ -292,7 +354,12 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
             gradients.finish(result);
             buffers.finish(result);
         }
+        if (spec.contains("max_norm")) {
+            sd::GradientClipping(spec.at("max_norm")).apply(sd::Event::after_backward, state, logger);
+        }
         optimizer.step();
+        ++state.timestamp.batch;
+        if (averages) averaging.apply(sd::Event::batch_end, state, logger);
     }
     result.compare("losses", our_losses, losses, steps > 1 ? late_tolerance : tolerance);
     if (steps > 1) {
@@ -302,6 +369,14 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result) {
             result.compare(full_name, sd::to_host(parameter->value), file.tensor<T>(full_name), late_tolerance);
         });
         parameters.finish(result);
+    }
+    if (averages) {
+        NameCheck expected(file, "ema_after.");
+        for (const auto& [key, average] : state.carried) {
+            const std::string full_name = expected.take(key.substr(std::string("WeightAveraging.").size()));
+            result.compare(full_name, sd::to_host(average), file.tensor<T>(full_name), late_tolerance);
+        }
+        expected.finish(result);
     }
 }
 
@@ -315,6 +390,7 @@ Result run_case(const std::string& path) {
         run_kernel<Device>(file, spec, result);
         return result;
     }
+    if (spec.contains("family")) throw NotInTheLibrary("family " + spec.at("family").get<std::string>());
     const bool bottleneck = spec.at("block") == "bottleneck";
     if (spec.at("dtype") == "F32") {
         bottleneck ? run_model<sd::BottleneckResNet<float, Device>>(file, spec, result)
