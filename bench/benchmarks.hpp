@@ -11,6 +11,8 @@ namespace bench {
 void register_machine();
 /// `conv2d/{forward,by_input,by_weight}/<HxCixCoxKxS>`.
 void register_conv2d();
+/// `depthwise/{forward,by_input,by_weight}/<HxCxKxS>`.
+void register_depthwise();
 /// `residual_join/{forward,backward}/<NxHxWxC>`.
 void register_residual_join();
 

@@ -79,6 +79,7 @@ void register_workloads() {
 void run_benchmarks(const std::vector<std::string>& arguments) {
     bench::register_machine();
     bench::register_conv2d();
+    bench::register_depthwise();
     bench::register_residual_join();
     register_workloads();
     std::vector<std::string> all = {"sd_bench"};

@@ -2,13 +2,12 @@
 // threads, more than there are pieces among them.
 #include "conv2d_case.hpp"
 #include "kernel_inputs.hpp"
+#include "same_bits.hpp"
 
 #include "sd/sd.hpp"
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -17,6 +16,7 @@ using sd::Pending;
 using sd::Shape;
 using sd::Tensor;
 using sd_test::check_close;
+using sd_test::check_threads;
 using sd_test::in_double;
 using sd_test::random_gradient;
 using sd_test::random_pass;
@@ -24,30 +24,6 @@ using sd_test::random_pending;
 using sd_test::random_tensor;
 
 namespace {
-
-// All bits, NaN and the sign of zero included.
-template <class T>
-bool same_bits(const std::vector<Tensor<T>>& a, const std::vector<Tensor<T>>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor<T>& one, const Tensor<T>& other) {
-        return one.shape() == other.shape() &&
-               std::memcmp(one.data(), other.data(), static_cast<std::size_t>(one.size()) * sizeof(T)) == 0;
-    });
-}
-
-// results() is what kernels give, in memory that held NaN before.
-template <class Results>
-void check_threads(const Results& results) {
-    const int threads = sd::num_threads();
-    sd::set_num_threads(1);
-    const auto expected = results();
-    for (const int count : {2, 3, 7}) {
-        CAPTURE(count);
-        sd::set_num_threads(count);
-        sd::poison_pool();
-        CHECK(same_bits(results(), expected));
-    }
-    sd::set_num_threads(threads);
-}
 
 struct Case {
     std::string cut;

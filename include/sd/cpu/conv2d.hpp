@@ -1,9 +1,10 @@
 // Two-dimensional convolution, forward and by input, as one product over slabs (product.hpp), or over Winograd's tiles
-// where they suit (winograd_product.hpp); by weight in a file of its own.
+// where they suit (winograd_product.hpp), or channel by channel (depthwise.hpp); by weight in a file of its own.
 #pragma once
 
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/conv2d_by_weight.hpp"
+#include "sd/cpu/depthwise.hpp"
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/product.hpp"
@@ -56,6 +57,13 @@ template <class T, class EpilogueOf, class Finish>
                                 const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
+    if (is_depthwise(geometry)) {
+        auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
+        const Lattice lattice = read_lattice(geometry);
+        run_depthwise(PendingSource<T>(x), std::span(&lattice, 1), weight, factors, y.shape(), epilogue);
+        finish(epilogue, Index{0});
+        return y;
+    }
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
     auto epilogues = epilogues_of(plan.count, plan.out(),
@@ -133,8 +141,21 @@ template <cpu::Vectorized T>
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
-    const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
     PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
+    if (cpu::is_depthwise(geometry)) {
+        const auto run = [&](auto epilogue) {
+            cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
+                               static_cast<const T*>(nullptr), x_shape, epilogue);
+            return epilogue;
+        };
+        if (before != nullptr) {
+            run(cpu::StoreWithSums<T>(dx, *before, 0, geometry.in_channels)).merge(0, *sums);
+        } else {
+            run(cpu::Store<T>(dx, geometry.in_channels));
+        }
+        return dx;
+    }
+    const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
     if (cpu::is_pointwise(geometry)) {

@@ -8,11 +8,13 @@
 //                 sums (R channels i x V vectors of o) over the pixels of the piece    registers
 //                 added to the task's part of dweight                                  cache
 //
-// Those that Winograd's tiles suit go by them (winograd_by_weight.hpp).
+// Those that Winograd's tiles suit go by them (winograd_by_weight.hpp), and depthwise ones channel by channel
+// (depthwise_by_weight.hpp).
 #pragma once
 
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/cut.hpp"
+#include "sd/cpu/depthwise_by_weight.hpp"
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/outer.hpp"
 #include "sd/cpu/slab.hpp"
@@ -135,6 +137,12 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
     if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
+    if (cpu::is_depthwise(geometry)) {
+        Tensor<T> dweight(weight_shape);
+        const cpu::Lattice lattice = cpu::read_lattice(geometry);
+        if (!lattice.taps.empty()) cpu::DepthwiseOuterProduct<T>(x, dy, lattice).run(dweight);
+        return dweight;
+    }
     const cpu::ForwardSide<T> side(x, geometry);
     if (side.lattice.taps.empty()) return Tensor<T>(weight_shape);
     Tensor<T> dweight = side.reads_every_weight() ? Tensor<T>::empty(weight_shape) : Tensor<T>(weight_shape);

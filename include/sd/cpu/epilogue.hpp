@@ -6,9 +6,8 @@
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
 //     StoreWithSums        by input in training: the sums of the backward of the batch norm before
 //
-// Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of one panel of
-// columns after the other; what tasks gather is merged in their order, so the bits are the same for any number of
-// threads.
+// Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
+// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads.
 #pragma once
 
 #include "sd/core/moments.hpp"
@@ -140,7 +139,7 @@ public:
 
     void reserve(Index tasks) {
         moments_.reserve(tasks);
-        counts_ = Tensor<T>(Shape{tasks});
+        counts_ = Tensor<T>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
     /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
@@ -150,21 +149,14 @@ public:
             : target_(epilogue.target_),
               mean_(epilogue.moments_.first(task)),
               m2_(epilogue.moments_.second(task)),
-              task_count_(epilogue.counts_.data()[task]) {}
-        Task(const Task&) = delete;
-        Task& operator=(const Task&) = delete;
-        // Counts of other tasks lie in the same line of the cache, so it is written once.
-        ~Task() { task_count_ = count_; }
+              counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
         void add(const TileResult<T>& tile) {
-            if (tile.column != column_) {  // another panel begins at the task's first point
-                column_ = tile.column;
-                count_ = T(0);
-            }
+            T& seen = counts_[tile.column / lanes<T>];
             const T points = static_cast<T>(tile.points);
             const T share = T(1) / points;
-            const T weight = points / (count_ + points);
-            const T both = count_ * weight;
+            const T weight = points / (seen + points);
+            const T both = seen * weight;
             tile.for_each_vector([&](Index c, auto count) {
                 Vector<T> mean = {};
                 for (Index r = 0; r < tile.points; ++r) {
@@ -184,16 +176,14 @@ public:
                 store<T>(load(task_mean) + delta * weight, task_mean);
                 store<T>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
-            count_ += points;
+            seen += points;
         }
 
     private:
         Target<T> target_;
         T* mean_;
         T* m2_;
-        T& task_count_;
-        T count_ = T(0);  ///< points so far, in the panel of `column_`
-        Index column_ = 0;
+        T* counts_;
     };
 
     /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
@@ -204,7 +194,7 @@ public:
                 double m2 = 0;
                 Index count = 0;
                 for (Index t = 0; t < moments_.tasks(); ++t) {
-                    const auto task_count = static_cast<Index>(counts_.data()[t]);
+                    const auto task_count = static_cast<Index>(counts_.data()[t * counts_.extent(1)]);
                     merge_moments(count, mean, m2, task_count, static_cast<double>(moments_.first(t)[c]),
                                   static_cast<double>(moments_.second(t)[c]));
                     count += task_count;
@@ -216,9 +206,11 @@ public:
     }
 
 private:
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));  // tasks do not write to the same one
+
     Target<T> target_;
     TaskPairs<T> moments_;
-    Tensor<T> counts_;  ///< points of each task
+    Tensor<T> counts_;  ///< (task, first vector of a panel): points so far, of all panels the same in the end
 };
 
 template <class T>

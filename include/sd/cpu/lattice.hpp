@@ -85,6 +85,13 @@ inline void drop_idle_taps(Lattice& lattice, Index image_height, Index image_wid
     return lattice;
 }
 
+/// The same with the taps that read x, not only its padding.
+[[nodiscard]] inline Lattice read_lattice(const Conv2dGeometry& geometry) {
+    Lattice lattice = forward_lattice(geometry);
+    drop_idle_taps(lattice, geometry.in_height, geometry.in_width);
+    return lattice;
+}
+
 /// The lattices of dx, reading dy. Tap (kh, kw) maps row h of dx to row (h + padding - kh dilation) / stride of dy, if
 /// that is whole.
 [[nodiscard]] inline PooledVector<Lattice> by_input_lattices(const Conv2dGeometry& geometry) {

@@ -1,0 +1,248 @@
+// The gradient of a depthwise convolution by its weights.
+//
+//     dweight(c, tap) = sum over pixels p of x(p + tap, c) dy(p, c)
+//
+//     for each span of pieces (some rows of points of a sample each):                  in parallel over spans
+//         for each chunk of channels, row of points:
+//             rows of x that are new to the ring, the row of dy                        second-level cache, once
+//             for each block of channels, some runs of taps:
+//                 sums (taps) over the points of the row                               registers
+//                 added to the span's part of dweight                                  cache
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/cpu/depthwise_rows.hpp"
+
+#include <algorithm>
+#include <span>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// What the sums of some runs of taps over a row of points are made of, in one block of channels.
+template <class T>
+struct DepthwiseOuterOperands {
+    const T* point;        ///< of x, the first one
+    Index point_step;      ///< pixels between neighbouring points
+    const Index* offsets;  ///< elements from a point to what the first tap of each run reads
+    const T* dy;           ///< of the first point, zeros from the last one to a multiple of `points`
+    Index width;           ///< points
+};
+
+/// sums[(run taps + tap) lanes + lane] += the sum over points of x dy, for `runs` runs. Points are taken `points` at a
+/// time. `step` as in depthwise_tile.
+template <class T, Index taps, Index step, Index runs, Index points>
+void depthwise_outer(const DepthwiseOuterOperands<T>& operands, T* sums) {
+    Vector<T> sum[runs][taps];
+#pragma GCC unroll 8
+    for (Index r = 0; r < runs; ++r) {
+#pragma GCC unroll 8
+        for (Index t = 0; t < taps; ++t) sum[r][t] = load(sums + (r * taps + t) * lanes<T>);
+    }
+    for (Index j = 0; j < operands.width; j += points) {
+        Vector<T> dy[points];
+#pragma GCC unroll 8
+        for (Index p = 0; p < points; ++p) {
+            dy[p] = load(operands.dy + (j + p) * lanes<T>);
+            hold(dy[p]);
+        }
+        const T* point = operands.point + j * operands.point_step * lanes<T>;
+#pragma GCC unroll 8
+        for (Index r = 0; r < runs; ++r) {
+            const T* x = point + operands.offsets[r];
+            if constexpr (step == 0) {
+                static_assert(taps == 1);
+#pragma GCC unroll 8
+                for (Index p = 0; p < points; ++p) sum[r][0] += dy[p] * load(x + p * operands.point_step * lanes<T>);
+            } else {
+#pragma GCC unroll 32
+                for (Index q = 0; q < (points - 1) * step + taps; ++q) {
+                    Vector<T> value = load(x + q * lanes<T>);
+                    hold(value);
+#pragma GCC unroll 8
+                    for (Index t = q % step; t < taps; t += step) {
+                        if (t <= q && (q - t) / step < points) sum[r][t] += dy[(q - t) / step] * value;
+                    }
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (Index r = 0; r < runs; ++r) {
+#pragma GCC unroll 8
+        for (Index t = 0; t < taps; ++t) store<T>(sum[r][t], sums + (r * taps + t) * lanes<T>);
+    }
+}
+
+/// depthwise_outer for as many runs as the registers hold and for one.
+template <class T>
+struct DepthwiseOuter {
+    using Function = void (*)(const DepthwiseOuterOperands<T>&, T*);
+
+    Function several, one;
+    Index runs;    ///< of `several`
+    Index points;  ///< that both take at a time
+
+    /// For the length of runs and the step.
+    [[nodiscard]] static DepthwiseOuter of(Index taps, Index step) {
+        if (step == 1) {
+            switch (taps) {
+                case 2:
+                    return with<2, 1, 4>();
+                case 3:
+                    return with<3, 1, 3>();
+                case 4:
+                    return with<4, 1, 2>();
+                case 5:
+                    return with<5, 1, 2>();
+                case 7:
+                    return with<7, 1, 1>();
+                default:
+                    return with<1, 1, 8>();
+            }
+        }
+        switch (taps) {
+            case 3:
+                return with<3, 2, 3>();
+            case 5:
+                return with<5, 2, 2>();
+            case 7:
+                return with<7, 2, 1>();
+            default:
+                return with<1, 0, 8>();
+        }
+    }
+
+private:
+    template <Index taps, Index step, Index together>
+    [[nodiscard]] static DepthwiseOuter with() {
+        // All sums, one value of x and as many points as there is room for.
+        constexpr Index points = vector_registers - 1 - together * taps >= 7 ? 7 : 4;
+        return {&depthwise_outer<T, taps, step, together, points>, &depthwise_outer<T, taps, step, 1, points>, together,
+                points};
+    }
+};
+
+/// dweight, summed span by span.
+template <class T>
+class DepthwiseOuterProduct {
+public:
+    DepthwiseOuterProduct(const Pending<T>& x, const PendingGradient<T>& dy, const Lattice& lattice)
+        : x_(x),
+          dy_(dy),
+          lattice_(lattice),
+          runs_(lattice),
+          outer_(DepthwiseOuter<T>::of(runs_.length, lattice.column_step)),
+          x_shape_(std::span(&lattice, 1), outer_.points),
+          channels_(x.channels()),
+          blocks_(quotient_up(channels_, lanes<T>)),
+          blocks_each_(x_shape_.resident_blocks(blocks_)),
+          dy_columns_(round_up(lattice.width, outer_.points)),
+          cut_(dy.shape()[0], lattice.height),
+          pieces_each_(quotient_up(cut_.pieces, most_spans)),
+          spans_(quotient_up(cut_.pieces, pieces_each_)) {}
+
+    /// Writes the gradients of the weights that meet some pixel.
+    void run(Tensor<T>& dweight) {
+        Tensor<T> sums = Tensor<T>(Shape{spans_, blocks_, runs_.tap_count(), lanes<T>});
+        Tensor<T> rings = Tensor<T>::empty({num_threads(), x_shape_.size(blocks_each_)});
+        Tensor<T> rows = Tensor<T>::empty({num_threads(), dy_slab({}, 0, 0).template plane<T>() * blocks_each_});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), runs_.count()});
+        parallel_for(spans_, [&](Index span) {
+            const Index thread = thread_index();
+            const Index last = std::min(cut_.pieces, (span + 1) * pieces_each_);
+            for (Index piece = span * pieces_each_; piece < last; ++piece) {
+                run_piece(cut_.piece(piece, lattice_.height), rings.data() + thread * rings.extent(1),
+                          rows.data() + thread * rows.extent(1), offsets.data() + thread * offsets.extent(1),
+                          sums.data() + span * sums.size() / spans_);
+            }
+        });
+        merge(sums, dweight);
+    }
+
+private:
+    static constexpr Index most_spans = 32;
+
+    [[nodiscard]] SlabShape dy_slab(const RowCut::Piece& piece, Index row, Index first_block) const {
+        const Index first = first_block * lanes<T>;
+        return {.sample = piece.sample,
+                .first_row = row,
+                .rows = 1,
+                .columns = dy_columns_,
+                .first_channel = first,
+                .channels = std::min(blocks_each_ * lanes<T>, channels_ - first)};
+    }
+
+    void run_piece(const RowCut::Piece& piece, T* ring_memory, T* dy_row, Index* offsets, T* sums) const {
+        const Index taps = runs_.tap_count();
+        for (Index first = 0; first < blocks_; first += blocks_each_) {
+            const Index blocks = std::min(blocks_each_, blocks_ - first);
+            RowRing<T, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
+                                              dy_slab(piece, 0, first).channels, ring_memory);
+            for (Index row = piece.first_row; row < piece.last_row; ++row) {
+                ring.move_to(row);
+                const SlabShape slab = dy_slab(piece, row, first);
+                pack_slab<T>(dy_, slab, dy_row);
+                for (Index r = 0; r < runs_.count(); ++r) offsets[r] = ring.offset(runs_.first(r));
+                const Index calls = row + 1 < piece.last_row ? blocks : 0;
+                auto x_ahead = ring.ask_for_next(calls);
+                SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
+                for (Index b = 0; b < blocks; ++b) {
+                    sum_row({.point = ring.block(b),
+                             .point_step = lattice_.column_step,
+                             .offsets = offsets,
+                             .dy = dy_row + b * slab.template plane<T>(),
+                             .width = lattice_.width},
+                            sums + (first + b) * taps * lanes<T>);
+                    x_ahead.advance();
+                    dy_ahead.advance();
+                }
+            }
+        }
+    }
+
+    /// Adds a row of points to all taps of a block.
+    void sum_row(DepthwiseOuterOperands<T> operands, T* sums) const {
+        for (Index r = 0; r < runs_.count();) {
+            const bool several = r + outer_.runs <= runs_.count();
+            (several ? outer_.several : outer_.one)(operands, sums);
+            const Index done = several ? outer_.runs : 1;
+            operands.offsets += done;
+            sums += done * runs_.length * lanes<T>;
+            r += done;
+        }
+    }
+
+    /// Adds up the spans in order, and writes the sums to where the weights stand.
+    void merge(const Tensor<T>& sums, Tensor<T>& dweight) const {
+        const Index positions = dweight.extent(2) * dweight.extent(3);
+        const Index taps = runs_.tap_count();
+        const Index span = sums.size() / spans_;
+        parallel_ranges(blocks_, 8, [&](Index first, Index last) {
+            for (Index c = first * lanes<T>; c < std::min(channels_, last * lanes<T>); ++c) {
+                const T* from = sums.data() + c / lanes<T> * taps * lanes<T> + c % lanes<T>;
+                for (Index t = 0; t < taps; ++t) {
+                    double total = 0;
+                    for (Index s = 0; s < spans_; ++s) total += static_cast<double>(from[s * span + t * lanes<T>]);
+                    const Tap& tap = runs_.taps[static_cast<std::size_t>(t)];
+                    dweight.data()[c * positions + tap.kernel_position] = static_cast<T>(total);
+                }
+            }
+        });
+    }
+
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    const Lattice& lattice_;
+    TapRuns runs_;
+    DepthwiseOuter<T> outer_;
+    RingShape<T> x_shape_;
+    Index channels_, blocks_, blocks_each_, dy_columns_;
+    RowCut cut_;
+    Index pieces_each_, spans_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
