@@ -149,7 +149,6 @@ private:
                 auto ahead = ring.ask_for_next(row + 1 < piece.last_row ? tiles_of_row_ : 0);
                 for (const Part& part : parts_) {
                     if (row >= part.lattice.height) continue;
-                    for (Index r = 0; r < part.runs.count(); ++r) offsets[r] = ring.offset(part.runs.first(r));
                     run_row(part, piece.sample, row, first, last, ring, offsets, task, ahead);
                 }
             }
@@ -158,10 +157,12 @@ private:
 
     /// Writes a row of a lattice in blocks [first, last) of channels.
     void run_row(const Part& part, Index sample, Index row, Index first, Index last, const RowRing<T, Source>& ring,
-                 const Index* offsets, typename Epilogue::Task& task, SlabPrefetch<T, Source>& ahead) const {
+                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<T, Source>& ahead) const {
         constexpr Index width = depthwise_vectors * lanes<T>;
         alignas(64) T sums[depthwise_points * width];
         const Lattice& lattice = part.lattice;
+        const auto runs = ring.locate(part.runs, offsets);
+        const T* weights = part.weights.data() + runs.first * part.runs.length * lanes<T>;
         const Index pixel = (sample * target_[1] + lattice.row + row * lattice.step) * target_[2] + lattice.column;
         for (Index b = first; b < last; b += depthwise_vectors) {
             const Index vectors = std::min(depthwise_vectors, last - b);
@@ -171,8 +172,8 @@ private:
                     part.tile({.point = ring.block(b - first + v) + j * lattice.column_step * lanes<T>,
                                .point_step = lattice.column_step,
                                .offsets = offsets,
-                               .runs = part.runs.count(),
-                               .weights = part.weights.data() + (b + v) * part.runs.tap_count() * lanes<T>},
+                               .runs = runs.count,
+                               .weights = weights + (b + v) * part.runs.tap_count() * lanes<T>},
                               sums + v * lanes<T>, width);
                 }
                 task.add({.sums = sums,

@@ -184,7 +184,8 @@ private:
                 ring.move_to(row);
                 const SlabShape slab = dy_slab(piece, row, first);
                 pack_slab<T>(dy_, slab, dy_row);
-                for (Index r = 0; r < runs_.count(); ++r) offsets[r] = ring.offset(runs_.first(r));
+                const auto runs = ring.locate(runs_, offsets);
+                T* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
                 const Index calls = row + 1 < piece.last_row ? blocks : 0;
                 auto x_ahead = ring.ask_for_next(calls);
                 SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
@@ -194,7 +195,7 @@ private:
                              .offsets = offsets,
                              .dy = dy_row + b * slab.template plane<T>(),
                              .width = lattice_.width},
-                            sums + (first + b) * taps * lanes<T>);
+                            runs.count, row_sums + b * taps * lanes<T>);
                     x_ahead.advance();
                     dy_ahead.advance();
                 }
@@ -202,10 +203,10 @@ private:
         }
     }
 
-    /// Adds a row of points to all taps of a block.
-    void sum_row(DepthwiseOuterOperands<T> operands, T* sums) const {
-        for (Index r = 0; r < runs_.count();) {
-            const bool several = r + outer_.runs <= runs_.count();
+    /// Adds a row of points to the taps of some runs, in a block.
+    void sum_row(DepthwiseOuterOperands<T> operands, Index runs, T* sums) const {
+        for (Index r = 0; r < runs;) {
+            const bool several = r + outer_.runs <= runs;
             (several ? outer_.several : outer_.one)(operands, sums);
             const Index done = several ? outer_.runs : 1;
             operands.offsets += done;
@@ -220,13 +221,17 @@ private:
         const Index taps = runs_.tap_count();
         const Index span = sums.size() / spans_;
         parallel_ranges(blocks_, 8, [&](Index first, Index last) {
-            for (Index c = first * lanes<T>; c < std::min(channels_, last * lanes<T>); ++c) {
-                const T* from = sums.data() + c / lanes<T> * taps * lanes<T> + c % lanes<T>;
+            for (Index b = first; b < last; ++b) {
+                const Index channels = std::min(lanes<T>, channels_ - b * lanes<T>);
                 for (Index t = 0; t < taps; ++t) {
-                    double total = 0;
-                    for (Index s = 0; s < spans_; ++s) total += static_cast<double>(from[s * span + t * lanes<T>]);
-                    const Tap& tap = runs_.taps[static_cast<std::size_t>(t)];
-                    dweight.data()[c * positions + tap.kernel_position] = static_cast<T>(total);
+                    const T* from = sums.data() + (b * taps + t) * lanes<T>;
+                    double total[lanes<T>] = {};
+                    for (Index s = 0; s < spans_; ++s, from += span) {
+                        for (Index i = 0; i < lanes<T>; ++i) total[i] += static_cast<double>(from[i]);
+                    }
+                    T* to = dweight.data() + b * lanes<T> * positions +
+                            runs_.taps[static_cast<std::size_t>(t)].kernel_position;
+                    for (Index i = 0; i < channels; ++i) to[i * positions] = static_cast<T>(total[i]);
                 }
             }
         });

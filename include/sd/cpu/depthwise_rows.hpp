@@ -103,7 +103,7 @@ struct RingShape {
     Index plane = 0;  ///< elements between the blocks
 };
 
-/// Rows of an image with everything pending applied, and zeros in the padding.
+/// Rows of an image with everything pending applied, and zeros beside them. Rows of padding are not there.
 template <class T, class Source>
 class RowRing {
 public:
@@ -120,12 +120,10 @@ public:
 
     /// Has at hand what the points of a row read. Rows of points come in ascending order.
     void move_to(Index point_row) {
-        first_ = first_of(point_row);
-        if (next_ < first_ || !has_begun_) next_ = first_;
-        has_begun_ = true;
-        for (; next_ < first_ + shape_.rows; ++next_) {
-            pack_slab<T>(source_, slab(next_, 1), memory_ + slot(next_) * row_size_);
-        }
+        first_ = point_row * shape_.row_step + shape_.first_row;
+        next_ = std::max({next_, first_, Index{0}});
+        const Index last = std::min(first_ + shape_.rows, source_.extents().height);
+        for (; next_ < last; ++next_) pack_slab<T>(source_, slab(next_, 1), memory_ + next_ % shape_.rows * row_size_);
     }
 
     /// Asks for the rows that the next row of points reads and this one did not, in `calls` calls.
@@ -134,19 +132,27 @@ public:
         return {source_, slab(first, first_ + shape_.row_step + shape_.rows - first), calls};
     }
 
-    /// Elements from a point in column 0 of the lattice to where a run of taps begins.
-    [[nodiscard]] Index offset(const Tap& tap) const {
-        return slot(first_ + tap.row_offset - shape_.first_row) * row_size_ +
-               (tap.column_offset - shape_.first_column) * lanes<T>;
+    /// Runs that read rows of the image: `count` of them from `first` on.
+    struct Runs {
+        Index first, count;
+    };
+    /// Writes the elements from a point in column 0 of the lattice to where the first tap of each such run reads. The
+    /// others read padding alone.
+    [[nodiscard]] Runs locate(const TapRuns& runs, Index* offsets) const {
+        Runs located{0, 0};
+        for (Index r = 0; r < runs.count(); ++r) {
+            const Tap& tap = runs.first(r);
+            const Index row = first_ + tap.row_offset - shape_.first_row;
+            if (row < 0) ++located.first;
+            if (row < 0 || row >= source_.extents().height) continue;
+            offsets[located.count++] =
+                row % shape_.rows * row_size_ + (tap.column_offset - shape_.first_column) * lanes<T>;
+        }
+        return located;
     }
     [[nodiscard]] const T* block(Index number) const { return memory_ + number * shape_.plane; }
 
 private:
-    [[nodiscard]] Index first_of(Index point_row) const { return point_row * shape_.row_step + shape_.first_row; }
-    [[nodiscard]] Index slot(Index row) const {
-        const Index remainder = row % shape_.rows;
-        return remainder < 0 ? remainder + shape_.rows : remainder;
-    }
     [[nodiscard]] SlabShape slab(Index row, Index rows) const {
         return {.sample = sample_,
                 .first_row = row,
@@ -161,8 +167,8 @@ private:
     const RingShape<T>& shape_;
     Index sample_, first_channel_, channels_, row_size_;
     T* memory_;
-    Index first_ = 0, next_ = 0;
-    bool has_begun_ = false;
+    Index first_ = 0;  ///< row that the points read
+    Index next_ = 0;   ///< row to be packed
 };
 
 /// Rows of points in pieces of one sample: as few as keep many threads busy, because rows at their edges are read twice.
