@@ -153,15 +153,25 @@ TEST_CASE("parameter: a gradient that was not received differs from zeros") {
 }
 
 TEST_CASE("windows: counts and refused settings") {
-    CHECK(sd::window_count("here", 224, 7, 2, 3, 1) == 112);
-    CHECK(sd::window_count("here", 5, 3, 1, 2, 2) == 5);
-    CHECK(sd::window_count("here", 3, 3, 5, 0, 1) == 1);
-    CHECK(contains(message_of([] { (void)sd::window_count("here", 2, 3, 1, 0, 1); }), "got 2, expected at least"));
-    CHECK(sd::pool2d_shape("pool", {2, 112, 112, 64}, {3, 2, 1}) == Shape{2, 56, 56, 64});
-    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 2, 2}); }), "padding: got 2"));
-    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {2, 0, 0}); }), "stride: got 0"));
-    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {1, 4, 4, 1}, {0, 1, 0}); }), "kernel: got 0"));
-    CHECK(contains(message_of([] { (void)sd::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
+    CHECK(sd::detail::window_count("here", 224, 7, 2, 3, 1) == 112);
+    CHECK(sd::detail::window_count("here", 5, 3, 1, 2, 2) == 5);
+    CHECK(sd::detail::window_count("here", 3, 3, 5, 0, 1) == 1);
+    CHECK(contains(message_of([] { (void)sd::detail::window_count("here", 2, 3, 1, 0, 1); }),
+                   "got 2, expected at least"));
+    CHECK(sd::detail::pool2d_shape("pool", {2, 112, 112, 64}, {3, 2, 1}) == Shape{2, 56, 56, 64});
+    CHECK(contains(message_of([] {
+                       (void)sd::detail::pool2d_shape("pool", {1, 4, 4, 1}, {2, 2, 2});
+                   }),
+                   "padding: got 2"));
+    CHECK(contains(message_of([] {
+                       (void)sd::detail::pool2d_shape("pool", {1, 4, 4, 1}, {2, 0, 0});
+                   }),
+                   "stride: got 0"));
+    CHECK(contains(message_of([] {
+                       (void)sd::detail::pool2d_shape("pool", {1, 4, 4, 1}, {0, 1, 0});
+                   }),
+                   "kernel: got 0"));
+    CHECK(contains(message_of([] { (void)sd::detail::pool2d_shape("pool", {4, 4, 1}, {}); }), "4 dimensions"));
 }
 
 TEST_CASE("windows: settings whose products no Index holds are refused") {
@@ -176,22 +186,24 @@ TEST_CASE("windows: settings whose products no Index holds are refused") {
         CHECK(contains(refusal({.dilation = large}), "dilation: got "));
         CHECK(contains(refusal({.groups = large}), "channels of x: got 4, expected 4 x "));
     }
-    CHECK(contains(message_of([&] { (void)sd::pool2d_shape("pool", x, {.kernel = huge, .padding = huge / 2}); }),
-                   "padding: got "));
+    CHECK(
+        contains(message_of([&] { (void)sd::detail::pool2d_shape("pool", x, {.kernel = huge, .padding = huge / 2}); }),
+                 "padding: got "));
     CHECK(refusal({.stride = huge, .padding = 1}) == "accepted");
 }
 
 TEST_CASE("branch samples: refused") {
     const std::vector<Index> good = {1, -1, 0};
-    CHECK_NOTHROW(sd::expect_branch_samples("join", good, 3, 2));
-    CHECK_NOTHROW(sd::expect_branch_samples("join", {}, 3, 3));
-    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", {}, 3, 2); }), "got 2, expected 3"));
-    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", good, 4, 2); }), "got 3, expected 4"));
-    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", good, 3, 1); }), "got 1, expected -1 to 0"));
+    CHECK_NOTHROW(sd::detail::expect_branch_samples("join", good, 3, 2));
+    CHECK_NOTHROW(sd::detail::expect_branch_samples("join", {}, 3, 3));
+    CHECK(contains(message_of([&] { sd::detail::expect_branch_samples("join", {}, 3, 2); }), "got 2, expected 3"));
+    CHECK(contains(message_of([&] { sd::detail::expect_branch_samples("join", good, 4, 2); }), "got 3, expected 4"));
+    CHECK(contains(message_of([&] { sd::detail::expect_branch_samples("join", good, 3, 1); }),
+                   "got 1, expected -1 to 0"));
     const std::vector<Index> bad = {-2};
-    CHECK(contains(message_of([&] { sd::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
-    CHECK(sd::branch_sample_of({}, 5) == 5);
-    CHECK(sd::branch_sample_of(good, 1) == -1);
+    CHECK(contains(message_of([&] { sd::detail::expect_branch_samples("join", bad, 1, 1); }), "got -2"));
+    CHECK(sd::detail::branch_sample_of({}, 5) == 5);
+    CHECK(sd::detail::branch_sample_of(good, 1) == -1);
 }
 
 TEST_CASE("parts of a batch: contiguous, in rank order, the first ones larger") {

@@ -221,7 +221,7 @@ TEST_CASE("augmentation: the draw is a function of seed, epoch and sample, in ra
     CHECK(std::abs(flips - draws / 2) < 5 * 50);
     for (const int count : rows) CHECK(std::abs(count - draws / 5) < 5 * 40);
     CHECK(std::abs(on_diagonal - draws / 5) < 5 * 40);  // row and column are independent
-    CHECK_THROWS_AS(sd::check_augmentation({.padding = -1}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::detail::check_augmentation({.padding = -1}), std::invalid_argument);
 }
 
 TEST_CASE("loader: every sample once an epoch, the last batch short or left out") {

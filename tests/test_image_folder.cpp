@@ -124,10 +124,10 @@ TEST_CASE("resizing: refused") {
     };
     CHECK_NOTHROW(resize({2, 2, 1}, {.resize = 2, .size = 1}));
     CHECK_THROWS_AS(resize({2, 0, 1}, {.resize = 2, .size = 1}), std::invalid_argument);
-    CHECK_THROWS_AS(sd::check_centre_crop({.resize = 0, .size = 0}), std::invalid_argument);
-    CHECK_THROWS_AS(sd::check_centre_crop({.resize = 16385}), std::invalid_argument);
-    CHECK_THROWS_AS(sd::check_centre_crop({.resize = 2, .size = 3}), std::invalid_argument);
-    CHECK_THROWS_AS(sd::check_centre_crop({.resize = 2, .size = 0}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::detail::check_centre_crop({.resize = 0, .size = 0}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::detail::check_centre_crop({.resize = 16385}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::detail::check_centre_crop({.resize = 2, .size = 3}), std::invalid_argument);
+    CHECK_THROWS_AS(sd::detail::check_centre_crop({.resize = 2, .size = 0}), std::invalid_argument);
 }
 
 TEST_CASE("image folder: classes and files by name, decoded, cropped and normalised") {

@@ -68,13 +68,13 @@ TEST_CASE("the binomial test itself: known values, and it rejects what is off") 
 }
 
 TEST_CASE("the drop threshold is the smallest integer that is not below p 2^24") {
-    CHECK(sd::drop_threshold(0) == 0);
-    CHECK(sd::drop_threshold(1) == (1U << 24));
-    CHECK(sd::drop_threshold(0.5) == (1U << 23));
-    CHECK(sd::drop_threshold(0x1p-24) == 1);
-    CHECK(sd::drop_threshold(0x1p-25) == 1);
-    CHECK(sd::drop_threshold(std::numeric_limits<double>::denorm_min()) == 1);
-    CHECK(sd::drop_threshold(std::nextafter(1.0, 0.0)) == (1U << 24));
+    CHECK(sd::detail::drop_threshold(0) == 0);
+    CHECK(sd::detail::drop_threshold(1) == (1U << 24));
+    CHECK(sd::detail::drop_threshold(0.5) == (1U << 23));
+    CHECK(sd::detail::drop_threshold(0x1p-24) == 1);
+    CHECK(sd::detail::drop_threshold(0x1p-25) == 1);
+    CHECK(sd::detail::drop_threshold(std::numeric_limits<double>::denorm_min()) == 1);
+    CHECK(sd::detail::drop_threshold(std::nextafter(1.0, 0.0)) == (1U << 24));
 }
 
 TEST_CASE("a mask is the binding function of seed, step, block and sample") {

@@ -61,7 +61,7 @@ TEST_CASE("names of branches: by type, whatever instance of a template") {
     CHECK(sd::branch_name<Pair<float>>() == "PairBlock");
     CHECK(sd::branch_name<Quiet>() == "QuietBlock");
     CHECK(sd::branch_name<Pair<int>>().empty());
-    CHECK(sd::branch_names().ends_with(", PairBlock, QuietBlock"));
+    CHECK(sd::detail::branch_names().ends_with(", PairBlock, QuietBlock"));
     CHECK(sd_test::message_of([] { sd::register_branch<Pair<float>>("Other"); }) ==
           "register_branch: name of a type that has one: got \"Other\", expected \"PairBlock\"");
 }

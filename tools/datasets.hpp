@@ -83,7 +83,7 @@ inline Data load_folders(const std::filesystem::path& directory, Index image_siz
     for (const char* split : {"train", "val"}) {
         std::error_code ignored;
         if (std::filesystem::is_directory(directory / split, ignored)) continue;
-        sd::refuse_file(directory.string(), "folders", sd::some_names_in(directory), "train and val");
+        sd::refuse_file(directory.string(), "folders", sd::detail::some_names_in(directory), "train and val");
     }
     sd::ImageFolder train(directory / "train", options);
     sd::ImageFolder test(directory / "val", options);

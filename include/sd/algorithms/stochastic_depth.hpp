@@ -41,7 +41,7 @@ public:
     /// Throws std::invalid_argument for a setting outside its range.
     explicit StochasticDepth(StochasticDepthOptions options = {}, TimeOrFraction drop_warmup = 0.0)
         : options_(std::move(options)), drop_warmup_(drop_warmup.time()) {
-        validate(options_);
+        detail::validate(options_);
     }
 
     /// At Event::init, and while a warmup is set at Event::fit_start, Event::batch_start and Event::eval_start.
@@ -82,7 +82,7 @@ public:
     /// What decides the numbers of a run. That ranks draw block-wise masks of their own tells on several ranks alone.
     [[nodiscard]] SettingTexts settings(Index ranks) const {
         SettingTexts all{{"drop_warmup", to_string(drop_warmup_)}};
-        for (const auto& [key, value] : option_texts(options_)) all.emplace(key, value);
+        for (const auto& [key, value] : detail::option_texts(options_)) all.emplace(key, value);
         const bool draws_alike = options_.use_same_gpu_seed || options_.stochastic_method == StochasticMethod::sample;
         all["use_same_gpu_seed"] = draws_alike || ranks == 1 ? "true" : text("false, ", ranks, " ranks");
         return all;

@@ -20,8 +20,6 @@ namespace detail {
 template <class Enum>
 struct EnumNames;
 
-}  // namespace detail
-
 /// The names that a setting can have, as "a, b or c".
 template <class Enum>
 [[nodiscard]] std::string allowed_names() {
@@ -33,6 +31,8 @@ template <class Enum>
     return all;
 }
 
+}  // namespace detail
+
 /// The name of a value. Throws std::invalid_argument for a value outside the enumeration.
 template <class Enum>
 [[nodiscard]] std::string to_string(Enum value) requires requires {
@@ -42,7 +42,8 @@ template <class Enum>
     for (const auto& [known, name] : detail::EnumNames<Enum>::names) {
         if (known == value) return name;
     }
-    refuse("to_string", std::string(detail::EnumNames<Enum>::setting), static_cast<int>(value), allowed_names<Enum>());
+    refuse("to_string", std::string(detail::EnumNames<Enum>::setting), static_cast<int>(value),
+           detail::allowed_names<Enum>());
 }
 
 /// The value of a name. Throws std::invalid_argument, naming what is allowed, for any other text.
@@ -51,7 +52,7 @@ template <class Enum>
     for (const auto& [value, known] : detail::EnumNames<Enum>::names) {
         if (known == name) return value;
     }
-    refuse("parse", std::string(detail::EnumNames<Enum>::setting), text('"', name, '"'), allowed_names<Enum>());
+    refuse("parse", std::string(detail::EnumNames<Enum>::setting), text('"', name, '"'), detail::allowed_names<Enum>());
 }
 
 SD_NAMESPACE_END

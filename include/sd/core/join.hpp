@@ -30,6 +30,8 @@ using join_output_t = typename JoinOutput<T, Device>::type;
 /// identity: sample n joins sample n.
 using BranchSamples = std::span<const Index>;
 
+namespace detail {
+
 /// The branch's sample for sample n.
 [[nodiscard]] inline Index branch_sample_of(BranchSamples branch_sample, Index n) {
     return branch_sample.empty() ? n : branch_sample[static_cast<std::size_t>(n)];
@@ -61,5 +63,7 @@ inline void expect_distinct(const char* where, BranchSamples branch_sample, Inde
         }
     }
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

@@ -37,6 +37,8 @@ struct BatchNormFactors {
     Tensor<A, Device> shift;        ///< (C), bias - mean scale
 };
 
+namespace detail {
+
 /// One channel's inverse standard deviation: 1 / sqrt(squares / count + eps).
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A inverse_deviation(const A& squares, const A& count, const A& eps) {
@@ -63,5 +65,7 @@ SD_HOST_DEVICE void merge_moments(Index count_a, A& mean_a, A& m2_a, Index count
     mean_a = mean_a + delta * (A(static_cast<double>(count_b)) / count);
     m2_a = m2_a + m2_b + delta * delta * (A(static_cast<double>(count_a)) * A(static_cast<double>(count_b)) / count);
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

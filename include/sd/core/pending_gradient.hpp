@@ -17,6 +17,8 @@ struct BatchNormPass {
     bool batch_statistics = true;                 ///< of the batch, hence functions of z; else constants
 };
 
+namespace detail {
+
 /// Refuses a pass of a batch norm whose output has another shape, or whose factors do not have one entry per channel.
 template <class T, class Device>
 void expect_batch_norm_pass(const char* where, const BatchNormPass<T, Device>& pass, const Shape& shape) {
@@ -34,6 +36,8 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
         refuse(where, "before and sums", before == nullptr ? "sums alone" : "before alone", "both or none");
     }
 }
+
+}  // namespace detail
 
 /// The gradient by the input z of a batch norm, as its backward hands it to the convolution before:
 ///

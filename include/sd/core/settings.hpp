@@ -12,6 +12,8 @@ SD_NAMESPACE_BEGIN
 /// Settings that decide the numbers of a run, by name. Two runs of equal settings have the same numbers.
 using SettingTexts = std::map<std::string, std::string>;
 
+namespace detail {
+
 /// The settings that a loader or an algorithm tells of itself by settings(context...); none if it has no such function.
 template <class Part, class... Context>
 [[nodiscard]] SettingTexts settings_of(const Part& part, const Context&... context) {
@@ -23,5 +25,7 @@ template <class Part, class... Context>
         return {};
     }
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

@@ -28,6 +28,8 @@ struct Pool2dOptions {
     bool count_include_pad = true;
 };
 
+namespace detail {
+
 /// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 /// Throws std::invalid_argument if not even one window fits.
 inline Index window_count(const char* where, Index extent, Index kernel, Index stride, Index padding, Index dilation) {
@@ -48,6 +50,8 @@ SD_HOST_DEVICE constexpr Index averaged_positions(const Pool2dOptions& options, 
     const Index last = first + options.kernel;
     return (last < extent + padding ? last : extent + padding) - (first > -padding ? first : -padding);
 }
+
+}  // namespace detail
 
 /// All extents of one convolution, checked against each other.
 ///
@@ -91,8 +95,9 @@ struct Conv2dGeometry {
         }
         group_out = out_channels / options.groups;
         out_height =
-            window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
-        out_width = window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
+            detail::window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
+        out_width =
+            detail::window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
     }
 
     /// (batch, in_height, in_width, in_channels)
@@ -102,6 +107,8 @@ struct Conv2dGeometry {
     /// (batch, out_height, out_width, out_channels)
     [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
 };
+
+namespace detail {
 
 /// Refuses images without pixels, which have no largest value.
 inline void expect_pixels(const char* where, const Shape& x) {
@@ -128,5 +135,7 @@ inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions
     }
     return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

@@ -54,8 +54,8 @@ template <cpu::Vectorized T>
             for (Index chunk = 0; chunk < chunks; ++chunk) {
                 const Index count = std::min(grain, rows - chunk * grain);
                 const T* part = partial.data() + chunk * 2 * channels;
-                merge_moments(chunk * grain, mean, m2, count, static_cast<double>(part[c]),
-                              static_cast<double>(part[channels + c]));
+                detail::merge_moments(chunk * grain, mean, m2, count, static_cast<double>(part[c]),
+                                      static_cast<double>(part[channels + c]));
             }
             moments.mean.data()[c] = static_cast<T>(mean);
             moments.m2.data()[c] = static_cast<T>(m2);
@@ -148,7 +148,7 @@ template <class T>
 /// Throws std::invalid_argument if shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
-    expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
     const Pending<T>& y = pass.y;
     const Index channels = y.channels();
     const Index rows = channels == 0 ? 0 : dy.size() / channels;

@@ -133,9 +133,9 @@ template <cpu::Vectorized T>
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
-    expect_pass_and_sums("conv2d_by_input", before, sums);
+    detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     if (before != nullptr) {
-        expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
+        detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};
         *sums = {Tensor<T>(channels), Tensor<T>(channels)};
     }

@@ -195,8 +195,8 @@ public:
                 Index count = 0;
                 for (Index t = 0; t < moments_.tasks(); ++t) {
                     const auto task_count = static_cast<Index>(counts_.data()[t * counts_.extent(1)]);
-                    merge_moments(count, mean, m2, task_count, static_cast<double>(moments_.first(t)[c]),
-                                  static_cast<double>(moments_.second(t)[c]));
+                    detail::merge_moments(count, mean, m2, task_count, static_cast<double>(moments_.first(t)[c]),
+                                          static_cast<double>(moments_.second(t)[c]));
                     count += task_count;
                 }
                 moments.mean.data()[first_channel + c] = static_cast<T>(mean);

@@ -31,7 +31,8 @@ struct WindowRange {
 /// What one position counts in the average of window (oh, ow).
 template <class T>
 [[nodiscard]] T window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
-    return T(1) / static_cast<T>(averaged_positions(options, oh, x[1]) * averaged_positions(options, ow, x[2]));
+    return T(1) / static_cast<T>(detail::averaged_positions(options, oh, x[1]) *
+                                 detail::averaged_positions(options, ow, x[2]));
 }
 
 /// Calls each(ow, c, count, maximum, position) for every vector of `count` channels from c on and every window of
@@ -68,8 +69,8 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
 /// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("max_pool2d_forward", x.shape(), options);
-    expect_pixels("max_pool2d_forward", x.shape());
+    const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
+    detail::expect_pixels("max_pool2d_forward", x.shape());
     Tensor<T> y = Tensor<T>::empty(shape);
     const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
@@ -84,8 +85,8 @@ template <cpu::Vectorized T>
 /// The gradient by the value of x: each dy goes to the pixel that was chosen forward (found again, not stored).
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_by_input(const Tensor<T>& dy, const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("max_pool2d_by_input", x.shape(), options);
-    expect_pixels("max_pool2d_by_input", x.shape());
+    const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
+    detail::expect_pixels("max_pool2d_by_input", x.shape());
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
@@ -124,7 +125,7 @@ template <cpu::Vectorized T>
 /// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_forward", x.shape(), options);
     Tensor<T> y(shape);
     parallel_for(shape[0] * shape[1], [&](Index row) {
         const cpu::WindowRange rows(row % shape[1], options, x.extent(1));
@@ -147,7 +148,7 @@ template <cpu::Vectorized T>
 /// dx = dy / the number of positions in every pixel of the window, summed over the windows. x_shape is the shape of x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
-    const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx(x_shape);
     parallel_for(shape[0], [&](Index n) {

@@ -99,7 +99,7 @@ template <cpu::Vectorized T>
                                               bool relu, join_output_t<T>* output = nullptr) {
     constexpr const char* where = "residual_join_forward";
     cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
-    expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
     const cpu::Slabs slabs(shortcut.shape());
     const Index channels = slabs.channels;
 
@@ -137,7 +137,7 @@ template <cpu::Vectorized T>
         }
     };
     slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = branch_sample_of(branch_sample, n);
+        const Index sample = detail::branch_sample_of(branch_sample, n);
         cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0,
                             any_activation, relu);
     });
@@ -179,17 +179,17 @@ template <cpu::Vectorized T>
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     constexpr const char* where = "residual_join_backward";
-    expect_pass_and_sums(where, before, sums);
+    detail::expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
-    expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
-    expect_distinct(where, branch_sample, branch_samples);
+    detail::expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
+    detail::expect_distinct(where, branch_sample, branch_samples);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
     const bool same = branch_sample.empty() && branch_scale == T(1);
     ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
     cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
-    if (before != nullptr) expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
+    if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
     Tensor<T> partial = Tensor<T>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
@@ -218,7 +218,7 @@ template <cpu::Vectorized T>
         }
     };
     slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = branch_sample_of(branch_sample, n);
+        const Index sample = detail::branch_sample_of(branch_sample, n);
         const bool joins = sample >= 0;
         std::optional<cpu::RowSums<T>> row_sums;
         if (before != nullptr && joins) {
@@ -255,12 +255,12 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
     constexpr const char* where = "add_selected";
     cpu::expect_same_slab(where, "b", b.shape(), a.shape());
-    expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
+    detail::expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
     Tensor<T> y = Tensor<T>::empty(a.shape());
     const cpu::Target<T> target(y);
     const cpu::Slabs slabs(a.shape());
     slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = branch_sample_of(b_sample, n);
+        const Index sample = detail::branch_sample_of(b_sample, n);
         const Index from = n * slabs.size() + first * slabs.channels;
         const Index count = (last - first) * slabs.channels;
         const Index b_from = sample * slabs.size() + first * slabs.channels;

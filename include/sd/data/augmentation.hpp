@@ -23,6 +23,8 @@ struct AugmentationDraw {
     bool flip = false;  ///< mirror the crop
 };
 
+namespace detail {
+
 /// Refuses settings that cannot be drawn from: throws std::invalid_argument.
 inline void check_augmentation(const Augmentation& options) {
     constexpr Index largest = 1 << 20;
@@ -31,11 +33,13 @@ inline void check_augmentation(const Augmentation& options) {
     }
 }
 
+}  // namespace detail
+
 /// The draw for one sample of a data set in one epoch: the same in any batch, order and thread. Rows and columns are
 /// uniform on 0 to 2 padding, a flip has probability 1/2.
 [[nodiscard]] inline AugmentationDraw draw_augmentation(const Augmentation& options, std::uint64_t seed, Index epoch,
                                                         Index sample) {
-    check_augmentation(options);
+    detail::check_augmentation(options);
     const auto number = static_cast<std::uint64_t>(sample);
     const PhiloxCounter words =
         random_words(seed, Stream::augmentation, static_cast<std::uint64_t>(epoch),

@@ -22,7 +22,7 @@ SD_NAMESPACE_BEGIN
     GzipReader reader(bytes, source);
     std::vector<std::byte> header(detail::idx_header_bytes(rank));
     reader.read(header);
-    const Index most = static_cast<Index>(bytes.size()) * largest_deflate_ratio;
+    const Index most = static_cast<Index>(bytes.size()) * detail::largest_deflate_ratio;
     const Shape shape = detail::parse_idx_header(header, rank, most, source);
     IdxArray array{shape, std::vector<std::uint8_t>(static_cast<std::size_t>(shape.size()))};
     reader.read(std::as_writable_bytes(std::span(array.values)));

@@ -131,11 +131,11 @@ public:
     /// range.
     explicit ImageFolder(const std::filesystem::path& folder, const ImageFolderOptions& options = {})
         : folder_(folder), crop_(options.crop), values_("ImageFolder", options.normalization, 3) {
-        check_centre_crop(crop_);
+        detail::check_centre_crop(crop_);
         detail::ImageListing listing;
         std::vector<std::string> empty;
         std::vector<std::string> loose;
-        for (const auto& entry : list_folder(folder)) {
+        for (const auto& entry : detail::list_folder(folder)) {
             std::error_code ignored;  // a link to nothing is no folder
             std::string name = entry.path().filename().string();
             if (!entry.is_directory(ignored)) {
@@ -186,12 +186,13 @@ private:
                const std::vector<std::string>& loose) const {
         const std::string where = folder_.string();
         if (classes_.empty()) {
-            refuse_file(where, "folders of classes", some_of(loose) + (loose.empty() ? "" : " alone"), "one or more");
+            refuse_file(where, "folders of classes", detail::some_of(loose) + (loose.empty() ? "" : " alone"),
+                        "one or more");
         }
         if (!listing.unread.empty()) {
             refuse_file(where, "kinds of images", detail::kinds_of(listing.unread), "PNG and JPEG alone");
         }
-        if (!empty.empty()) refuse_file(where, "images", "none in " + some_of(empty), "one or more in each");
+        if (!empty.empty()) refuse_file(where, "images", "none in " + detail::some_of(empty), "one or more in each");
         const auto warn_of = [&](const std::vector<std::string>& names, const char* why) {
             if (names.empty()) return;
             warn(text(where, ": ", names.size(), names.size() == 1 ? " file" : " files", " left out, ", why, ": ",
@@ -225,10 +226,11 @@ inline void expect_same_classes(const ImageFolder& folder, const ImageFolder& ot
     };
     const auto missing = without(other.classes(), folder.classes());
     const auto more = without(folder.classes(), other.classes());
-    refuse_file(folder.folder().string(), "classes",
-                text(missing.empty() ? "" : "no " + some_of(missing), missing.empty() || more.empty() ? "" : ", but ",
-                     more.empty() ? "" : "also " + some_of(more)),
-                text("the ", other.num_classes(), " of ", other.folder().string()));
+    refuse_file(
+        folder.folder().string(), "classes",
+        text(missing.empty() ? "" : "no " + detail::some_of(missing), missing.empty() || more.empty() ? "" : ", but ",
+             more.empty() ? "" : "also " + detail::some_of(more)),
+        text("the ", other.num_classes(), " of ", other.folder().string()));
 }
 
 SD_NAMESPACE_END

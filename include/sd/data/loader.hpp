@@ -126,7 +126,7 @@ public:
         if (!dataset_) refuse("DataLoader", "data set", "a null pointer", "a data set");
         expect_rank("DataLoader", "an image", Shape(dataset_->image_shape()), 3);
         if (options_.batch_size < 1) refuse("DataLoader", "batch_size", options_.batch_size, "1 or more");
-        if (options_.augmentation) check_augmentation(*options_.augmentation);
+        if (options_.augmentation) detail::check_augmentation(*options_.augmentation);
         if (options_.ranks < 1) refuse("DataLoader", "ranks", options_.ranks, "1 or more");
         if (options_.rank < 0 || options_.rank >= options_.ranks) {
             refuse("DataLoader", "rank", options_.rank, text("0 to ", options_.ranks - 1));
@@ -142,12 +142,10 @@ public:
     [[nodiscard]] SettingTexts settings() const {
         const Augmentation augmentation = options_.augmentation.value_or(Augmentation{0, false});
         const auto yes_or_no = [](bool value) { return value ? "true" : "false"; };
-        return {{"dataset_size", text(dataset_->size())},
-                {"shuffle", yes_or_no(options_.shuffle)},
-                {"drop_last", yes_or_no(options_.drop_last)},
-                {"seed", text(options_.seed)},
-                {"padding", text(augmentation.padding)},
-                {"horizontal_flip", yes_or_no(augmentation.horizontal_flip)}};
+        return {
+            {"dataset_size", text(dataset_->size())},     {"shuffle", yes_or_no(options_.shuffle)},
+            {"drop_last", yes_or_no(options_.drop_last)}, {"seed", text(options_.seed)},
+            {"padding", text(augmentation.padding)},      {"horizontal_flip", yes_or_no(augmentation.horizontal_flip)}};
     }
 
     /// The number of samples in every batch but perhaps an epoch's last.

@@ -17,6 +17,8 @@ struct CentreCrop {
     Index size = 224;    ///< side of the square that is cut from the middle then, 1 to resize
 };
 
+namespace detail {
+
 /// Refuses settings out of range: throws std::invalid_argument.
 inline void check_centre_crop(const CentreCrop& options) {
     constexpr Index largest = 16384;
@@ -27,8 +29,6 @@ inline void check_centre_crop(const CentreCrop& options) {
         refuse("CentreCrop", "size", options.size, text("1 to ", options.resize, ", what is resized to"));
     }
 }
-
-namespace detail {
 
 // Weights are kept in units of 2^-22: 255 times their sum and a half for rounding fit 32 bits.
 inline constexpr int resize_bits = 22;
@@ -108,7 +108,7 @@ inline Index half_to_even(Index number) { return number / 2 + (number % 4 == 3 ?
 /// not the same memory. Throws std::invalid_argument for settings out of range.
 inline void resize_and_crop(const std::uint8_t* image, const Shape& shape, const CentreCrop& options,
                             std::uint8_t* cropped) {
-    check_centre_crop(options);
+    detail::check_centre_crop(options);
     expect_rank("resize_and_crop", "an image", shape, 3);
     if (shape.size() < 1) refuse("resize_and_crop", "shape of an image", shape, "extents of 1 or more");
     const auto windows_along = [&](Index dimension) {

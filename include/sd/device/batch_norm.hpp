@@ -17,7 +17,7 @@ struct Factors {
     A *inverse_std, *scale, *shift;
 
     SD_HOST_DEVICE void operator()(Index c) const {
-        inverse_std[c] = inverse_deviation(squares[c], count, eps);
+        inverse_std[c] = detail::inverse_deviation(squares[c], count, eps);
         scale[c] = weight[c] * inverse_std[c];
         shift[c] = bias[c] - mean[c] * scale[c];
     }
@@ -32,10 +32,10 @@ struct UpdateRunningStatistics {
     A *running_mean, *running_var;
 
     SD_HOST_DEVICE void operator()(Index c) const {
-        running_mean[c] = running_statistic(running_mean[c], mean[c], momentum);
+        running_mean[c] = detail::running_statistic(running_mean[c], mean[c], momentum);
         if (count < 2) return;  // one value has no unbiased variance
-        running_var[c] =
-            running_statistic(running_var[c], A(m2[c] / static_cast<A>(static_cast<double>(count - 1))), momentum);
+        running_var[c] = detail::running_statistic(running_var[c],
+                                                   A(m2[c] / static_cast<A>(static_cast<double>(count - 1))), momentum);
     }
 };
 

@@ -130,7 +130,7 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] BatchNormSums<accumulate_t<T>, Device> batch_norm_sums(const Tensor<T, Device>& dy,
                                                                      const BatchNormPass<T, Device>& pass) {
     using A = accumulate_t<T>;
-    expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
     const Index channels = pass.y.channels();
     Tensor<A, Device> partial;
     cuda::with_width<T>(channels, [&](auto width) {
@@ -150,7 +150,7 @@ template <class T, cuda::Accelerator Device>
                                                              const BatchNormSums<accumulate_t<T>, Device>& sums) {
     using A = accumulate_t<T>;
     const Shape channels{pass.y.channels()};
-    expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
+    detail::expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
     expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
     expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
     auto slope = Tensor<A, Device>::empty(channels);

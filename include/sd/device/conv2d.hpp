@@ -58,7 +58,7 @@ template <class T, cuda::Accelerator Device>
                                                 BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
-    expect_pass_and_sums("conv2d_by_input", before, sums);
+    detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     const Tensor<T, Device> plain = materialize(dy);
     const Index samples = std::max(cuda::sample_room(plain), geometry.batch);
     auto dx = cuda::empty_with_room<T, Device>(x_shape, samples);

@@ -75,7 +75,7 @@ public:
         : loader_(std::move(loader)), options_(options), shared_(std::make_shared<Shared>()) {}
 
     /// Those of the other loader that decide the batches, if it tells them.
-    [[nodiscard]] SettingTexts settings() const { return settings_of(loader_); }
+    [[nodiscard]] SettingTexts settings() const { return detail::settings_of(loader_); }
     /// Of an epoch.
     [[nodiscard]] Index batches() const { return loader_.batches(); }
     /// In an epoch's batches.

@@ -60,7 +60,7 @@ struct GlobalAvgPoolByInput {
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> global_avg_pool_forward(const Tensor<T, Device>& x) {
     expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_pixels("global_avg_pool_forward", x.shape());
     auto y = Tensor<T, Device>::empty({x.extent(0), x.extent(3)});
     cuda::launch_sweep<Device, T, cuda::GlobalAvgPoolForward>(x.extent(0), x.extent(3), 1, x.extent(1) * x.extent(2),
                                                               x.data(), y.data());

@@ -49,7 +49,7 @@ struct BlockMoments {
             for (int other = 0; other < sweep.rows_at_once; ++other) {
                 const Index rows = sweep.rows_of_thread(at.row_block, other);
                 const int index = thread.index + other * sweep.lanes;
-                merge_moments(count, mean, m2, rows, shared.mean[i][index], shared.m2[i][index]);
+                detail::merge_moments(count, mean, m2, rows, shared.mean[i][index], shared.m2[i][index]);
                 count += rows;
             }
             target[i] = mean;
@@ -77,7 +77,7 @@ private:
                 const A deviation = A(values[r].value[i]) - batch_mean;
                 squares += deviation * deviation;
             }
-            merge_moments(count, mean[i], m2[i], Index{rows}, batch_mean, squares);
+            detail::merge_moments(count, mean[i], m2[i], Index{rows}, batch_mean, squares);
         }
         count += rows;
     }
@@ -93,7 +93,7 @@ struct MergeMoments {
         return first_row(last_part) - first_row(first_part);
     }
     SD_HOST_DEVICE void merge(Pair& all, const Pair& part) const {
-        merge_moments(all.count, all.first, all.second, part.count, part.first, part.second);
+        detail::merge_moments(all.count, all.first, all.second, part.count, part.first, part.second);
         all.count += part.count;
     }
     SD_HOST_DEVICE void write(Index c, const Pair& all) const {

@@ -37,8 +37,8 @@ struct PoolGeometry {
     /// What one position counts in the average of window (oh, ow).
     template <class A>
     [[nodiscard]] SD_HOST_DEVICE A share(Index oh, Index ow) const {
-        return A(1) /
-               static_cast<A>(averaged_positions(options, oh, in_height) * averaged_positions(options, ow, in_width));
+        return A(1) / static_cast<A>(detail::averaged_positions(options, oh, in_height) *
+                                     detail::averaged_positions(options, ow, in_width));
     }
 };
 
@@ -185,8 +185,8 @@ using AvgPoolByInput = AvgPool<T, width, false>;
 /// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_forward(const Pending<T, Device>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("max_pool2d_forward", x.shape(), options);
-    expect_pixels("max_pool2d_forward", x.shape());
+    const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
+    detail::expect_pixels("max_pool2d_forward", x.shape());
     auto y = Tensor<T, Device>::empty(shape);
     cuda::launch_sweep<Device, T, cuda::MaxPoolForward>(cuda::rows_of(shape), shape[3], 1,
                                                         cuda::PoolGeometry(x.shape(), shape, options),
@@ -198,8 +198,8 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_by_input(const Tensor<T, Device>& dy, const Pending<T, Device>& x,
                                                     const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("max_pool2d_by_input", x.shape(), options);
-    expect_pixels("max_pool2d_by_input", x.shape());
+    const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
+    detail::expect_pixels("max_pool2d_by_input", x.shape());
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     auto dx = Tensor<T, Device>::empty(x.shape());
     cuda::launch_sweep<Device, T, cuda::MaxPoolByInput>(cuda::rows_of(x.shape()), shape[3], 1,
@@ -211,7 +211,7 @@ template <class T, cuda::Accelerator Device>
 /// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> avg_pool2d_forward(const Tensor<T, Device>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_forward", x.shape(), options);
     auto y = Tensor<T, Device>::empty(shape);
     cuda::launch_sweep<Device, T, cuda::AvgPoolForward>(
         cuda::rows_of(shape), shape[3], 1, cuda::PoolGeometry(x.shape(), shape, options), x.data(), y.data());
@@ -222,7 +222,7 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> avg_pool2d_by_input(const Tensor<T, Device>& dy, const Pool2dOptions& options,
                                                     const Shape& x_shape) {
-    const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
     auto dx = Tensor<T, Device>::empty(x_shape);
     cuda::launch_sweep<Device, T, cuda::AvgPoolByInput>(

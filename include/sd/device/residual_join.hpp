@@ -172,7 +172,7 @@ template <class T, cuda::Accelerator Device>
                                                       cuda::ReluBits<Device>* output = nullptr) {
     constexpr const char* where = "residual_join_forward";
     cuda::expect_same_samples(where, "the branch's samples", branch.shape(), shortcut.shape());
-    expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
     const auto selection = cuda::uploaded<Device>(branch_sample);
     auto y = Tensor<T, Device>::empty(shortcut.shape());
     const cuda::Samples samples(shortcut.shape());
@@ -196,18 +196,18 @@ template <class T, cuda::Accelerator Device>
     BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
     using A = accumulate_t<T>;
     constexpr const char* where = "residual_join_backward";
-    expect_pass_and_sums(where, before, sums);
+    detail::expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape);
     if (relu != static_cast<bool>(y.bytes)) {
         refuse(where, "bits of a ReLU", relu ? "none" : "some", relu ? "those that its forward pass left" : "none");
     }
-    expect_branch_samples(where, branch_sample, y.shape[0], branch_samples);
-    expect_distinct(where, branch_sample, branch_samples);
+    detail::expect_branch_samples(where, branch_sample, y.shape[0], branch_samples);
+    detail::expect_distinct(where, branch_sample, branch_samples);
     const cuda::Samples samples(y.shape);
     const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T, Device> gradient{relu ? Tensor<T, Device>::empty(y.shape) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T, Device>::empty(with_samples(y.shape, branch_samples));
-    if (before != nullptr) expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
+    if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
     cuda::clear_unjoined(branch_sample, gradient.dbranch);
 
     const auto selection = cuda::uploaded<Device>(branch_sample);

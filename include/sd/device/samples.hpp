@@ -154,7 +154,7 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> add_selected(const Tensor<T, Device>& a, const Tensor<T, Device>& b,
                                              BranchSamples b_sample) {
     cuda::expect_same_samples("add_selected", "b's samples", b.shape(), a.shape());
-    expect_branch_samples("add_selected", b_sample, a.extent(0), b.extent(0));
+    detail::expect_branch_samples("add_selected", b_sample, a.extent(0), b.extent(0));
     auto y = Tensor<T, Device>::empty(a.shape());
     const auto selection = cuda::uploaded<Device>(b_sample);
     cuda::launch_sample_sweep<Device, T, cuda::SelectSamples>(

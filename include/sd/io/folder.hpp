@@ -12,6 +12,8 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
 /// The entries of a folder, sorted by the bytes of their names. Names that begin with a dot are hidden and left out.
 /// Throws std::runtime_error if the folder cannot be listed.
 [[nodiscard]] inline std::vector<std::filesystem::directory_entry> list_folder(const std::filesystem::path& folder) {
@@ -52,5 +54,7 @@ SD_NAMESPACE_BEGIN
     }
     refuse_file(folder.string(), what, some_names_in(folder), some_of(names));
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

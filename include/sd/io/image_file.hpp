@@ -275,7 +275,7 @@ inline const char* kind_of_file(std::span<const std::byte> bytes) {
 [[nodiscard]] inline RgbImage decode_png(std::span<const std::byte> bytes, const std::string& source) {
     detail::PngReader reader(bytes);
     if (!reader.read_header()) refuse_file(source, "PNG", reader.message(), "a whole image");
-    const Index most = static_cast<Index>(bytes.size()) * largest_deflate_ratio * 8 / reader.bits_per_pixel();
+    const Index most = static_cast<Index>(bytes.size()) * detail::largest_deflate_ratio * 8 / reader.bits_per_pixel();
     RgbImage image = detail::make_image(source, reader.height(), reader.width(), most);
     if (!reader.read_pixels(image.pixels.data())) refuse_file(source, "PNG", reader.message(), "a whole image");
     return image;

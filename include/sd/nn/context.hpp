@@ -10,6 +10,8 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
 /// A setting that must be given: there is no default.
 template <class T>
 class Required {
@@ -25,10 +27,12 @@ private:
     T value_;
 };
 
+}  // namespace detail
+
 /// A pass in training. Masks are a function of these numbers and of nothing else.
 struct TrainPass {
-    Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
-    Required<std::uint64_t> seed;  ///< of the whole run
+    detail::Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
+    detail::Required<std::uint64_t> seed;  ///< of the whole run
     std::uint64_t sample_offset =
         0;                   ///< index of the first sample in the global batch, over all ranks and microbatches
     std::uint32_t rank = 0;  ///< of this process among those that share the batch

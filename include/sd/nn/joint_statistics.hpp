@@ -28,7 +28,7 @@ template <class A>
         std::memcpy(part.mean.data(), messages.data() + at + sizeof(Index), bytes_of_channels);
         std::memcpy(part.m2.data(), messages.data() + at + sizeof(Index) + bytes_of_channels, bytes_of_channels);
         for (Index c = 0; c < channels; ++c) {
-            merge_moments(merged.count, merged.mean(c), merged.m2(c), part.count, part.mean(c), part.m2(c));
+            detail::merge_moments(merged.count, merged.mean(c), merged.m2(c), part.count, part.mean(c), part.m2(c));
         }
         merged.count += part.count;
     }

@@ -97,11 +97,15 @@ void for_each_member(Layer& layer, Use&& use) {
     detail::visit_layer(layer, detail::MemberWalk<std::remove_reference_t<Use>>("", use));
 }
 
+namespace detail {
+
 /// Calls use(member) for the same. No names are made, so nothing is allocated.
 template <class Layer, class Use>
 void for_each_unnamed_member(Layer& layer, Use&& use) {
     detail::visit_layer(layer, detail::UnnamedWalk<std::remove_reference_t<Use>>(use));
 }
+
+}  // namespace detail
 
 /// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
 /// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
@@ -111,7 +115,7 @@ void forget_passes(Layer& layer) {
         if constexpr (requires { member.forget(); }) member.forget();
     };
     forget(layer);
-    for_each_unnamed_member(layer, forget);
+    detail::for_each_unnamed_member(layer, forget);
 }
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
@@ -133,7 +137,7 @@ void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
 /// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
 template <class Layer, class OnParameter>
 void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
-    for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
+    detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
         if constexpr (detail::is_parameter<Member>) on_parameter(member);
     });
 }

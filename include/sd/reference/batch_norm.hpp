@@ -40,7 +40,7 @@ template <class A>
     const Shape& channels = mean.shape();
     BatchNormFactors<A> factors{Tensor<A>::empty(channels), Tensor<A>::empty(channels), Tensor<A>::empty(channels)};
     for (Index c = 0; c < mean.size(); ++c) {
-        factors.inverse_std(c) = inverse_deviation(squares(c), A(static_cast<double>(count)), A(eps));
+        factors.inverse_std(c) = detail::inverse_deviation(squares(c), A(static_cast<double>(count)), A(eps));
         factors.scale(c) = weight(c) * factors.inverse_std(c);
         factors.shift(c) = bias(c) - mean(c) * factors.scale(c);
     }
@@ -54,10 +54,10 @@ void update_running_statistics(Tensor<A>& running_mean, Tensor<A>& running_var, 
                                double momentum) {
     if (moments.count == 0) return;
     for (Index c = 0; c < running_mean.size(); ++c) {
-        running_mean(c) = running_statistic(running_mean(c), moments.mean(c), momentum);
+        running_mean(c) = detail::running_statistic(running_mean(c), moments.mean(c), momentum);
         if (moments.count < 2) continue;
         const A unbiased = moments.m2(c) / A(static_cast<double>(moments.count - 1));
-        running_var(c) = running_statistic(running_var(c), unbiased, momentum);
+        running_var(c) = detail::running_statistic(running_var(c), unbiased, momentum);
     }
 }
 
@@ -69,7 +69,7 @@ void update_running_statistics(Tensor<A>& running_mean, Tensor<A>& running_var, 
 template <class T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
     using A = accumulate_t<T>;
-    expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
     const Index channels = pass.y.channels();
     BatchNormSums<A> sums{Tensor<A>(Shape{channels}), Tensor<A>(Shape{channels})};
     for (Index i = 0; i < dy.size(); ++i) {
@@ -93,7 +93,7 @@ template <class T>
                                                      const BatchNormSums<accumulate_t<T>>& sums) {
     using A = accumulate_t<T>;
     const Shape channels{pass.y.channels()};
-    expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
+    detail::expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
     expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
     expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
     Tensor<A> slope(channels);

@@ -78,7 +78,7 @@ template <class T>
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
-    expect_pass_and_sums("conv2d_by_input", before, sums);
+    detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     const Tensor<T> values = materialize(dy);
     Tensor<A> products(x_shape);
     for_each_product(geometry,

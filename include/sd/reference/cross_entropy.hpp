@@ -18,8 +18,6 @@
 
 SD_NAMESPACE_BEGIN
 
-namespace reference {
-
 namespace detail {
 
 template <class T>
@@ -74,8 +72,8 @@ template <class T>
 
 // The loss and, if it is wanted, the gradient, by one softmax of each sample.
 template <class T, class Target>
-[[nodiscard]] accumulate_t<T> cross_entropy(const char* where, const Tensor<T>& logits, const Target& target,
-                                            double label_smoothing, Tensor<T>* dlogits) {
+[[nodiscard]] accumulate_t<T> softmax_cross_entropy(const char* where, const Tensor<T>& logits, const Target& target,
+                                                    double label_smoothing, Tensor<T>* dlogits) {
     using A = accumulate_t<T>;
     using std::exp;
     expect_logits(where, logits, label_smoothing);
@@ -114,13 +112,13 @@ template <class T, class Target>
 [[nodiscard]] accumulate_t<T> cross_entropy_loss(const Tensor<T>& logits, const Target& target,
                                                  double label_smoothing) {
     expect_samples("cross_entropy_forward", logits);
-    return cross_entropy<T>("cross_entropy_forward", logits, target, label_smoothing, nullptr);
+    return softmax_cross_entropy<T>("cross_entropy_forward", logits, target, label_smoothing, nullptr);
 }
 
 template <class T, class Target>
 [[nodiscard]] Tensor<T> cross_entropy_gradient(const Tensor<T>& logits, const Target& target, double label_smoothing) {
     Tensor<T> dlogits;
-    (void)cross_entropy("cross_entropy_by_input", logits, target, label_smoothing, &dlogits);
+    (void)softmax_cross_entropy("cross_entropy_by_input", logits, target, label_smoothing, &dlogits);
     return dlogits;
 }
 
@@ -129,11 +127,13 @@ template <class T, class Target>
                                                    double label_smoothing) {
     expect_samples("cross_entropy", logits);
     Tensor<T> dlogits;
-    const accumulate_t<T> loss = cross_entropy("cross_entropy", logits, target, label_smoothing, &dlogits);
+    const accumulate_t<T> loss = softmax_cross_entropy("cross_entropy", logits, target, label_smoothing, &dlogits);
     return {loss, std::move(dlogits)};
 }
 
 }  // namespace detail
+
+namespace reference {
 
 /// The loss and dlogits for class labels, by one softmax:  auto [loss, dlogits] = sd::cross_entropy(logits, labels);
 /// Throws std::invalid_argument for a label outside the classes, another number of labels than samples, no samples, or

@@ -29,8 +29,8 @@ void for_each_window_pixel(const Shape& x, const Shape& y, const Pool2dOptions& 
 /// How many positions the average of window (oh, ow) counts.
 template <class A>
 [[nodiscard]] A window_size(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
-    return static_cast<A>(
-        static_cast<double>(averaged_positions(options, oh, x[1]) * averaged_positions(options, ow, x[2])));
+    return static_cast<A>(static_cast<double>(detail::averaged_positions(options, oh, x[1]) *
+                                              detail::averaged_positions(options, ow, x[2])));
 }
 
 /// For every window and channel, the pixel h * W + w of its largest value: the first one in row-major order, or the
@@ -38,9 +38,9 @@ template <class A>
 /// no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);
+    const Shape shape = detail::pool2d_shape("max_pool2d", x.shape(), options);
     const Index width = x.shape()[2];
-    expect_pixels("max_pool2d", x.shape());
+    detail::expect_pixels("max_pool2d", x.shape());
     Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
         for (Index c = 0; c < shape[3]; ++c) {
@@ -97,7 +97,7 @@ template <class T>
 /// y = the sum of the window / the number of its positions, those of the padding included or not (count_include_pad).
 template <class T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape("avg_pool2d_forward", x.shape(), options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_forward", x.shape(), options);
     using A = accumulate_t<T>;
     Tensor<A> sums(shape);
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
@@ -118,7 +118,7 @@ template <class T>
 /// dx += dy / the number of positions, for every window that a pixel is in. x_shape is the shape of x.
 template <class T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
-    const Shape shape = pool2d_shape("avg_pool2d_by_input", x_shape, options);
+    const Shape shape = detail::pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx(x_shape);
     for_each_window_pixel(x_shape, shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {

@@ -20,12 +20,12 @@ template <class T>
     constexpr const char* where = "residual_join_forward";
     const Index samples = shortcut.shape()[0];
     expect_shape(where, "the branch's samples", with_samples(branch.shape(), samples), shortcut.shape());
-    expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
+    detail::expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
     Tensor<T> y(shortcut.shape());
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     const Index channels = shortcut.channels();
     for (Index n = 0; n < samples; ++n) {
-        const Index sample = branch_sample_of(branch_sample, n);
+        const Index sample = detail::branch_sample_of(branch_sample, n);
         for (Index i = 0; i < slab; ++i) {
             T value = shortcut.apply(shortcut.raw.data()[n * slab + i], i % channels);
             if (sample >= 0) {
@@ -54,15 +54,15 @@ template <class T>
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     constexpr const char* where = "residual_join_backward";
-    expect_pass_and_sums(where, before, sums);
+    detail::expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
     const Index samples = y.extent(0);
-    expect_branch_samples(where, branch_sample, samples, branch_samples);
-    expect_distinct(where, branch_sample, branch_samples);
+    detail::expect_branch_samples(where, branch_sample, samples, branch_samples);
+    detail::expect_distinct(where, branch_sample, branch_samples);
     ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {
-        const Index sample = branch_sample_of(branch_sample, n);
+        const Index sample = detail::branch_sample_of(branch_sample, n);
         for (Index i = 0; i < slab; ++i) {
             const T g = !relu || y.data()[n * slab + i] > T(0) ? dy.data()[n * slab + i] : T(0);
             gradient.dshortcut.data()[n * slab + i] = g;
@@ -94,11 +94,11 @@ template <class T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
     const Index samples = a.extent(0);
     expect_shape("add_selected", "b's samples", with_samples(b.shape(), samples), a.shape());
-    expect_branch_samples("add_selected", b_sample, samples, b.extent(0));
+    detail::expect_branch_samples("add_selected", b_sample, samples, b.extent(0));
     Tensor<T> y = a.clone();
     const Index slab = samples == 0 ? 0 : a.size() / samples;
     for (Index n = 0; n < samples; ++n) {
-        const Index sample = branch_sample_of(b_sample, n);
+        const Index sample = detail::branch_sample_of(b_sample, n);
         if (sample < 0) continue;
         for (Index i = 0; i < slab; ++i) {
             y.data()[n * slab + i] = T(y.data()[n * slab + i] + b.data()[sample * slab + i]);

@@ -63,7 +63,7 @@ private:
     struct Held final : Interface {
         explicit Held(Policy given) : Interface(detail::type_id<Policy>()), policy(std::move(given)) {}
         [[nodiscard]] std::string_view method() const override { return detail::method_of(policy); }
-        [[nodiscard]] double drop_rate() const override { return drop_rate_of(policy); }
+        [[nodiscard]] double drop_rate() const override { return detail::drop_rate_of(policy); }
         [[nodiscard]] SkippedGradient skipped_gradient() const override { return detail::skipped_gradient_of(policy); }
         [[nodiscard]] Mask draw(const Context& context, std::uint32_t block, Index samples) const override {
             return policy.draw(context, block, samples);

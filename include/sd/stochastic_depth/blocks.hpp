@@ -42,6 +42,8 @@ Model& number_blocks(Model& model) {
     return model;
 }
 
+namespace detail {
+
 /// Throws std::invalid_argument, naming both, if two stochastic blocks of the model share a block_index().
 template <class Model>
 void expect_own_numbers(const char* where, Model& model) {
@@ -54,5 +56,7 @@ void expect_own_numbers(const char* where, Model& model) {
                "a number for each block; call number_blocks(model) once");
     });
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

@@ -94,7 +94,7 @@ template <class Model>
     Description description;
     description.batch_size = batch_size;
     double largest = 0;
-    expect_own_numbers("describe", model);
+    detail::expect_own_numbers("describe", model);
     for_each_block(model, [&](const std::string& name, const auto& block) {
         const PolicySummary policy = summary_of(block.policy());
         description.blocks.push_back({name, std::string(policy.method), policy.drop_rate});

@@ -73,8 +73,6 @@ struct EnumNames<SkippedGradient> {
                                       std::pair{SkippedGradient::zero, "zero"}};
 };
 
-}  // namespace detail
-
 /// Refuses a rate outside [0, 1]; NaN is outside.
 inline void expect_rate(const char* where, const char* setting, double rate) {
     if (!is_in_range(rate, 0, 1)) refuse(where, setting, rate, "a number from 0 to 1");
@@ -86,6 +84,8 @@ inline void expect_name(const char* where, const char* setting, const std::strin
         refuse(where, setting, text('"', name, '"'), "a name without spaces");
     }
 }
+
+}  // namespace detail
 
 /// What apply_stochastic_depth does to a network.
 struct StochasticDepthOptions {

@@ -61,8 +61,6 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     }
 }
 
-}  // namespace detail
-
 /// All settings as pairs of key and value. Throws std::invalid_argument for a value outside its enumeration.
 [[nodiscard]] inline std::vector<std::pair<std::string, std::string>> option_texts(
     const StochasticDepthOptions& options) {
@@ -77,16 +75,18 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
             {"skipped_gradient", to_string(options.skipped_gradient)}};
 }
 
+}  // namespace detail
+
 /// All settings, key=value, separated by spaces; parse_options gives the same settings back, bit for bit. A
 /// target_layer_name or a policy that is empty is left out.
 /// Throws std::invalid_argument for a target_layer_name with a space, or a value outside its enumeration.
 [[nodiscard]] inline std::string to_string(const StochasticDepthOptions& options) {
     if (!options.target_layer_name.empty()) {
-        expect_name("to_string", "target_layer_name", options.target_layer_name);
+        detail::expect_name("to_string", "target_layer_name", options.target_layer_name);
     }
-    if (!options.policy.empty()) expect_policy("to_string", options.policy);
+    if (!options.policy.empty()) detail::expect_policy("to_string", options.policy);
     std::string all;
-    for (const auto& [key, value] : option_texts(options)) {
+    for (const auto& [key, value] : detail::option_texts(options)) {
         if (!value.empty()) all += text(all.empty() ? "" : " ", key, '=', value);
     }
     return all;

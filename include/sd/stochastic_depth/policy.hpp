@@ -59,6 +59,8 @@ struct KeepAllPolicy {
     [[nodiscard]] double scale(bool, const Mask&) const { return 1; }
 };
 
+namespace detail {
+
 /// p.
 template <DropPolicy Policy>
 [[nodiscard]] double drop_rate_of(const Policy& policy) {
@@ -68,8 +70,6 @@ template <DropPolicy Policy>
         return policy.drop_rate;
     }
 }
-
-namespace detail {
 
 inline bool any_kept(const Mask& mask) { return std::find(mask.begin(), mask.end(), 1) != mask.end(); }
 inline bool all_kept(const Mask& mask) { return std::find(mask.begin(), mask.end(), 0) == mask.end(); }
@@ -138,7 +138,7 @@ struct PolicySummary {
 /// The summary of a policy.
 template <DropPolicy Policy>
 [[nodiscard]] PolicySummary summary_of(const Policy& policy) {
-    const double drop_rate = drop_rate_of(policy);
+    const double drop_rate = detail::drop_rate_of(policy);
     return {detail::method_of(policy), drop_rate, detail::is_stochastic(policy),
             drop_rate == 0 || detail::computes_dropped(policy)};
 }

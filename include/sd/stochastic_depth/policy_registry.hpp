@@ -88,7 +88,7 @@ requires requires(Policy policy) {
 }
 bool register_policy() {
     const std::string name(Policy::method);
-    expect_name("register_policy", "method", name);
+    detail::expect_name("register_policy", "method", name);
     detail::PolicyMakers::instance().add(
         name,
         [](const StochasticDepthOptions& options, double drop_rate) {
@@ -98,6 +98,8 @@ bool register_policy() {
     return true;
 }
 
+namespace detail {
+
 /// Refuses the name of a policy that nobody has registered.
 inline void expect_policy(const char* where, const std::string& name) {
     const auto& makers = detail::PolicyMakers::instance();
@@ -106,11 +108,13 @@ inline void expect_policy(const char* where, const std::string& name) {
     }
 }
 
+}  // namespace detail
+
 /// The policy of a block whose drop rate is `drop_rate`. Throws std::invalid_argument for a policy that nobody has
 /// registered.
 [[nodiscard]] inline AnyPolicy make_policy(const StochasticDepthOptions& options, double drop_rate) {
     if (!options.policy.empty()) {
-        expect_policy("make_policy", options.policy);
+        detail::expect_policy("make_policy", options.policy);
         return detail::PolicyMakers::instance().find(options.policy)(options, drop_rate);
     }
     if (options.stochastic_method == StochasticMethod::block) {

@@ -63,7 +63,7 @@ private:
 /// that hold it. Throws std::invalid_argument for a name that is empty or has a space, or if the type has another name.
 template <class Branch>
 void register_branch(const std::string& name) {
-    expect_name("register_branch", "name", name);
+    detail::expect_name("register_branch", "name", name);
     if constexpr (requires { Branch::layer_name; }) {
         if (name != Branch::layer_name) {
             refuse("register_branch", "name", text('"', name, '"'),
@@ -83,6 +83,8 @@ template <class Branch>
     }
 }
 
+namespace detail {
+
 /// Whether a name is the library's or registered, whether or not the model at hand has such a block.
 [[nodiscard]] inline bool is_branch_name(const std::string& name) {
     return name == "ResNetBottleneck" || name == "ResNetBasicBlock" || detail::BranchNames::instance().has(name);
@@ -92,5 +94,7 @@ template <class Branch>
 [[nodiscard]] inline std::string branch_names() {
     return text("ResNetBottleneck, ResNetBasicBlock", detail::BranchNames::instance().list());
 }
+
+}  // namespace detail
 
 SD_NAMESPACE_END

@@ -17,7 +17,7 @@ SD_NAMESPACE_BEGIN
 /// network.
 [[nodiscard]] inline double drop_rate_of_block(DropDistribution distribution, double drop_rate, Index block,
                                                Index blocks) {
-    expect_rate("drop_rate_of_block", "drop_rate", drop_rate);
+    detail::expect_rate("drop_rate_of_block", "drop_rate", drop_rate);
     if (block < 0 || block >= blocks) refuse("drop_rate_of_block", "block", block, text("0 to ", blocks - 1));
     const auto i = static_cast<double>(block);
     const auto count = static_cast<double>(blocks);
@@ -30,7 +30,7 @@ SD_NAMESPACE_BEGIN
             return drop_rate * (i + 1) / count;
     }
     refuse("drop_rate_of_block", "drop_distribution", static_cast<int>(distribution),
-           allowed_names<DropDistribution>());
+           detail::allowed_names<DropDistribution>());
 }
 
 SD_NAMESPACE_END

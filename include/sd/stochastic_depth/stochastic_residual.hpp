@@ -97,7 +97,7 @@ public:
     /// Changes how the block trains; parameters stay where they are. A mask that was given is forgotten.
     /// Throws std::invalid_argument, with nothing changed, if the policy's drop rate is not from 0 to 1.
     void set_policy(Policy policy) {
-        expect_rate("StochasticResidual", "drop_rate", drop_rate_of(policy));
+        detail::expect_rate("StochasticResidual", "drop_rate", detail::drop_rate_of(policy));
         policy_ = std::move(policy);
         masks_.give(policy_, std::nullopt);
     }
@@ -143,7 +143,7 @@ private:
         // On a device, all samples are named even if all are kept, so that a step whose branches see all samples is the
         // same kernels whatever the masks, as a graph of it needs.
         const bool names_all =
-            !std::is_same_v<Device, Cpu> && drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
+            !std::is_same_v<Device, Cpu> && detail::drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
         return detail::branch_plan(policy_, mask, context, block_index_, names_all);
     }
 

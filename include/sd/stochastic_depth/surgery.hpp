@@ -17,6 +17,8 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
 /// Refuses options outside their ranges, naming setting, value and what is allowed, before anything is changed.
 inline void validate(const StochasticDepthOptions& options) {
     expect_rate("apply_stochastic_depth", "drop_rate", options.drop_rate);
@@ -28,6 +30,8 @@ inline void validate(const StochasticDepthOptions& options) {
     (void)to_string(options.skipped_gradient);
     if (!options.policy.empty()) expect_policy("apply_stochastic_depth", options.policy);
 }
+
+}  // namespace detail
 
 /// What surgery asks an optimizer: does it train the parameter at this address? Made from anything with
 /// holds(const void* parameter).
@@ -120,7 +124,7 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 template <class Model>
 Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {},
                               const std::vector<OptimizerView>& optimizers = {}) {
-    validate(options);
+    detail::validate(options);
     const std::string& target = options.target_layer_name;
     const auto for_each_match = [&](const auto& use) {
         for_each_block(model, [&]<class Block>(const std::string& name, Block& block) {
@@ -134,9 +138,9 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
             warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
             return model;
         }
-        if (!is_branch_name(target)) {
+        if (!detail::is_branch_name(target)) {
             refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
-                   text("one of ", branch_names(), ", or the name of a block of the model"));
+                   text("one of ", detail::branch_names(), ", or the name of a block of the model"));
         }
         warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
         return model;

@@ -95,7 +95,9 @@ private:
         void apply(Event event, State<T, Device>& state, Logger& logger) override {
             algorithm.apply(event, state, logger);
         }
-        [[nodiscard]] SettingTexts settings(Index ranks) const override { return settings_of(algorithm, ranks); }
+        [[nodiscard]] SettingTexts settings(Index ranks) const override {
+            return detail::settings_of(algorithm, ranks);
+        }
         [[nodiscard]] bool sees_scores() const override {
             if constexpr (requires { A::sees_scores; }) return A::sees_scores;
             return true;

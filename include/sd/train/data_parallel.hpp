@@ -23,17 +23,22 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
 /// A tensor's elements, in the memory of its device.
 template <class T, class Device>
 [[nodiscard]] std::span<T> elements_of(Tensor<T, Device>& x) {
     return {x.data(), static_cast<std::size_t>(x.size())};
 }
 
+}  // namespace detail
+
 /// Gives every rank rank 0's parameters of a layer or model.
 template <class Layer>
 void broadcast_parameters(Layer& layer, Communicator& communicator) {
-    for_each_parameter(
-        layer, [&](const std::string&, auto& parameter) { communicator.broadcast(elements_of(parameter->value)); });
+    for_each_parameter(layer, [&](const std::string&, auto& parameter) {
+        communicator.broadcast(detail::elements_of(parameter->value));
+    });
 }
 
 /// Gives every rank rank 0's buffers, such as running statistics.
@@ -45,7 +50,7 @@ void broadcast_buffers(Layer& layer, Communicator& communicator) {
             if constexpr (std::is_same_v<Buffer, std::int64_t>) {
                 communicator.broadcast(std::span(&buffer, 1));
             } else {
-                communicator.broadcast(elements_of(buffer));
+                communicator.broadcast(detail::elements_of(buffer));
             }
         });
 }
@@ -72,7 +77,7 @@ void broadcast_tensors(NamedTensors<T, Device>& tensors, Communicator& communica
         broadcast_text(name, communicator);
         communicator.broadcast(std::span(&shape, 1));
         Tensor<T, Device> tensor = is_first ? own->second : Tensor<T, Device>::empty(shape);
-        communicator.broadcast(elements_of(tensor));
+        communicator.broadcast(detail::elements_of(tensor));
         all.emplace(std::move(name), std::move(tensor));
         if (is_first) ++own;
     }

@@ -18,10 +18,14 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
 /// After how many more batches a trainer reads a batch's scores: at once on the CPU. A device that runs beside it and is
 /// told of the next batch before it is asked for the last one's scores never waits for the CPU.
 template <class Device>
 inline constexpr std::size_t scores_are_late = Device::runs_beside_cpu ? 1 : 0;
+
+}  // namespace detail
 
 /// Mean loss, and how many samples have their label as the first and among the first five of their logits (N, C): three
 /// numbers. Throws std::invalid_argument as count_in_top does.

@@ -31,7 +31,7 @@ public:
         : surgery_([&model](const StochasticDepthOptions& options, const std::vector<OptimizerView>& optimizers) {
               sd::apply_stochastic_depth(model, options, optimizers);
           }) {
-        expect_own_numbers("ModelView", model);
+        detail::expect_own_numbers("ModelView", model);
         for_each_block(model, [&](const std::string& name, auto& block) {
             using Block = std::remove_reference_t<decltype(block)>;
             blocks_.push_back(

@@ -73,7 +73,9 @@ public:
     }
 
     /// How many batches the scores are late. The sums over ranks wait for the device anyway.
-    [[nodiscard]] std::size_t lateness() const { return communicator_.size() == 1 ? scores_are_late<Device> : 0; }
+    [[nodiscard]] std::size_t lateness() const {
+        return communicator_.size() == 1 ? detail::scores_are_late<Device> : 0;
+    }
     /// Whether there may be scores that can be read and have not been.
     [[nodiscard]] bool may_wait() const { return lateness() > 0 && !is_holding_back_; }
     /// Whether all that was started has been read and logged.
