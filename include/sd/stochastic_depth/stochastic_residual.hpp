@@ -143,7 +143,7 @@ private:
         // On a device, all samples are named even if all are kept, so that a step whose branches see all samples is the
         // same kernels whatever the masks, as a graph of it needs.
         const bool names_all =
-            !std::is_same_v<Device, Cpu> && detail::drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
+            Device::replays_steps && detail::drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
         return detail::branch_plan(policy_, mask, context, block_index_, names_all);
     }
 
