@@ -23,7 +23,7 @@
 // says (Tensor::room()): nobody but the device's own kernels looks at it.
 //
 // A device that starts kernels of its own brings no kernels at all: it sets runs_kernels in its tag, and those of
-// sd/device/, written for any such device, are its own; see cuda::CompleteAccelerator for what they ask of it.
+// sd/device/, written for any such device, are its own; device/kernels.hpp says what they ask of it.
 #pragma once
 
 #include "sd/core/activation.hpp"
