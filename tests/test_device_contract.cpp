@@ -18,7 +18,6 @@ namespace {
 struct SaysNothing {};
 struct HasNoMemory {
     static constexpr bool in_cpu_memory = false, runs_beside_cpu = false, replays_steps = false;
-    [[maybe_unused]] friend void poison_pool(HasNoMemory) {}
 };
 template <bool beside_cpu, bool replays>
 struct HasMemory {

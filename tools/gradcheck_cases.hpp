@@ -212,6 +212,7 @@ void blocks(const std::string& branch_name, const Check& check) {
     const Mask all{1, 1, 1, 1};
     const Mask some{1, 0, 0, 1};
     std::vector<PolicyCase> policies{{"keep all", sd::KeepAllPolicy{}, {all}}};
+    policies.push_back({"subset", sd::SubsetPolicy{.drop_rate = 0.5}, {all, some}});
     for (const auto scaling : {sd::Scaling::inference, sd::Scaling::train}) {
         policies.push_back({sd::text("block ", sd::to_string(scaling)),
                             sd::BlockPolicy{.drop_rate = 0.3, .scaling = scaling},

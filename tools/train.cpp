@@ -154,7 +154,7 @@ void add_options(CLI::App& app, Settings& settings) {
             "0..<1"))
         ->capture_default_str();
     app.add_option("--stochastic-method", settings.stochastic_method)
-        ->check(CLI::IsMember({"none", "block", "sample"}))
+        ->check(CLI::IsMember({"none", "block", "sample", "subset"}))
         ->capture_default_str();
     app.add_option("--compute", settings.compute, "what sample-wise branches compute")
         ->check(CLI::IsMember({"all", "survivors"}))
@@ -256,9 +256,11 @@ template <class Model>
 auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank) {
     std::vector<sd::Algorithm<typename Model::value_type, Device>> algorithms;
     if (settings.stochastic_method != "none") {
+        const bool is_subset = settings.stochastic_method == "subset";
         const sd::StochasticDepthOptions options{
             .target_layer_name = std::string(Model::Branch::layer_name),
-            .stochastic_method = sd::parse<sd::StochasticMethod>(settings.stochastic_method),
+            .stochastic_method = sd::parse<sd::StochasticMethod>(is_subset ? "sample" : settings.stochastic_method),
+            .policy = is_subset ? "subset" : "",
             .drop_rate = settings.drop_rate,
             .drop_distribution = sd::parse<sd::DropDistribution>(settings.drop_distribution),
             .use_same_gpu_seed = settings.use_same_gpu_seed,
@@ -346,9 +348,10 @@ void warn_of_idle_options(const CLI::App& app, const Settings& settings) {
         sd::warn(sd::text("train: ", name, ": got ", option.as<std::string>(), ", without effect; expected ", with));
     };
     const bool drops = settings.stochastic_method != "none";
-    for (const char* name : {"--drop-rate", "--drop-distribution", "--drop-warmup", "--scaling"}) {
-        expect(drops, name, "--stochastic-method block or sample");
+    for (const char* name : {"--drop-rate", "--drop-distribution", "--drop-warmup"}) {
+        expect(drops, name, "--stochastic-method block, sample or subset");
     }
+    expect(drops && settings.stochastic_method != "subset", "--scaling", "--stochastic-method block or sample");
     expect(settings.optimizer != "adamw", "--momentum", "--optimizer sgd, rmsprop or rmsprop_tf");
     expect(settings.optimizer.starts_with("rmsprop"), "--alpha", "--optimizer rmsprop or rmsprop_tf");
     expect(settings.optimizer != "sgd", "--eps", "--optimizer adamw, rmsprop or rmsprop_tf");
