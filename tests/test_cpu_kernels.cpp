@@ -245,6 +245,8 @@ TEST_CASE_TEMPLATE("mixtures of pairs, and the norm of several tensors", T, floa
     const auto x = random_tensor<T>({5, 3, 4, 2}, 1);
     const std::vector<Index> partner{4, 0, 2, 1, 3};
     check_close(sd::mix_samples(x, partner, 0.3), sd::reference::mix_samples(in_double(x), partner, 0.3));
+    const sd::ImageBox box{.top = 1, .left = 0, .bottom = 3, .right = 2};
+    check_close(sd::paste_samples(x, partner, box), sd::reference::paste_samples(in_double(x), partner, box));
 
     for (const double max_norm : {1.0, 1e9}) {
         std::vector<Tensor<T>> tensors{random_tensor<T>({3}, 1), random_tensor<T>({70001}, 2)};

@@ -354,6 +354,9 @@ TEST_CASE("mixed samples and targets are the processor's") {
     const auto on_device = sd::to_device<Emulator>(x);
     const auto mixed = sd::to_host(sd::mix_samples(on_device, partners, 0.3));
     CHECK(sd_test::relative_error(mixed, sd::mix_samples(x, partners, 0.3)) < 1e-15);
+    const sd::ImageBox box{.top = 1, .left = 0, .bottom = 3, .right = 1};
+    const auto pasted = sd::to_host(sd::paste_samples(on_device, partners, box));
+    CHECK(sd_test::relative_error(pasted, sd::paste_samples(x, partners, box)) == 0);
     const auto targets = sd::one_hot_like(x, classes, 7);
     CHECK(sd_test::relative_error(sd::to_host(sd::one_hot_like(on_device, classes, 7)), targets) == 0);
     const auto half = sd::converted<sd::bfloat16>(on_device);

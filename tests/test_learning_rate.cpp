@@ -17,7 +17,7 @@ using sd_test::contains;
 using sd_test::message_of;
 
 // Ten steps of PyTorch 2.15's schedulers from a learning rate of 1: MultiStepLR(milestones=[4, 7], gamma=0.1);
-// CosineAnnealingLR(T_max=10); LinearLR(start_factor=1/4, total_iters=3); SequentialLR of that and
+// CosineAnnealingLR(T_max=10); StepLR(step_size=3, gamma=0.97); LinearLR(start_factor=1/4, total_iters=3); SequentialLR of that and
 // CosineAnnealingLR(T_max=6) at 4; ChainedScheduler of it and MultiStepLR(milestones=[2, 7], gamma=0.5).
 TEST_CASE("learning rates against PyTorch's schedulers") {
     const sd::RunLength length = sd::run_length("10ba", 5, 20, 4);
@@ -29,6 +29,8 @@ TEST_CASE("learning rates against PyTorch's schedulers") {
         {"cosine",
          {1.0, 0.9755282581475768, 0.9045084971874737, 0.7938926261462366, 0.6545084971874737, 0.5, 0.34549150281252633,
           0.2061073738537635, 0.09549150281252633, 0.024471741852423234}},
+        {"staircase:3ba:0.97", {1, 1, 1, 0.97, 0.97, 0.97, 0.9409, 0.9409, 0.9409, 0.912673}},
+        {"warmup:4ba,staircase:1ep:0.5", {0.25, 0.5, 0.75, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5}},
         {"warmup:4ba,constant", {0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1}},
         {"warmup:0.4dur,cosine",
          {0.25, 0.5, 0.75, 1, 1, 0.9330127018922194, 0.75, 0.5, 0.2500000000000001, 0.06698729810778065}},
@@ -44,13 +46,31 @@ TEST_CASE("learning rates against PyTorch's schedulers") {
             timestamp.to_next_batch(4);
         }
     }
-    for (const char* junk : {"", "linear", "cosine,", "warmup:5ep", "warmup:5ep,", "warmup:5,cosine", "multistep",
-                             "multistep:0.1", "multistep::0.1", "multistep:5ep", "multistep:5ep,:0.1",
-                             "multistep:5ep:-1", "multistep:5ep:nan", "multistep:5ep:0.1x", "cosine:1", " cosine"}) {
+    for (const char* junk : {"",
+                             "linear",
+                             "cosine,",
+                             "warmup:5ep",
+                             "warmup:5ep,",
+                             "warmup:5,cosine",
+                             "multistep",
+                             "multistep:0.1",
+                             "multistep::0.1",
+                             "multistep:5ep",
+                             "multistep:5ep,:0.1",
+                             "multistep:5ep:-1",
+                             "multistep:5ep:nan",
+                             "multistep:5ep:0.1x",
+                             "staircase",
+                             "staircase:2ep",
+                             "staircase:0ep:0.9",
+                             "staircase:2ep:-1",
+                             "cosine:1",
+                             " cosine"}) {
         CAPTURE(junk);
         CHECK(message_of([&] { sd::LearningRateSchedule schedule{junk}; }) != "accepted");
     }
-    CHECK(contains(message_of([] { sd::LearningRateSchedule("linear"); }), "constant, cosine or multistep:"));
+    CHECK(contains(message_of([] { sd::LearningRateSchedule("linear"); }),
+                   "constant, cosine, multistep:0.5dur,0.75dur:0.1 or staircase:2ep:0.97"));
     CHECK(contains(message_of([] { sd::LearningRateSchedule(sd::MultiStepLearningRate{}); }), "milestones"));
 }
 

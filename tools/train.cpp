@@ -45,6 +45,7 @@ struct Settings {
     std::string drop_warmup = "0";
     double label_smoothing = 0;
     double mixup = 0;
+    double cutmix = 0;
     std::string eval_interval = "1ep";
     std::uint64_t seed = 42;
     Index ranks = 1;
@@ -171,6 +172,9 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--mixup", settings.mixup, "alpha of the Beta distribution; 0: none")
         ->check(finite(0))
         ->capture_default_str();
+    app.add_option("--cutmix", settings.cutmix, "the same for CutMix; with both, one of them for each batch, by chance")
+        ->check(finite(0))
+        ->capture_default_str();
     app.add_option("--eval-interval", settings.eval_interval, "between evaluations")
         ->check(parsed_by(time, "TIME"))
         ->capture_default_str();
@@ -270,7 +274,13 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
         algorithms.emplace_back(sd::StochasticDepth(options, settings.drop_warmup));
     }
     if (settings.label_smoothing > 0) algorithms.emplace_back(sd::LabelSmoothing(settings.label_smoothing));
-    if (settings.mixup > 0) algorithms.emplace_back(sd::Mixup(settings.mixup));
+    if (settings.mixup > 0 && settings.cutmix > 0) {
+        algorithms.emplace_back(sd::MixupOrCutMix(sd::Mixup(settings.mixup), sd::CutMix(settings.cutmix)));
+    } else if (settings.mixup > 0) {
+        algorithms.emplace_back(sd::Mixup(settings.mixup));
+    } else if (settings.cutmix > 0) {
+        algorithms.emplace_back(sd::CutMix(settings.cutmix));
+    }
     if (settings.ema > 0) algorithms.emplace_back(sd::WeightAveraging({.decay = settings.ema}));
     if (!settings.save.empty() && is_first_rank) algorithms.emplace_back(WeightsWriter<Model>{&model, settings.save});
     return algorithms;

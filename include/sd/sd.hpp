@@ -78,6 +78,7 @@
 #include "sd/train/engine.hpp"
 #include "sd/train/event.hpp"
 #include "sd/train/gradient_sum.hpp"
+#include "sd/algorithms/cutmix.hpp"
 #include "sd/algorithms/gradient_clipping.hpp"
 #include "sd/algorithms/label_smoothing.hpp"
 #include "sd/optim/learning_rate.hpp"

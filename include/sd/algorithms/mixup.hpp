@@ -19,6 +19,22 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Mixes the targets of a batch, or those that its labels say, with those of random partners, which are returned.
+template <class T, class Device>
+std::vector<Index> mix_targets(State<T, Device>& state, Stream stream, double share) {
+    auto& batch = state.batch;
+    const auto samples = static_cast<Index>(batch.labels.size());
+    std::vector<Index> partner = random_permutation(samples, state.seed, stream, state.timestamp.batch);
+    const Tensor<T, Device> targets =
+        batch.targets ? batch.targets : one_hot_like(batch.images, std::span<const Index>(batch.labels), state.classes);
+    batch.targets = mix_samples(targets, std::span<const Index>(partner), share);
+    return partner;
+}
+
+}  // namespace detail
+
 /// Trains on mixtures of pairs: with lambda ~ Beta(alpha, alpha), one for each batch, and a random partner pi(n) for
 /// each sample n,
 ///
@@ -46,17 +62,9 @@ public:
     /// Mixes the batch's images and targets.
     template <class T, class Device>
     void apply(Event, State<T, Device>& state, Logger& logger) const {
-        auto& batch = state.batch;
-        const auto samples = static_cast<Index>(batch.labels.size());
-        const std::uint64_t step = state.timestamp.batch;
-        const double share = symmetric_beta_from(state.seed, Stream::mixup, step, alpha_);
-        const std::vector<Index> partner = random_permutation(samples, state.seed, Stream::mixup, step);
-        const Tensor<T, Device> targets =
-            batch.targets ? batch.targets
-                          : one_hot_like(batch.images, std::span<const Index>(batch.labels), state.classes);
-        const std::span<const Index> partners(partner);
-        batch.images = mix_samples(batch.images, partners, share);
-        batch.targets = mix_samples(targets, partners, share);
+        const double share = symmetric_beta_from(state.seed, Stream::mixup, state.timestamp.batch, alpha_);
+        const std::vector<Index> partner = detail::mix_targets(state, Stream::mixup, share);
+        state.batch.images = mix_samples(state.batch.images, std::span<const Index>(partner), share);
         logger.log("mixup/lambda", share);
     }
 

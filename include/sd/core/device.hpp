@@ -238,6 +238,7 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     move_towards(a, a, number);
     copy_elements(a, index, index, a, index);
     { mix_samples(x, indices, 0.5) } -> std::same_as<Tensor<T, D>>;
+    { paste_samples(x, indices, ImageBox{}) } -> std::same_as<Tensor<T, D>>;
     { one_hot_like(x, indices, index) } -> std::same_as<Tensor<T, D>>;
     { clip_norm(std::span<Tensor<A, D>>(), 1.0) } -> std::same_as<Tensor<double, D>>;
     update_parameters(std::span<ParameterUpdate<detail::AnyUpdate, A, D>>());

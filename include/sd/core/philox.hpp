@@ -36,7 +36,8 @@ enum class Stream : std::uint8_t {
     augmentation = 2,    ///< crops and flips
     initialization = 3,  ///< start values
     synthetic = 4,       ///< images and tests
-    mixup = 5            ///< pairs of samples and their shares
+    mixup = 5,           ///< pairs of samples and their shares
+    cutmix = 6           ///< pairs of samples and the boxes that they exchange
 };
 
 /// The four words that belong to (seed, stream, step, block, index). `step` uses its low 56 bits.

@@ -17,6 +17,18 @@ struct Conv2dOptions {
     bool bias = false;   ///< whether the layer adds a bias per output channel; kernels take it as a shift
 };
 
+/// A part of an image: rows [top, bottom) and columns [left, right).
+struct ImageBox {
+    Index top = 0, left = 0, bottom = 0, right = 0;
+
+    /// The number of pixels.
+    [[nodiscard]] SD_HOST_DEVICE Index area() const { return (bottom - top) * (right - left); }
+    /// Whether a pixel is in it.
+    [[nodiscard]] SD_HOST_DEVICE bool contains(Index row, Index column) const {
+        return row >= top && row < bottom && column >= left && column < right;
+    }
+};
+
 /// Settings of a two-dimensional pooling window, the same in both directions.
 struct Pool2dOptions {
     Index kernel = 2;   ///< 1 or more

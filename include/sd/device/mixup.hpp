@@ -27,6 +27,22 @@ struct MixSamples {
 };
 
 template <class T>
+struct PasteSamples {
+    Index height, width, channels;
+    const T* x;
+    const Index* partner;
+    ImageBox box;
+    T* pasted;
+
+    SD_HOST_DEVICE void operator()(Index i) const {
+        const Index pixel = i / channels;
+        const Index n = pixel / (height * width);
+        const bool other = box.contains(pixel / width % height, pixel % width);
+        pasted[i] = x[other ? i + (partner[n] - n) * height * width * channels : i];
+    }
+};
+
+template <class T>
 struct OneHot {
     using A = accumulate_t<T>;
     Index classes;
@@ -48,6 +64,17 @@ template <class T, cuda::Accelerator Device>
     cuda::launch_each<Device>(x.size(), cuda::MixSamples<T>{slab, x.data(), partners.data(), static_cast<A>(share),
                                                             static_cast<A>(1 - share), mixed.data()});
     return mixed;
+}
+
+/// x_n with the box of x_{partner[n]}, for all samples n of a new tensor; x (N, H, W, C), the box within H and W.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> paste_samples(const Tensor<T, Device>& x, std::span<const Index> partner,
+                                              const ImageBox& box) {
+    auto pasted = Tensor<T, Device>::empty(x.shape());
+    const auto partners = cuda::uploaded<Device>(partner);
+    cuda::launch_each<Device>(x.size(), cuda::PasteSamples<T>{x.extent(1), x.extent(2), x.extent(3), x.data(),
+                                                              partners.data(), box, pasted.data()});
+    return pasted;
 }
 
 /// The labels as probabilities (N, classes), 1 at the label, where the images are and of their type.

@@ -32,34 +32,43 @@ struct MultiStepLearningRate {
 /// I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, without restarts.
 struct CosineLearningRate {};
 
+/// The learning rate is multiplied by `factor` once a period.
+struct StaircaseLearningRate {
+    Time period = "1ep";   ///< above 0
+    double factor = 0.97;  ///< 0 or more
+};
+
 /// What the optimizer's learning rate is multiplied by for batch t, counted from 0, as a function of t alone. With T
 /// the batches of the run and w those of the warmup (0 without one):
 ///
 ///     warmup(t)   = min(1, (t + 1) / w)                            linear, from the first batch's 1 / w
 ///     constant      warmup(t)
 ///     multistep     warmup(t) factor^(number of milestones <= t)
+///     staircase     warmup(t) factor^floor(t / period)
 ///     cosine        warmup(t) (1 + cos(pi max(0, t - w) / (T - w))) / 2
 ///
 /// The linear warmup is P. Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2. As text:
 ///
-///     constant | cosine | multistep:0.5dur,0.75dur:0.1        each with or without   warmup:5ep,   before it
+///     constant | cosine | multistep:0.5dur,0.75dur:0.1 | staircase:2ep:0.97      each perhaps after   warmup:5ep,
 class LearningRateSchedule {
 public:
     /// What comes after the warmup.
-    using Course = std::variant<ConstantLearningRate, MultiStepLearningRate, CosineLearningRate>;
+    using Course = std::variant<ConstantLearningRate, MultiStepLearningRate, StaircaseLearningRate, CosineLearningRate>;
 
     /// Constant, without a warmup.
     LearningRateSchedule() = default;
-    /// Throws std::invalid_argument for a factor below 0 or not finite, or no milestones.
+    /// Throws std::invalid_argument for a factor below 0 or not finite, no milestones, or a period of 0.
     LearningRateSchedule(Course course,
                          std::optional<Time> warmup = std::nullopt)  // NOLINT(google-explicit-constructor)
         : course_(std::move(course)), warmup_(warmup) {
-        const auto* steps = std::get_if<MultiStepLearningRate>(&course_);
-        if (steps == nullptr) return;
-        if (!is_in_range(steps->factor, 0)) {
-            refuse("LearningRateSchedule", "factor", steps->factor, "a finite number of 0 or more");
+        if (const auto* steps = std::get_if<MultiStepLearningRate>(&course_)) {
+            expect_factor(steps->factor);
+            if (steps->milestones.empty()) refuse("LearningRateSchedule", "milestones", "none", "1 or more");
         }
-        if (steps->milestones.empty()) refuse("LearningRateSchedule", "milestones", "none", "1 or more");
+        if (const auto* stairs = std::get_if<StaircaseLearningRate>(&course_)) {
+            expect_factor(stairs->factor);
+            if (stairs->period.value() <= 0) refuse("LearningRateSchedule", "period", stairs->period, "a time above 0");
+        }
     }
     /// The schedule that a text says. Throws std::invalid_argument, saying what is allowed, for any other text.
     template <class Text>
@@ -78,14 +87,17 @@ public:
         }
         if (rest == "constant") return {ConstantLearningRate{}, warmup};
         if (rest == "cosine") return {CosineLearningRate{}, warmup};
-        const std::string_view prefix = "multistep:";
-        const std::size_t colon = rest.rfind(':');
-        if (rest.starts_with(prefix) && colon >= prefix.size()) {
+        for (const std::string_view prefix : {"multistep:", "staircase:"}) {
+            const std::size_t colon = rest.rfind(':');
+            if (!rest.starts_with(prefix) || colon < prefix.size()) continue;
+            const std::string_view times = rest.substr(prefix.size(), colon - prefix.size());
             const auto factor = detail::parse_finite(rest.substr(colon + 1));
-            if (factor) return {multi_step(rest.substr(prefix.size(), colon - prefix.size()), *factor), warmup};
+            if (!factor) continue;
+            if (prefix == "staircase:") return {StaircaseLearningRate{Time(times), *factor}, warmup};
+            return {multi_step(times, *factor), warmup};
         }
         refuse("LearningRateSchedule", "schedule", sd::text('"', text, '"'),
-               "constant, cosine or multistep:0.5dur,0.75dur:0.1, each perhaps after warmup:5ep,");
+               "constant, cosine, multistep:0.5dur,0.75dur:0.1 or staircase:2ep:0.97, each perhaps after warmup:5ep,");
     }
 
     /// What comes after the warmup.
@@ -100,6 +112,9 @@ public:
             const auto passed = std::count_if(steps->milestones.begin(), steps->milestones.end(),
                                               [&](const Time& milestone) { return t >= batches_of(milestone, run); });
             return rise * std::pow(steps->factor, static_cast<double>(passed));
+        }
+        if (const auto* stairs = std::get_if<StaircaseLearningRate>(&course_)) {
+            return rise * std::pow(stairs->factor, std::floor(t / batches_of(stairs->period, run)));
         }
         if (std::holds_alternative<CosineLearningRate>(course_) && t > warmup) {
             constexpr double pi = 3.141592653589793238462643383279503;
@@ -131,6 +146,12 @@ public:
                                      "the run's ", run.total_batches, " batches: it never comes"));
             }
         }
+        if (const auto* stairs = std::get_if<StaircaseLearningRate>(&course_)) {
+            if (batches_of(stairs->period, run) > total - 1) {
+                found.push_back(text("learning rate: period: got ", stairs->period, ", expected one below the run's ",
+                                     run.total_batches, " batches: the first step never comes"));
+            }
+        }
         return found;
     }
 
@@ -145,6 +166,9 @@ public:
             }
             name += ':' + detail::number_text(steps->factor);
         }
+        if (const auto* stairs = std::get_if<StaircaseLearningRate>(&schedule.course_)) {
+            name = text("staircase:", stairs->period, ':', detail::number_text(stairs->factor));
+        }
         return schedule.warmup_ ? text("warmup:", *schedule.warmup_, ',', name) : name;
     }
     /// Prints the text.
@@ -153,6 +177,10 @@ public:
     }
 
 private:
+    static void expect_factor(double factor) {
+        if (!is_in_range(factor, 0)) refuse("LearningRateSchedule", "factor", factor, "a finite number of 0 or more");
+    }
+
     [[nodiscard]] static MultiStepLearningRate multi_step(std::string_view milestones, double factor) {
         MultiStepLearningRate steps{{}, factor};
         while (true) {

@@ -1,7 +1,8 @@
-// Mixtures of pairs of samples, and targets to mix.
+// Mixtures of pairs of samples, by shares and by boxes, and targets to mix.
 #pragma once
 
 #include "sd/core/tensor.hpp"
+#include "sd/core/window.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -24,6 +25,22 @@ template <class T>
         for (Index i = 0; i < slab; ++i) mixed.data()[n * slab + i] = own * a[i] + other * b[i];
     }
     return mixed;
+}
+
+/// x_n with the box of x_{partner[n]}, for all samples n of a new tensor; x (N, H, W, C), the box within H and W.
+template <class T>
+[[nodiscard]] Tensor<T> paste_samples(const Tensor<T>& x, std::span<const Index> partner, const ImageBox& box) {
+    Tensor<T> pasted = x.clone();
+    for (Index n = 0; n < x.extent(0); ++n) {
+        for (Index h = box.top; h < box.bottom; ++h) {
+            for (Index w = box.left; w < box.right; ++w) {
+                for (Index c = 0; c < x.extent(3); ++c) {
+                    pasted(n, h, w, c) = x(partner[static_cast<std::size_t>(n)], h, w, c);
+                }
+            }
+        }
+    }
+    return pasted;
 }
 
 /// The labels as probabilities (N, classes), 1 at the label, where the images are and of their type.
