@@ -50,6 +50,7 @@
 #include "sd/nn/optional_layer.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/sequential.hpp"
+#include "sd/models/image_classifier.hpp"
 #include "sd/models/resnet.hpp"
 #include "sd/nn/shortcut.hpp"
 #include "sd/nn/skip_gradients.hpp"

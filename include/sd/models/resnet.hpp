@@ -4,15 +4,13 @@
 //       -> (N, classes)
 #pragma once
 
+#include "sd/models/image_classifier.hpp"
 #include "sd/models/resnet_branches.hpp"
-#include "sd/nn/freeze.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/optional_layer.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/shortcut.hpp"
-#include "sd/nn/skip_gradients.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -53,117 +51,25 @@ struct ResNetOptions {
     Index in_channels = 3;            ///< of the images
 };
 
-/// What a user chooses of a new classifier.
-struct ClassifierOptions {
-    std::uint64_t seed = 0;  ///< of the start values
-};
-
 /// A residual network of blocks of one type. Block is built from (branch, policy, shortcut) and has Block::Branch.
 /// Names of parameters and buffers, their order and start values are torchvision's.
 template <class Block>
-class ResNet {
+class ResNet : public ImageClassifier<ResNet<Block>, Block> {
+    using Base = ImageClassifier<ResNet, Block>;
+    friend Base;
+
 public:
-    /// The residual branch of the blocks.
-    using Branch = typename Block::Branch;
-    using value_type = typename Block::value_type;
-    using device_type = typename Block::device_type;
-    using T = value_type;
-    using Device = device_type;
+    using typename Base::Branch;
+    using typename Base::Device;
+    using typename Base::T;
 
     /// Throws std::invalid_argument if architecture or options do not fit together.
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options)
         : ResNet(checked(architecture), options, Initializer(options.seed)) {}
 
-    /// Logits (N, num_classes) of images x (N, H, W, in_channels). A pass without gradients, Context::eval(), writes
-    /// nothing in the network: several threads may share one, as long as none trains it meanwhile.
-    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        return forward_head(forward_features(x, context), context);
-    }
-
-    /// The last block's output (N, H', W', C) of images x (N, H, W, in_channels): what the classifier pools, as
-    /// timm's function of that name, but NHWC.
-    [[nodiscard]] Tensor<T, Device> forward_features(const Tensor<T, Device>& x, const Context& context) {
-        expect_rank("ResNet", "x", x.shape(), 4);
-        expect_shape("ResNet", "channels of x", Shape{x.extent(3)}, {in_channels()});
-        if (context.gradients()) forget_passes(*this);
-        const Context own = context.of_network();
-        Tensor<T, Device> y = stem_.forward(x, own);
-        for (Block& block : blocks_) y = block.forward(y, own);
-        return y;
-    }
-
-    /// Logits (N, num_classes) of features (N, H', W', C): their mean over the pixels through the classifier.
-    [[nodiscard]] Tensor<T, Device> forward_head(const Tensor<T, Device>& features, const Context& context) {
-        return fc_.forward(avgpool_.forward(features, context), context);
-    }
-
-    /// Adds the gradients of all parameters that took part and returns the gradient by x, or an undefined tensor if it
-    /// is not asked for.
-    Tensor<T, Device> backward(const Tensor<T, Device>& dlogits,
-                               InputGradient input_gradient = InputGradient::computed) {
-        return backward_features(avgpool_.backward(fc_.backward(dlogits)), input_gradient);
-    }
-
-    /// The same after forward_features alone, of the gradient by the features.
-    Tensor<T, Device> backward_features(const Tensor<T, Device>& dfeatures,
-                                        InputGradient input_gradient = InputGradient::computed) {
-        const std::size_t frozen = input_gradient == InputGradient::computed ? 0 : frozen_parts();
-        Tensor<T, Device> dy = dfeatures;
-        for (std::size_t part = blocks_.size(); part >= std::max<std::size_t>(frozen, 1); --part) {
-            dy = blocks_[part - 1].backward(dy);
-        }
-        if (frozen > 0) {
-            for (std::size_t part = frozen - 1; part > 0; --part) skip_gradients(blocks_[part - 1]);
-            skip_gradients(stem_);
-            return {};
-        }
-        return stem_.backward(dy, input_gradient);
-    }
-
-    /// How many classes the logits are of.
-    [[nodiscard]] Index num_classes() const { return fc_.bias()->value.size(); }
-
-    /// Replaces the classifier by a new one for this many classes, with fresh start values. Its parameters are new,
-    /// with the old names, and not frozen. Make optimizers and trainers afterwards: older ones hold the old parameters.
-    /// Throws std::invalid_argument, with nothing changed, for fewer than one class.
-    void reset_classifier(Index num_classes, const ClassifierOptions& options = {}) {
-        if (num_classes < 1) refuse("reset_classifier", "num_classes", num_classes, "1 or more");
-        Initializer initializer(options.seed);
-        fc_ = Linear<T, Device>(fc_.weight()->value.extent(1), num_classes, initializer);
-        name_parameters(*this);
-    }
-
-    /// All blocks in forward order.
-    [[nodiscard]] std::vector<Block>& blocks() { return blocks_; }
-    /// The same, read only.
-    [[nodiscard]] const std::vector<Block>& blocks() const { return blocks_; }
-
-    /// All parameters, in torchvision's order.
-    [[nodiscard]] ParameterList<accumulate_t<T>, Device> parameters() {
-        ParameterList<accumulate_t<T>, Device> list;
-        for_each_parameter(*this, [&](const std::string&, auto& parameter) { list.push_back(parameter); });
-        return list;
-    }
-
-    /// How many numbers are trained.
-    [[nodiscard]] Index parameter_count() {
-        Index count = 0;
-        for_each_parameter(*this, [&](const std::string&, auto& parameter) { count += parameter->value.size(); });
-        return count;
-    }
-
-    /// Names conv1, bn1, the blocks (layer1.0, ...) and fc, in forward order.
-    template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visit_members(*this, visitor);
-    }
-    /// The same, read only.
-    template <class Visitor>
-    void visit(Visitor&& visitor) const {
-        visit_members(*this, visitor);
-    }
-
 private:
+    static constexpr const char* name = "ResNet";
+
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         self.stem_.visit(visitor);
@@ -172,23 +78,17 @@ private:
             for (Index i = 0; i < self.layers_[stage]; ++i)
                 visitor(text("layer", stage + 1, '.', i), self.blocks_[block++]);
         }
-        visitor("fc", self.fc_);
+        self.head_.visit(visitor);
     }
 
     ResNet(const ResNetArchitecture& architecture, const ResNetOptions& options, Initializer initializer)
         : layers_(architecture.layers),
           stem_(build_stem(architecture.stem, options.in_channels, architecture.stem_channels, initializer)),
           blocks_(build_blocks(architecture, options, initializer)),
-          fc_(architecture.planes.back() * Branch::expansion, options.num_classes, initializer) {
-        name_parameters(*this);
-    }
-
-    /// How many parts from the input on, the stem and then the blocks, have nothing to train: backward ends there.
-    [[nodiscard]] std::size_t frozen_parts() {
-        if (has_trainable_parameters(stem_)) return 0;
-        std::size_t count = 1;
-        while (count <= blocks_.size() && !has_trainable_parameters(blocks_[count - 1])) ++count;
-        return count;
+          head_{named("avgpool", GlobalAvgPool<T, Device>()),
+                named("fc", make_classifier(architecture.planes.back() * Branch::expansion, options.num_classes,
+                                            initializer))} {
+        this->number_and_name();
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {
@@ -224,6 +124,12 @@ private:
     }
     [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
+    static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
+        return {in_features, num_classes, initializer};
+    }
+    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
+    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
+
     static std::vector<Block> build_blocks(const ResNetArchitecture& architecture, const ResNetOptions& options,
                                            Initializer& initializer) {
         std::vector<Block> blocks;
@@ -249,7 +155,6 @@ private:
                 blocks.emplace_back(
                     std::move(transform), typename Block::Policy{},
                     build_shortcut(architecture.shortcut, channels, out_channels, branch.stride, initializer));
-                blocks.back().set_block_index(static_cast<std::uint32_t>(blocks.size() - 1));
                 channels = out_channels;
             }
         }
@@ -266,8 +171,7 @@ private:
     std::vector<Index> layers_;
     StemLayers stem_;
     std::vector<Block> blocks_;
-    GlobalAvgPool<T, Device> avgpool_;
-    Linear<T, Device> fc_;
+    Sequential<GlobalAvgPool<T, Device>, Linear<T, Device>> head_;
 };
 
 SD_NAMESPACE_END
