@@ -5,6 +5,11 @@
 // First, since it says what compiler is needed.
 #include "sd/core/config.hpp"
 
+// Then what refuses types of a user's: a compiler's message names every file on the way to them.
+#include "sd/nn/sequential.hpp"
+#include "sd/stochastic_depth/stochastic_residual.hpp"
+#include "sd/train/trainer.hpp"
+
 #include "sd/core/activation.hpp"
 #include "sd/core/batch_part.hpp"
 #include "sd/core/beta.hpp"
@@ -44,6 +49,7 @@
 #include "sd/nn/conv2d.hpp"
 #include "sd/nn/freeze.hpp"
 #include "sd/nn/fusion.hpp"
+#include "sd/nn/identity_shortcut.hpp"
 #include "sd/nn/joint_pass.hpp"
 #include "sd/nn/layer.hpp"
 #include "sd/nn/linear.hpp"
@@ -54,6 +60,7 @@
 #include "sd/models/resnet.hpp"
 #include "sd/nn/shortcut.hpp"
 #include "sd/nn/skip_gradients.hpp"
+#include "sd/nn/stand_in.hpp"
 #include "sd/stochastic_depth/any_policy.hpp"
 #include "sd/stochastic_depth/block_policy.hpp"
 #include "sd/stochastic_depth/blocks.hpp"
@@ -69,7 +76,6 @@
 #include "sd/models/resnet_variants.hpp"
 #include "sd/stochastic_depth/sample_policy.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
-#include "sd/stochastic_depth/stochastic_residual.hpp"
 #include "sd/stochastic_depth/subset_policy.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
 #include "sd/train/algorithm.hpp"
@@ -99,7 +105,6 @@
 #include "sd/algorithms/stochastic_depth.hpp"
 #include "sd/core/time.hpp"
 #include "sd/core/timestamp.hpp"
-#include "sd/train/trainer.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
 #include "sd/train/training_scores.hpp"

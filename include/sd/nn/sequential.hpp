@@ -4,6 +4,7 @@
 #include "sd/cpu/pending.hpp"
 #include "sd/nn/fusion.hpp"
 #include "sd/nn/layer.hpp"
+#include "sd/nn/stand_in.hpp"
 #include "sd/nn/visit.hpp"
 
 #include <array>
@@ -17,8 +18,8 @@ SD_NAMESPACE_BEGIN
 /// A layer and the name that a Sequential has for it.
 template <class LayerType>
 struct Named {
-    std::string name;
-    LayerType layer;
+    std::string name;  ///< before its members' names
+    LayerType layer;   ///< moved into the Sequential
 };
 
 /// A layer under a name: sd::named("conv1", sd::Conv2d<float>(...)).
@@ -39,12 +40,21 @@ template <class First, class... Others>
 class Sequential : detail::FusedLayer {
     static constexpr std::size_t count = 1 + sizeof...(Others);
 
+    // A bool, since g++ lists every requirement of a concept.
+    static constexpr bool are_layers = (Layer<First> && ... && Layer<Others>);
+    static_assert(
+        are_layers,
+        "sd::Sequential: one of these is no layer: each needs forward(x, context), backward(dy) and visit(visitor)");
+    template <std::size_t i>
+    using LayerAt = detail::layer_or_stand_in_t<std::tuple_element_t<i, std::tuple<First, Others...>>>;
+
 public:
-    using value_type = layer_value_t<First>;
-    using device_type = layer_device_t<First>;
-    static_assert((Layer<First> && ... && Layer<Others>));
-    static_assert((std::is_same_v<value_type, layer_value_t<Others>> && ...), "layers of one scalar type");
-    static_assert((std::is_same_v<device_type, layer_device_t<Others>> && ...), "layers of one device");
+    using value_type = layer_value_t<LayerAt<0>>;
+    using device_type = layer_device_t<LayerAt<0>>;
+    static_assert((std::is_same_v<value_type, layer_value_t<detail::layer_or_stand_in_t<Others>>> && ...),
+                  "sd::Sequential: layers of more than one scalar type");
+    static_assert((std::is_same_v<device_type, layer_device_t<detail::layer_or_stand_in_t<Others>>> && ...),
+                  "sd::Sequential: layers of more than one device");
 
 private:
     using T = value_type;
@@ -100,9 +110,6 @@ private:
         [&]<std::size_t... i>(std::index_sequence<i...>) { (visitor(self.names_[i], std::get<i>(self.layers_)), ...); }
         (std::make_index_sequence<count>());
     }
-
-    template <std::size_t i>
-    using LayerAt = std::tuple_element_t<i, std::tuple<First, Others...>>;
 
     // Whether layer i is one of a kind that a group may go on with.
     template <std::size_t i>
@@ -177,7 +184,7 @@ private:
     }
 
     std::array<std::string, count> names_;
-    std::tuple<First, Others...> layers_;
+    std::tuple<detail::layer_or_stand_in_t<First>, detail::layer_or_stand_in_t<Others>...> layers_;
 };
 
 SD_NAMESPACE_END

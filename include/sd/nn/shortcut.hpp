@@ -4,28 +4,13 @@
 #include "sd/cpu/channels.hpp"
 #include "sd/nn/batch_norm2d.hpp"
 #include "sd/nn/conv2d.hpp"
+#include "sd/nn/identity_shortcut.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/sequential.hpp"
 
 #include <variant>
 
 SD_NAMESPACE_BEGIN
-
-/// S(x) = x.
-template <class T, class Device = Cpu>
-class IdentityShortcut {
-public:
-    using value_type = T;
-    using device_type = Device;
-
-    /// x itself.
-    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context&) { return x; }
-    /// dy itself.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return dy; }
-    /// There is nothing to name.
-    template <class Visitor>
-    void visit(Visitor&&) const {}
-};
 
 /// S(x) = bn(conv(x)) with a strided 1x1 convolution: torchvision's `downsample`, which names them "0" and "1".
 template <class T, class Device = Cpu>
@@ -139,7 +124,6 @@ private:
     std::variant<IdentityShortcut<T, Device>, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
 };
 
-static_assert(Layer<IdentityShortcut<float>>);
 static_assert(Layer<ProjectionShortcut<float>>);
 static_assert(Layer<PadShortcut<float>>);
 static_assert(Layer<Shortcut<float>>);

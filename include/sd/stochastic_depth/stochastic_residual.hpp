@@ -15,6 +15,7 @@
 #include "sd/nn/cache.hpp"
 #include "sd/nn/shortcut.hpp"
 #include "sd/nn/skip_gradients.hpp"
+#include "sd/nn/stand_in.hpp"
 #include "sd/nn/visit.hpp"
 #include "sd/stochastic_depth/activation.hpp"
 #include "sd/stochastic_depth/any_policy.hpp"
@@ -28,25 +29,52 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
+template <class Branch>
+using shortcut_of = Shortcut<layer_value_t<Branch>, layer_device_t<Branch>>;
+
+}  // namespace detail
+
 /// A residual block of a branch F, a policy that says when F is left out, an activation, and a shortcut S.
 /// Branch: the library's BasicBlock or Bottleneck, a Sequential, or any other layer. Policy: AnyPolicy to choose at run
 /// time, or a type that answers three questions, DropPolicy. Shortcut: the library's, or any layer.
-template <ResidualBranch BranchType, DropPolicy PolicyType = AnyPolicy, class Activation = ReluActivation,
-          Layer ShortcutType = Shortcut<layer_value_t<BranchType>, layer_device_t<BranchType>>>
-requires ResidualActivation<Activation, layer_value_t<BranchType>, layer_device_t<BranchType>>
+template <class BranchType, class PolicyType = AnyPolicy, class Activation = ReluActivation,
+          class ShortcutType = detail::shortcut_of<detail::layer_or_stand_in_t<BranchType>>>
 class StochasticResidual {
+    // Bools, since g++ lists every requirement of a concept.
+    static constexpr bool branch_is_layer = ResidualBranch<BranchType>;
+    static constexpr bool policy_is_right = DropPolicy<PolicyType>;
+    static constexpr bool shortcut_is_layer = Layer<ShortcutType>;
+    static_assert(branch_is_layer,
+                  "sd::StochasticResidual: the branch is no layer: it needs forward(x, context), backward(dy) and "
+                  "visit(visitor)");
+    static_assert(
+        policy_is_right,
+        "sd::StochasticResidual: the policy is no DropPolicy: it needs drop_rate, draw(context, block, samples), "
+        "runs(mask) and scale(training, mask), and to be copyable");
+    static_assert(shortcut_is_layer,
+                  "sd::StochasticResidual: the shortcut is no layer: it needs forward(x, context), backward(dy) and "
+                  "visit(visitor)");
+
 public:
     /// The residual branch F.
-    using Branch = BranchType;
+    using Branch = detail::layer_or_stand_in_t<BranchType>;
     /// Who is dropped, and when.
-    using Policy = PolicyType;
+    using Policy = detail::or_stand_in_t<policy_is_right, PolicyType, KeepAllPolicy>;
     using value_type = layer_value_t<Branch>;
     using device_type = layer_device_t<Branch>;
     using T = value_type;
     using Device = device_type;
 
+private:
+    static constexpr bool activation_is_right = ResidualActivation<Activation, T, Device>;
+    static_assert(activation_is_right,
+                  "sd::StochasticResidual: the activation is no layer: it needs forward(x, context) and backward(dy)");
+
+public:
     /// Throws std::invalid_argument if the policy's drop rate is not from 0 to 1.
-    explicit StochasticResidual(Branch branch, Policy policy = {}, ShortcutType shortcut = {},
+    explicit StochasticResidual(BranchType branch, PolicyType policy = {}, ShortcutType shortcut = {},
                                 Activation activation = {})
         : branch_(std::move(branch)), shortcut_(std::move(shortcut)), activation_(std::move(activation)) {
         set_policy(std::move(policy));
@@ -209,8 +237,9 @@ private:
 
     Branch branch_;
     Policy policy_;
-    ShortcutType shortcut_;
-    [[no_unique_address]] Activation activation_;
+    detail::layer_or_stand_in_t<ShortcutType> shortcut_;
+    [[no_unique_address]] detail::or_stand_in_t<activation_is_right, Activation, IdentityShortcut<T, Device>>
+        activation_;
     std::uint32_t block_index_ = 0;
     detail::MaskSource masks_;
     Cache<Pass> pass_;

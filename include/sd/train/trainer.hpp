@@ -3,6 +3,7 @@
 
 #include "sd/core/finite.hpp"
 #include "sd/core/warning.hpp"
+#include "sd/nn/stand_in.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/late_scores.hpp"
 #include "sd/train/loss.hpp"
@@ -15,6 +16,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
@@ -57,8 +59,13 @@ SD_NAMESPACE_BEGIN
 /// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
 /// several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
-requires Loss<L, typename Model::value_type, typename Model::device_type>
 class Trainer {
+    // A bool, since g++ lists every requirement of a concept.
+    static constexpr bool loss_is_right = Loss<L, typename Model::value_type, typename Model::device_type>;
+    static_assert(loss_is_right,
+                  "sd::Trainer: the loss is no Loss: loss(logits, batch) must give loss and dlogits, as a "
+                  "sd::LossAndGradient of the model's scalar type has them");
+
 public:
     using T = typename Model::value_type;
     using Device = typename Model::device_type;
@@ -68,6 +75,8 @@ public:
         "a loader of double, such as sd::DataLoader<sd::InMemoryDataset, double>");
     static_assert(std::is_same_v<EvalLoader, TrainLoader> || detail::gives_images<EvalLoader, T, Device>,
                   "the evaluation loader's images are of another type than the model computes with");
+    /// The loss's type.
+    using LossType = detail::or_stand_in_t<loss_is_right, L, CrossEntropy>;
     /// The settings.
     using Options = TrainerOptions<typename Model::value_type, typename Model::device_type>;
 
@@ -86,14 +95,16 @@ public:
         : Trainer(model, seen(optimizer), L(), train_loader, std::optional<EvalLoader>(), std::move(options), 0) {}
     /// The same with a loss of one's own, see Loss.
     template <class O>
-    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader, const EvalLoader& eval_loader,
-            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+    requires(!BatchLoader<L>)
+        Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader, const EvalLoader& eval_loader,
+                TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
         : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(eval_loader),
                   std::move(options), 0) {}
     /// The same with a loss of one's own and without evaluations.
     template <class O>
-    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader,
-            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+    requires(!BatchLoader<L>)
+        Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader,
+                TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
         : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(),
                   std::move(options), 0) {}
 
@@ -153,7 +164,7 @@ public:
     /// The same, read only.
     [[nodiscard]] const State<T, Device>& state() const { return state_; }
     /// The loss.
-    [[nodiscard]] const L& loss() const { return loss_; }
+    [[nodiscard]] const LossType& loss() const { return loss_; }
     /// The ranks that train together.
     [[nodiscard]] Communicator& communicator() { return communicator_; }
     /// The settings, as given.
@@ -177,11 +188,16 @@ private:
 
     template <class O>
     static AnyOptimizer seen(O& optimizer) {
+        constexpr bool is_right = Optimizer<O, accumulate_t<T>, Device>;
         static_assert(
-            Optimizer<O, accumulate_t<T>, Device>,
-            "this is no optimizer of the model's parameters: optim/optimizer.hpp says what one has; for a model "
-            "of double it takes one of double, such as sd::Sgd<double>");
-        return optimizer;
+            is_right,
+            "sd::Trainer: this is no optimizer of the model's parameters: optim/optimizer.hpp says what one has, "
+            "step() among it; for a model of double it takes one of double, such as sd::Sgd<double>");
+        if constexpr (is_right) {
+            return optimizer;
+        } else {
+            std::terminate();  // never compiled to code
+        }
     }
 
     Trainer(Model& model, AnyOptimizer optimizer, L loss, const TrainLoader& train_loader,
@@ -406,7 +422,7 @@ private:
     }
 
     Model& model_;
-    L loss_;
+    LossType loss_;
     Options options_;
     Communicator alone_;
     Communicator& communicator_;
@@ -418,7 +434,7 @@ private:
     Engine<T, Device> engine_;
     TrainingMetrics metrics_;
     TrainingScores<T, Device> scores_;
-    TrainingStep<Model, L> step_;
+    TrainingStep<Model, LossType> step_;
     std::atomic<bool> stop_ = false;
 };
 
