@@ -87,6 +87,33 @@ TEST_CASE_TEMPLATE("device: batch moments of many rows do not cancel far from ze
     CHECK(sd_test::relative_error(in_double(moments.m2), expected.m2) < (std::is_same_v<T, float> ? 1e-3 : 1e-9));
 }
 
+TEST_CASE_TEMPLATE("device: layer norm", T, float, double, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Shape shape{draw(1, 5), draw(1, 19), draw(1, 19), random_channels(draw)};
+        CAPTURE(shape);
+        const auto x = random_tensor<T>(shape, 1, -2, 3);
+        const auto dy = random_tensor<T>(shape, 2);
+        const auto weight = random_tensor<A>({shape[3]}, 3);
+        const auto bias = random_tensor<A>({shape[3]}, 4);
+        sd::LayerNormStatistics<A, Device> statistics;
+        sd::LayerNormStatistics<double> expected;
+        const auto y = sd::layer_norm_forward(x, weight, bias, 1e-2, &statistics);
+        check_close(
+            y, sd::reference::layer_norm_forward(in_double(x), in_double(weight), in_double(bias), 1e-2, &expected));
+        check_close(statistics.mean, expected.mean);
+        check_close(statistics.inverse_std, expected.inverse_std);
+        check_close(sd::layer_norm_forward(x, weight, bias, 1e-2), in_double(y));
+        const auto gradient = sd::layer_norm_backward(dy, x, weight, statistics);
+        const auto theirs =
+            sd::reference::layer_norm_backward(in_double(dy), in_double(x), in_double(weight), expected);
+        check_close(gradient.dx, theirs.dx, shape[3] == 1 ? 10 : 1);  // of zeros, rounding times inverse_std
+        check_close(gradient.dweight, theirs.dweight);
+        check_close(gradient.dbias, theirs.dbias);
+    }
+}
+
 TEST_CASE_TEMPLATE("device: activations, pending tensors, channels, sums, conversion", T, float, double, sd::bfloat16) {
     using A = sd::accumulate_t<T>;
     for (const Index channels : {19, 16}) {
@@ -252,6 +279,12 @@ TEST_CASE("device: no samples, no pixels in the way: every kernel accepts an emp
     CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});
     CHECK(sd::residual_join_forward<float>(Pending<float>(x), Pending<float>(x), {}, 1.0F, true).shape() == empty);
     CHECK(sd::batch_moments(x).count == 0);
+    const auto channels = random_tensor<float>({3}, 2);
+    sd::LayerNormStatistics<float, Device> statistics;
+    CHECK(sd::layer_norm_forward(x, channels, channels, 1e-6, &statistics).shape() == empty);
+    for (const float value : sd::to_host(sd::layer_norm_backward(x, x, channels, statistics).dweight)) {
+        CHECK(value == 0);
+    }
 
     const Tensor<float> rows(Shape{0, 3});
     const Tensor<float> logits(Shape{0, 5});

@@ -137,6 +137,9 @@ void layers(const Check& check) {
     const auto batch_norm = []<class T, class Device>() { return sd::BatchNorm2d<T, Device>(5); };
     check("batch norm", batch_norm, Shape{3, 4, 3, 5}, train);
     check("batch norm, evaluation", batch_norm, Shape{3, 4, 3, 5}, eval);
+    const auto layer_norm = []<class T, class Device>() { return sd::LayerNorm2d<T, Device>(5, {.eps = 1e-3}); };
+    check("layer norm", layer_norm, Shape{2, 3, 2, 5}, train);
+    check("layer norm of features", layer_norm, Shape{4, 5}, eval);
     const auto composition = [&](const std::string& name, const auto& make) {
         check(name, make, Shape{2, 6, 5, 3}, train);
         check(name + ", evaluation", make, Shape{2, 6, 5, 3}, eval);

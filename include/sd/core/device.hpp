@@ -29,6 +29,7 @@
 #include "sd/core/activation.hpp"
 #include "sd/core/communicator.hpp"
 #include "sd/core/join.hpp"
+#include "sd/core/layer_norm.hpp"
 #include "sd/core/loss_and_gradient.hpp"
 #include "sd/core/moments.hpp"
 #include "sd/core/parameter_update.hpp"
@@ -182,9 +183,9 @@ concept ComputeDevice = detail::SaysWhatItIs<D> && requires(D device) {
 template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
-                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
-                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
-                              Activation activation, Communicator& communicator) {
+                              LayerNormStatistics<A, D> statistics, join_output_t<T, D> joined, mean_loss_t<T, D> loss,
+                              A number, Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
+                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
@@ -202,6 +203,9 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { materialize(gradient) } -> std::same_as<Tensor<T, D>>;
     { merged_over_ranks(moments, communicator) } -> std::same_as<Moments<A, D>>;
     { summed_over_ranks(sums, communicator, 1.0) } -> std::same_as<BatchNormSums<A, D>>;
+    // Layer norm: reference/layer_norm.hpp
+    { layer_norm_forward(x, a, a, 1e-6, &statistics) } -> std::same_as<Tensor<T, D>>;
+    { layer_norm_backward(x, x, a, statistics) } -> std::same_as<LayerNormGradient<T, D>>;
     // Pooling, activations, linear: reference/pooling.hpp, activation.hpp, channels.hpp, linear.hpp
     { max_pool2d_forward(pending, pool) } -> std::same_as<Tensor<T, D>>;
     { max_pool2d_by_input(x, pending, pool) } -> std::same_as<Tensor<T, D>>;

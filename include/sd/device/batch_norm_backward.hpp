@@ -9,27 +9,17 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// What a thread sums of batch norm's backward, for `width` channels.
-template <class T, int width>
-struct ChannelSums {
-    using A = accumulate_t<T>;
+/// Two sums that a thread has of each of `width` channels.
+template <class A, int width>
+struct ChannelPairs {
     struct Shared {
         A dweight[width][block_threads];
         A dbias[width][block_threads];
     };
-    PendingChannels<T, width> output;
-    Pack<A, width> center;
     A dweight[width], dbias[width];
 
-    SD_HOST_DEVICE ChannelSums(const PendingView<T>& y, const A* mean, Index channel)
-        : output(y, channel), center(load<width>(mean + channel)) {
+    SD_HOST_DEVICE ChannelPairs() {
         for (int i = 0; i < width; ++i) dweight[i] = dbias[i] = A(0);
-    }
-    /// Takes in the gradient by channel i of batch norm's output where its input is z.
-    SD_HOST_DEVICE void add(const A& dy, const T& z, int i) {
-        const A g = output.gradient(dy, z, i);
-        dbias[i] += g;
-        dweight[i] += g * (A(z) - center.value[i]);
     }
     SD_HOST_DEVICE void share(int index, Shared& shared) const {
         for (int i = 0; i < width; ++i) {
@@ -49,6 +39,23 @@ struct ChannelSums {
             part[at.channel + i] = weighted;
             part[sweep.channels + at.channel + i] = plain;
         }
+    }
+};
+
+/// What a thread sums of batch norm's backward, for `width` channels.
+template <class T, int width>
+struct ChannelSums : ChannelPairs<accumulate_t<T>, width> {
+    using A = accumulate_t<T>;
+    PendingChannels<T, width> output;
+    Pack<A, width> center;
+
+    SD_HOST_DEVICE ChannelSums(const PendingView<T>& y, const A* mean, Index channel)
+        : output(y, channel), center(load<width>(mean + channel)) {}
+    /// Takes in the gradient by channel i of batch norm's output where its input is z.
+    SD_HOST_DEVICE void add(const A& dy, const T& z, int i) {
+        const A g = output.gradient(dy, z, i);
+        this->dbias[i] += g;
+        this->dweight[i] += g * (A(z) - center.value[i]);
     }
 };
 

@@ -11,6 +11,7 @@
 #include "sd/device/elementwise.hpp"
 #include "sd/device/global_pooling.hpp"
 #include "sd/device/joint_statistics.hpp"
+#include "sd/device/layer_norm.hpp"
 #include "sd/device/linear.hpp"
 #include "sd/device/mixup.hpp"
 #include "sd/device/pooling.hpp"
