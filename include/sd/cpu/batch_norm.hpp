@@ -8,6 +8,7 @@
 #include "sd/core/moments.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/pending_gradient.hpp"
+#include "sd/cpu/merge_rows.hpp"
 #include "sd/cpu/pending.hpp"
 #include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/batch_norm.hpp"
@@ -118,23 +119,12 @@ private:
 template <class T>
 [[nodiscard]] BatchNormSums<T> merge_row_sums(const Tensor<T>& partial, const Tensor<T>& inverse_std) {
     const Index channels = partial.extent(2);
-    BatchNormSums<T> sums{Tensor<T>(Shape{channels}), Tensor<T>(Shape{channels})};
-    constexpr Index together = 64;
-    parallel_ranges(channels, together, [&](Index first, Index last) {
-        double dweight[together] = {};
-        double dbias[together] = {};
-        for (Index chunk = 0; chunk < partial.extent(0); ++chunk) {
-            const T* part = partial.data() + chunk * 2 * channels + first;
-            for (Index c = 0; c < last - first; ++c) {
-                dweight[c] += static_cast<double>(part[c]);
-                dbias[c] += static_cast<double>(part[channels + c]);
-            }
-        }
-        for (Index c = first; c < last; ++c) {
-            sums.dweight.data()[c] = static_cast<T>(dweight[c - first] * static_cast<double>(inverse_std.data()[c]));
-            sums.dbias.data()[c] = static_cast<T>(dbias[c - first]);
-        }
-    });
+    const Tensor<double> total = merged_rows(partial.reshape({partial.extent(0), 2 * channels}));
+    BatchNormSums<T> sums{Tensor<T>::empty({channels}), Tensor<T>::empty({channels})};
+    for (Index c = 0; c < channels; ++c) {
+        sums.dweight.data()[c] = static_cast<T>(total.data()[c] * static_cast<double>(inverse_std.data()[c]));
+        sums.dbias.data()[c] = static_cast<T>(total.data()[channels + c]);
+    }
     return sums;
 }
 

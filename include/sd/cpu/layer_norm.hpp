@@ -1,10 +1,11 @@
 // Layer normalisation: every pixel over its channels, while they are in the first cache. Memory is passed over once
-// either way. Sums over pixels are cut and merged as batch norm's.
+// either way.
 // J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", 2016.
 #pragma once
 
 #include "sd/core/parallel.hpp"
-#include "sd/cpu/batch_norm.hpp"
+#include "sd/cpu/merge_rows.hpp"
+#include "sd/cpu/pending.hpp"
 #include "sd/cpu/target.hpp"
 #include "sd/reference/layer_norm.hpp"
 
@@ -97,8 +98,9 @@ template <cpu::Vectorized T>
     const Index pixels = x.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
     const T count = static_cast<T>(channels);
-    LayerNormGradient<T> gradient{Tensor<T>::empty(x.shape()), {}, {}};
-    Tensor<T> partial(Shape{cpu::quotient_up(pixels, grain), 2, channels});
+    LayerNormGradient<T> gradient{Tensor<T>::empty(x.shape()), Tensor<T>::empty({channels}),
+                                  Tensor<T>::empty({channels})};
+    Tensor<T> partial(Shape{cpu::quotient_up(pixels, grain), 2 * channels});  // of dweight, of dbias
     const cpu::Target<T> target(gradient.dx);
     parallel_ranges(pixels, grain, [&](Index first, Index last) {
         T* dweight = partial.data() + first / grain * 2 * channels;
@@ -130,9 +132,11 @@ template <cpu::Vectorized T>
         }
         cpu::stream_fence();
     });
-    const BatchNormSums<T> sums = cpu::merge_row_sums(partial, Tensor<T>::full({channels}, T(1)));
-    gradient.dweight = sums.dweight;
-    gradient.dbias = sums.dbias;
+    const Tensor<double> sums = cpu::merged_rows(partial);
+    for (Index c = 0; c < channels; ++c) {
+        gradient.dweight.data()[c] = static_cast<T>(sums.data()[c]);
+        gradient.dbias.data()[c] = static_cast<T>(sums.data()[channels + c]);
+    }
     return gradient;
 }
 

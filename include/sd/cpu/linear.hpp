@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/cpu/conv2d.hpp"
+#include "sd/cpu/merge_rows.hpp"
 #include "sd/reference/linear.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -60,10 +61,19 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_bias(const Tensor<T>& dy) {
     expect_rank("linear_by_bias", "dy", dy.shape(), 2);
-    Tensor<T> dbias(Shape{dy.extent(1)});
-    for (Index n = 0; n < dy.extent(0); ++n) {
-        for (Index o = 0; o < dy.extent(1); ++o) dbias(o) += dy(n, o);
-    }
+    const Index columns = dy.extent(1);
+    const Index grain = cpu::sweep_rows(columns);
+    Tensor<T> partial(Shape{cpu::quotient_up(dy.extent(0), grain), columns});
+    parallel_ranges(dy.extent(0), grain, [&](Index first, Index last) {
+        T* sums = partial.data() + first / grain * columns;
+        for (Index row = first; row < last; ++row) {
+            const T* values = dy.data() + row * columns;
+            for (Index o = 0; o < columns; ++o) sums[o] += values[o];
+        }
+    });
+    const Tensor<double> total = cpu::merged_rows(partial);
+    Tensor<T> dbias = Tensor<T>::empty({columns});
+    for (Index o = 0; o < columns; ++o) dbias.data()[o] = static_cast<T>(total.data()[o]);
     return dbias;
 }
 

@@ -1,6 +1,7 @@
 // The fully connected layer on a device.
 #pragma once
 
+#include "sd/device/batch_norm_backward.hpp"
 #include "sd/device/elementwise.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -34,18 +35,31 @@ struct DirectProduct {
     }
 };
 
-/// dbias(o) = sum over n of dy(n, o).
-template <class T>
+/// The sums of columns over each block of rows: partial (row_blocks, 2, C), the second of the pair.
+template <class T, int width>
 struct ColumnSums {
     using A = accumulate_t<T>;
-    Index rows, columns;
+    using Sums = ChannelPairs<A, width>;
+    using Shared = typename Sums::Shared;
+    static constexpr int phases = 2;
+    Sweep sweep;
     const T* dy;
-    A* dbias;
+    A* partial;
 
-    SD_HOST_DEVICE void operator()(Index o) const {
-        A sum = A(0);
-        for (Index n = 0; n < rows; ++n) sum += A(dy[n * columns + o]);
-        dbias[o] = sum;
+    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active) return;
+        Sums sums;
+        sweep.for_each_row(at, [&](Index, Index element) {
+            const Pack<T, width> value = load<width>(dy + element);
+            for (int i = 0; i < width; ++i) sums.dbias[i] += A(value.value[i]);
+        });
+        sums.share(thread.index, shared);
+    }
+    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active || at.row_thread != 0) return;
+        Sums::merge(sweep, at, thread.index, shared, partial + at.row_block * 2 * sweep.channels);
     }
 };
 
@@ -124,9 +138,14 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>, Device> linear_by_bias(const Tensor<T, Device>& dy) {
     expect_rank("linear_by_bias", "dy", dy.shape(), 2);
-    auto dbias = Tensor<accumulate_t<T>, Device>::empty({dy.extent(1)});
-    cuda::launch_each<Device>(dy.extent(1), cuda::ColumnSums<T>{dy.extent(0), dy.extent(1), dy.data(), dbias.data()});
-    return dbias;
+    using A = accumulate_t<T>;
+    Tensor<A, Device> partial;
+    cuda::with_width<T>(dy.extent(1), [&](auto width) {
+        const cuda::Sweep sweep(dy.extent(0), dy.extent(1), width, 16, cuda::reduction_blocks);
+        partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, dy.extent(1)});
+        cuda::launch<Device>(cuda::ColumnSums<T, width()>{sweep, dy.data(), partial.data()}, sweep.blocks());
+    });
+    return cuda::merged_sums<Device>(partial, Tensor<A, Device>::full({dy.extent(1)}, A(1))).dbias;
 }
 
 SD_NAMESPACE_END
