@@ -1,5 +1,6 @@
 // A Sequential computes what its layers compute one by one.
 #include "largest_difference.hpp"
+#include "messages.hpp"
 #include "random.hpp"
 
 #include <sd/sd.hpp>
@@ -45,9 +46,16 @@ auto mixed(Initializer initializer) {
                           named("bn4", Norm<T>(4)),
                           named("sigmoid4", sd::Sigmoid<T>()),
                           named("conv5", Conv<T>(4, 5, 1, {}, initializer)),
-                          named("relu5", sd::Relu<T>())};
+                          named("relu5", sd::Relu<T>()),
+                          named("norm6", sd::LayerNorm2d<T>(5)),
+                          named("linear6", sd::PixelLinear<T>(initializer.normal<T>({9, 5}, 0.3))),
+                          named("gelu6", sd::Gelu<T>()),
+                          named("conv7", Conv<T>(9, 4, 1, {}, initializer)),
+                          named("scale7", sd::LayerScale<T>(4)),
+                          named("linear8", sd::PixelLinear<T>(initializer.normal<T>({3, 4}, 0.3))),
+                          named("scale8", sd::LayerScale<T>(3))};
 }
-constexpr std::size_t layers_of_mixed = 13;
+constexpr std::size_t layers_of_mixed = 20;
 
 // Weights and biases of norms and convolutions that no initialiser gives.
 template <class Layer>
@@ -143,6 +151,37 @@ TEST_CASE("Sequential: names its layers in order, and braces draw start values i
     const Conv<float> b(3, 2, 1, {}, two);
     CHECK(difference(pair.layer<0>().weight()->value, a.weight()->value) == 0);
     CHECK(difference(pair.layer<1>().weight()->value, b.weight()->value) == 0);
+}
+
+TEST_CASE("PixelLinear is Linear at every pixel, with its shapes; start values that do not fit are refused") {
+    const auto weight = random_tensor<double>({4, 3}, 1);
+    const auto bias = random_tensor<double>({4}, 2);
+    sd::PixelLinear<double> pixels(weight.clone());
+    pixels.bias()->value = bias;
+    sd::Linear<double> linear(weight.clone(), bias.clone());
+    const auto x = random_tensor<double>({2, 3, 5, 3}, 3);
+    const auto dy = random_tensor<double>({2, 3, 5, 4}, 4);
+    const Context context = Context::train({.step = 0, .seed = 1});
+    CHECK(difference(pixels.forward(x, context), linear.forward(x.reshape({30, 3}), context)) < 1e-14);
+    CHECK(difference(pixels.backward(dy), linear.backward(dy.reshape({30, 4}))) < 1e-14);
+    CHECK(pixels.weight()->grad.shape() == Shape{4, 3});
+    CHECK(difference(pixels.weight()->grad, linear.weight()->grad) < 1e-13);
+    CHECK(difference(pixels.bias()->grad, linear.bias()->grad) < 1e-13);
+
+    using sd_test::contains;
+    using sd_test::message_of;
+    CHECK(contains(message_of([] { sd::PixelLinear<float>(Tensor<float>(Shape{4, 3, 1, 1})); }), "PixelLinear"));
+    CHECK(contains(message_of([] { sd::Conv2d<float>(Tensor<float>(Shape{4, 3}), {}); }), "Conv2d: shape of weight"));
+    CHECK(contains(message_of([] { sd::Conv2d<float>(Tensor<float>(Shape{4, 0, 1, 1}), {}); }), "1 or more of each"));
+    CHECK(contains(message_of([] {
+                       sd::Conv2d<float>(Tensor<float>(Shape{4, 1, 3, 3}), {.groups = 3});
+                   }),
+                   "a divisor of 3 and 4 channels"));
+    CHECK(contains(message_of([] {
+                       sd::Linear<float>(Tensor<float>(Shape{4, 3}), Tensor<float>(Shape{3}));
+                   }),
+                   "Linear: shape of bias"));
+    CHECK(contains(message_of([] { sd::LayerScale<float>(0); }), "LayerScale: channels: got 0"));
 }
 
 TEST_CASE("Sequential: a frozen bias costs nothing and receives nothing") {

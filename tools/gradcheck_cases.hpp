@@ -54,6 +54,16 @@ struct Compositions {
                               named("conv2", Conv(4, 4, 3, {.padding = 1}, initializer)),
                               named("bn2", Norm(4))};
     }
+    static auto scaled() {
+        sd::Initializer initializer(6);
+        return sd::Sequential{
+            named("conv", Conv(3, 4, 3, {.padding = 1}, initializer)),
+            named("scale1", sd::LayerScale<T, Device>(4, 0.7)),
+            named("linear1", sd::PixelLinear<T, Device>(initializer.normal<sd::accumulate_t<T>>({7, 4}, 0.5))),
+            named("gelu", sd::Gelu<T, Device>()),
+            named("linear2", sd::PixelLinear<T, Device>(initializer.normal<sd::accumulate_t<T>>({3, 7}, 0.5))),
+            named("scale2", sd::LayerScale<T, Device>(3, -1.3))};
+    }
     static auto nested() {
         sd::Initializer initializer(5);
         sd::OptionalLayer<sd::MaxPool2d<T, Device>> none;
@@ -152,6 +162,11 @@ void layers(const Check& check) {
         []<class T, class Device>() { return Compositions<T, Device>::bias_before_norm(); }, Shape{2, 6, 5, 3}, eval);
     composition("bn-hardswish-conv-gelu-conv-bn",
                 []<class T, class Device>() { return Compositions<T, Device>::norms_first(); });
+    composition("conv-scale-linear-gelu-linear-scale",
+                []<class T, class Device>() { return Compositions<T, Device>::scaled(); });
+    check(
+        "layer scale", []<class T, class Device>() { return sd::LayerScale<T, Device>(5, 0.7); }, Shape{2, 3, 2, 5},
+        train);
     composition("a Sequential in a Sequential",
                 []<class T, class Device>() { return Compositions<T, Device>::nested(); });
     const auto activation = [&]<template <class, class> class Layer>(const char* name) {

@@ -6,7 +6,9 @@
 #include "sd/nn/activation.hpp"
 #include "sd/nn/batch_norm2d.hpp"
 #include "sd/nn/conv2d.hpp"
+#include "sd/nn/layer_scale.hpp"
 #include "sd/nn/linear.hpp"
+#include "sd/nn/pixel_linear.hpp"
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/visit.hpp"
 
@@ -35,7 +37,11 @@ inline constexpr bool is_affine_layer<BatchNorm2d<T, Device>> = true;
 template <class T, class Device>
 inline constexpr bool is_affine_layer<Conv2d<T, Device>> = true;
 template <class T, class Device>
+inline constexpr bool is_affine_layer<PixelLinear<T, Device>> = true;
+template <class T, class Device>
 inline constexpr bool is_affine_layer<Linear<T, Device>> = true;
+template <class T, class Device>
+inline constexpr bool is_affine_layer<LayerScale<T, Device>> = true;
 
 /// Layers L without parameters for which L(c x) = c L(x) for c of 0 and more.
 template <class X>

@@ -26,18 +26,10 @@ public:
     /// A convolution with weights from initializer.he_normal_fan_out. Throws std::invalid_argument for extents or
     /// options that do not fit.
     Conv2d(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options, Initializer& initializer)
-        : options_(options) {
-        if (in_channels < 1) refuse("Conv2d", "in_channels", in_channels, "1 or more");
-        if (out_channels < 1) refuse("Conv2d", "out_channels", out_channels, "1 or more");
-        if (kernel < 1) refuse("Conv2d", "kernel", kernel, "1 or more");
-        if (options.groups < 1 || in_channels % options.groups != 0 || out_channels % options.groups != 0) {
-            refuse("Conv2d", "groups", options.groups,
-                   text("a divisor of ", in_channels, " and ", out_channels, " channels"));
-        }
-        weight_ = std::make_shared<Parameter<A, Device>>(to_device<Device>(
-            initializer.he_normal_fan_out<A>({out_channels, in_channels / options.groups, kernel, kernel})));
-        if (options.bias) bias_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>(Shape{out_channels}));
-    }
+        : Conv2d(initializer.he_normal_fan_out<A>(weight_shape(in_channels, out_channels, kernel, options)), options) {}
+    /// These start values, weight (O, C / groups, kernel, kernel); the bias begins as zeros. Throws
+    /// std::invalid_argument if they do not fit.
+    Conv2d(const Tensor<A>& weight, const Conv2dOptions& options) : Conv2d(weight, weight.shape(), options) {}
     Conv2d(const Conv2d&) = delete;
     /// Moves; parameters keep their addresses.
     Conv2d(Conv2d&&) = default;
@@ -63,7 +55,7 @@ public:
 
     /// Stride, padding, dilation and groups.
     [[nodiscard]] const Conv2dOptions& options() const { return options_; }
-    /// (out_channels, in_channels / groups, kernel, kernel).
+    /// (out_channels, in_channels / groups, kernel, kernel); of PixelLinear (out_channels, in_channels).
     [[nodiscard]] const ParameterPtr<A, Device>& weight() const { return weight_; }
     /// (out_channels), or null.
     [[nodiscard]] const ParameterPtr<A, Device>& bias() const { return bias_; }
@@ -79,8 +71,32 @@ public:
         visit_members(*this, visitor);
     }
 
+protected:
+    /// The parameter `weight` has a shape of its own; as the convolution's kernel it has `kernel_shape`.
+    Conv2d(const Tensor<A>& weight, const Shape& kernel_shape, const Conv2dOptions& options)
+        : options_(options), kernel_shape_(kernel_shape) {
+        expect_rank("Conv2d", "weight", kernel_shape, 4);
+        if (weight.size() < 1) refuse("Conv2d", "shape of weight", weight.shape(), "1 or more of each");
+        expect_groups(kernel_shape[1] * options.groups, kernel_shape[0], options);
+        weight_ = std::make_shared<Parameter<A, Device>>(to_device<Device>(weight));
+        if (options.bias) bias_ = std::make_shared<Parameter<A, Device>>(Tensor<A, Device>(Shape{kernel_shape[0]}));
+    }
+
 private:
     friend class detail::Fusion;
+
+    static void expect_groups(Index in_channels, Index out_channels, const Conv2dOptions& options) {
+        if (options.groups >= 1 && in_channels % options.groups == 0 && out_channels % options.groups == 0) return;
+        refuse("Conv2d", "groups", options.groups,
+               text("a divisor of ", in_channels, " and ", out_channels, " channels"));
+    }
+    static Shape weight_shape(Index in_channels, Index out_channels, Index kernel, const Conv2dOptions& options) {
+        if (in_channels < 1) refuse("Conv2d", "in_channels", in_channels, "1 or more");
+        if (out_channels < 1) refuse("Conv2d", "out_channels", out_channels, "1 or more");
+        if (kernel < 1) refuse("Conv2d", "kernel", kernel, "1 or more");
+        expect_groups(in_channels, out_channels, options);
+        return {out_channels, in_channels / options.groups, kernel, kernel};
+    }
 
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
@@ -102,7 +118,7 @@ private:
     // z = x * weight, and the statistics of its channels if they are asked for.
     Tensor<T, Device> forward_raw(const Pending<T, Device>& x, const Context& context, Moments<A, Device>* moments) {
         const Pending<T, Device> operand = conv2d_operand(x);
-        Tensor<T, Device> z = conv2d_forward<T>(operand, weight_->value, options_, moments);
+        Tensor<T, Device> z = conv2d_forward<T>(operand, kernel(), options_, moments);
         input_.keep(context, operand);
         return z;
     }
@@ -119,7 +135,7 @@ private:
     // act(scale z + shift), applied as z is written. Keeps nothing for backward.
     Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
                                      const Tensor<A, Device>& shift, Activation activation) const {
-        return conv2d_batch_norm_forward<T>(x, weight_->value, options_, scale, shift, activation);
+        return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
     }
 
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
@@ -152,10 +168,11 @@ private:
                                                   InputGradient input_gradient) {
         const PendingGradient<T, Device> operand = conv2d_operand(dz);
         const Pending<T, Device>& x = input_.get("Conv2d");
-        weight_->add_computed_grad([&] { return conv2d_by_weight<T>(x, operand, options_, weight_->value.shape()); });
+        weight_->add_computed_grad(
+            [&] { return conv2d_by_weight<T>(x, operand, options_, kernel_shape_).reshape(weight_->value.shape()); });
         detail::FusedGradient<T, Device> dx;
         if (input_gradient == InputGradient::computed) {
-            dx.dy = conv2d_by_input<T>(operand, weight_->value, options_, x.shape(), before,
+            dx.dy = conv2d_by_input<T>(operand, kernel(), options_, x.shape(), before,
                                        before == nullptr ? nullptr : &dx.sums);
         }
         return dx;
@@ -164,12 +181,12 @@ private:
     Tensor<T, Device> add_bias(const Tensor<T, Device>& z) const {
         return materialize(Pending<T, Device>(z, per_channel(1), bias_->value, Activation::none));
     }
+    Tensor<A, Device> kernel() const { return weight_->value.reshape(kernel_shape_); }
     Tensor<A, Device> shift() const { return bias_ ? bias_->value : per_channel(0); }
-    Tensor<A, Device> per_channel(int value) const {
-        return Tensor<A, Device>::full({weight_->value.extent(0)}, A(value));
-    }
+    Tensor<A, Device> per_channel(int value) const { return Tensor<A, Device>::full({kernel_shape_[0]}, A(value)); }
 
     Conv2dOptions options_;
+    Shape kernel_shape_;
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
     Cache<Pending<T, Device>> input_;

@@ -7,8 +7,8 @@
 //                 of the norm before    applied on load              writes dy, gathers the sums of this norm
 //
 // A convolution, the norm behind it and the activation behind that are one group: a pass over memory in either
-// direction. Without a norm, bias and activation take its place: z + bias is a norm whose statistics are constants. A norm
-// that follows no convolution is a group with its activation. Every other layer is a group of its own. What a group
+// direction. Without a norm, bias and activation take its place: z + bias is a norm whose statistics are constants; so is
+// gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its activation. Every other layer is a group of its own. What a group
 // leaves pending, the next one loads if it can; other layers get a plain tensor. In evaluation without gradients norm,
 // bias and activation are folded into the convolution, and nothing is pending.
 #pragma once
@@ -25,7 +25,11 @@ SD_NAMESPACE_BEGIN
 template <class T, class Device>
 class Conv2d;
 template <class T, class Device>
+class PixelLinear;
+template <class T, class Device>
 class BatchNorm2d;
+template <class T, class Device>
+class LayerScale;
 template <Activation activation, class T, class Device>
 class ActivationLayer;
 
@@ -54,11 +58,18 @@ template <class LayerType>
 inline constexpr bool is_conv2d = false;
 template <class T, class Device>
 inline constexpr bool is_conv2d<Conv2d<T, Device>> = true;
+template <class T, class Device>
+inline constexpr bool is_conv2d<PixelLinear<T, Device>> = true;
 
 template <class LayerType>
 inline constexpr bool is_norm = false;
 template <class T, class Device>
 inline constexpr bool is_norm<BatchNorm2d<T, Device>> = true;
+
+template <class LayerType>
+inline constexpr bool is_layer_scale = false;
+template <class T, class Device>
+inline constexpr bool is_layer_scale<LayerScale<T, Device>> = true;
 
 template <class LayerType>
 inline constexpr bool is_activation = false;
@@ -182,6 +193,30 @@ public:
     private:
         Conv2d<T, Device>& conv_;
         Activation activation_;
+    };
+
+    /// A convolution and the layer scale behind it.
+    template <class T, class Device>
+    class ConvScale {
+    public:
+        ConvScale(Conv2d<T, Device>& conv, LayerScale<T, Device>& scale) : conv_(conv), scale_(scale) {}
+
+        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+            if (!context.gradients()) {
+                const auto [scale, shift] = scale_.folded(conv_.bias());
+                return conv_.forward_affine(x, scale, shift, Activation::none);
+            }
+            return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
+        }
+        const BatchNormPass<T, Device>* output_pass() { return &scale_.pass(); }
+        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
+                                          InputGradient input_gradient) {
+            return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
+        }
+
+    private:
+        Conv2d<T, Device>& conv_;
+        LayerScale<T, Device>& scale_;
     };
 
     /// A norm that follows no convolution.

@@ -19,7 +19,12 @@ public:
     /// K. He et al., "Delving deep into rectifiers", ICCV 2015; the `fan_out` mode that torchvision's ResNet uses.
     template <class T>
     [[nodiscard]] Tensor<T> he_normal_fan_out(const Shape& shape) {
-        const double deviation = std::sqrt(2.0 / static_cast<double>(shape[0] * shape[2] * shape[3]));
+        return normal<T>(shape, std::sqrt(2.0 / static_cast<double>(shape[0] * shape[2] * shape[3])));
+    }
+
+    /// Values from N(0, deviation^2).
+    template <class T>
+    [[nodiscard]] Tensor<T> normal(const Shape& shape, double deviation) {
         return draw<T>(shape, [&](const PhiloxCounter& words) { return deviation * normal_from(words[0], words[1]); });
     }
 

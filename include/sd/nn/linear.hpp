@@ -31,6 +31,15 @@ public:
         bias_ =
             std::make_shared<Parameter<A, Device>>(to_device<Device>(initializer.uniform<A>({out_features}, bound)));
     }
+    /// These start values, weight (out_features, in_features) and bias (out_features). Throws std::invalid_argument if
+    /// they do not fit.
+    Linear(const Tensor<A>& weight, const Tensor<A>& bias) {
+        expect_rank("Linear", "weight", weight.shape(), 2);
+        if (weight.size() < 1) refuse("Linear", "shape of weight", weight.shape(), "1 or more of each");
+        expect_shape("Linear", "bias", bias.shape(), {weight.extent(0)});
+        weight_ = std::make_shared<Parameter<A, Device>>(to_device<Device>(weight));
+        bias_ = std::make_shared<Parameter<A, Device>>(to_device<Device>(bias));
+    }
     Linear(const Linear&) = delete;
     /// Moves; parameters keep their addresses.
     Linear(Linear&&) = default;

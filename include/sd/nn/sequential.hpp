@@ -118,6 +118,11 @@ private:
         return false;
     }
     template <std::size_t i>
+    static constexpr bool layer_scale_at() {
+        if constexpr (i < count) return detail::is_layer_scale<LayerAt<i>>;
+        return false;
+    }
+    template <std::size_t i>
     static constexpr Activation activation_at() {
         if constexpr (i < count) return detail::activation_of<LayerAt<i>>();
         return Activation::none;
@@ -127,6 +132,7 @@ private:
     template <std::size_t i>
     static constexpr std::size_t group_length() {
         if constexpr (detail::is_conv2d<LayerAt<i>>) {
+            if constexpr (layer_scale_at<i + 1>()) return 2;
             constexpr std::size_t norms = norm_at<i + 1>() ? 1 : 0;
             return 1 + norms + (activation_at<i + 1 + norms>() == Activation::none ? 0 : 1);
         } else if constexpr (detail::is_norm<LayerAt<i>>) {
@@ -141,7 +147,9 @@ private:
     static auto group(Layers& layers) {
         using detail::Fusion;
         if constexpr (detail::is_conv2d<LayerAt<i>>) {
-            if constexpr (norm_at<i + 1>()) {
+            if constexpr (layer_scale_at<i + 1>()) {
+                return Fusion::ConvScale(std::get<i>(layers), std::get<i + 1>(layers));
+            } else if constexpr (norm_at<i + 1>()) {
                 return Fusion::ConvNorm(std::get<i>(layers), std::get<i + 1>(layers), activation_at<i + 2>());
             } else {
                 return Fusion::ConvActivation(std::get<i>(layers), activation_at<i + 1>());
