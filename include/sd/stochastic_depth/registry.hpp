@@ -5,9 +5,11 @@
 #include "sd/stochastic_depth/options.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 SD_NAMESPACE_BEGIN
 
@@ -85,14 +87,21 @@ template <class Branch>
 
 namespace detail {
 
+/// The names of the library's branches.
+inline constexpr std::array<std::string_view, 3> library_branches{"ResNetBottleneck", "ResNetBasicBlock",
+                                                                  "ConvNeXtBlock"};
+
 /// Whether a name is the library's or registered, whether or not the model at hand has such a block.
 [[nodiscard]] inline bool is_branch_name(const std::string& name) {
-    return name == "ResNetBottleneck" || name == "ResNetBasicBlock" || detail::BranchNames::instance().has(name);
+    return std::find(library_branches.begin(), library_branches.end(), name) != library_branches.end() ||
+           BranchNames::instance().has(name);
 }
 
 /// The names that is_branch_name knows, for messages.
 [[nodiscard]] inline std::string branch_names() {
-    return text("ResNetBottleneck, ResNetBasicBlock", detail::BranchNames::instance().list());
+    std::string all;
+    for (const std::string_view name : library_branches) all += text(all.empty() ? "" : ", ", name);
+    return all + BranchNames::instance().list();
 }
 
 }  // namespace detail
