@@ -55,7 +55,6 @@
 #include "sd/nn/layer.hpp"
 #include "sd/nn/layer_norm2d.hpp"
 #include "sd/nn/layer_scale.hpp"
-#include "sd/nn/linear.hpp"
 #include "sd/nn/optional_layer.hpp"
 #include "sd/nn/pixel_linear.hpp"
 #include "sd/nn/pooling.hpp"
