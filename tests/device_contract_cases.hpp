@@ -113,7 +113,7 @@ TEST_CASE_TEMPLATE_DEFINE("device: a late score is the loss and the counts of it
         scores.add({score_numbers(there, labels, given.loss), classes.size()});
         scores.finish();
         scores.close(0);
-        scores.read(sd::scores_are_late<Device>, device_contract::Told<Scores>{told});
+        scores.read(sd::detail::scores_are_late<Device>, device_contract::Told<Scores>{told});
         CHECK(told.size() == (Device::runs_beside_cpu ? batch : batch + 1));
     }
     scores.read(0, device_contract::Told<Scores>{told});

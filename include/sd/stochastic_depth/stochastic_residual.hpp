@@ -83,7 +83,8 @@ public:
 
     /// y of the shape of S(x); x (N, H, W, C).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        Pass pass{context.training() ? draw(context, x.extent(0)) : detail::BranchPlan{.scale = evaluation_scale()}};
+        Pass pass;
+        pass.plan = draw(context, x.extent(0));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
@@ -165,8 +166,13 @@ private:
         join_output_t<T, Device> y = {};
     };
 
-    // Who keeps the branch, and what it computes for them.
+    // Who keeps the branch, and what it computes for them: in evaluation, all.
     detail::BranchPlan draw(const Context& context, Index samples) {
+        if (!context.training()) {
+            detail::BranchPlan plan;
+            plan.scale = evaluation_scale();
+            return plan;
+        }
         const Mask& mask = masks_.next(policy_, context, block_index_, samples);
         // On a device, all samples are named even if all are kept, so that a step whose branches see all samples is the
         // same kernels whatever the masks, as a graph of it needs.

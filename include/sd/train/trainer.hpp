@@ -59,7 +59,8 @@ SD_NAMESPACE_BEGIN
 /// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
 /// several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
-class Trainer {
+requires(!BatchLoader<L>)  // so that a loader is not taken for a loss
+    class Trainer {
     // A bool, since g++ lists every requirement of a concept.
     static constexpr bool loss_is_right = Loss<L, typename Model::value_type, typename Model::device_type>;
     static_assert(loss_is_right,
@@ -95,16 +96,14 @@ public:
         : Trainer(model, seen(optimizer), L(), train_loader, std::optional<EvalLoader>(), std::move(options), 0) {}
     /// The same with a loss of one's own, see Loss.
     template <class O>
-    requires(!BatchLoader<L>)
-        Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader, const EvalLoader& eval_loader,
-                TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader, const EvalLoader& eval_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
         : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(eval_loader),
                   std::move(options), 0) {}
     /// The same with a loss of one's own and without evaluations.
     template <class O>
-    requires(!BatchLoader<L>)
-        Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader,
-                TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
+    Trainer(Model& model, O& optimizer, L loss, const TrainLoader& train_loader,
+            TrainerOptions<typename Model::value_type, typename Model::device_type> options = {})
         : Trainer(model, seen(optimizer), std::move(loss), train_loader, std::optional<EvalLoader>(),
                   std::move(options), 0) {}
 
