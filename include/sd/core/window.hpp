@@ -19,7 +19,10 @@ struct Conv2dOptions {
 
 /// A part of an image: rows [top, bottom) and columns [left, right).
 struct ImageBox {
-    Index top = 0, left = 0, bottom = 0, right = 0;
+    Index top = 0;     ///< first row
+    Index left = 0;    ///< first column
+    Index bottom = 0;  ///< past the last row
+    Index right = 0;   ///< past the last column
 
     /// The number of pixels.
     [[nodiscard]] SD_HOST_DEVICE Index area() const { return (bottom - top) * (right - left); }
