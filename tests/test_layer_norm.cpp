@@ -92,7 +92,7 @@ TEST_CASE_TEMPLATE("layer norm: the fast kernels compute what the plain loops do
         const auto gradient = sd::layer_norm_backward(dy, x, weight, statistics);
         const auto theirs =
             sd::reference::layer_norm_backward(in_double(dy), in_double(x), in_double(weight), expected);
-        check_close(gradient.dx, theirs.dx, channels[0] == 1 ? 10 : 1);  // of zeros, rounding times inverse_std
+        check_close(gradient.dx, theirs.dx, channels[0] == 1 ? 30 : 1);  // of zeros, rounding times inverse_std
         check_close(gradient.dweight, theirs.dweight, 3);
         check_close(gradient.dbias, theirs.dbias, 3);
     }
@@ -155,7 +155,7 @@ TEST_CASE("layer norm: the layer") {
     Statistics<double> statistics;
     (void)sd::reference::layer_norm_forward(x, layer.weight()->value, layer.bias()->value, 1e-6, &statistics);
     const auto expected = sd::reference::layer_norm_backward(x, x, layer.weight()->value, statistics);
-    CHECK(relative_error(dx, expected.dx) < 1e-13);
+    CHECK(relative_error(dx, expected.dx) < 1e-12);  // of three channels: cancels where they are nearly equal
     CHECK(relative_error(layer.weight()->grad, expected.dweight) < 1e-13);
     CHECK(relative_error(layer.bias()->grad, expected.dbias) < 1e-13);
     layer.forget();
