@@ -165,16 +165,42 @@ TEST_CASE_TEMPLATE("device: pooling", T, float, double, sd::bfloat16) {
         const Tensor<T> y = sd::max_pool2d_forward<T>(x, options);
         check_close(y, sd::reference::max_pool2d_forward(in_double(x), options));
         const auto dy = random_tensor<T>(y.shape(), 4);
+        // A gated tensor is made plain first: then the largest value is chosen among rounded ones.
+        const Pending<T> chosen_from = x.gate ? Pending<T>(sd::materialize(x)) : x;
         check_close(sd::max_pool2d_by_input<T>(dy, x, options),
-                    sd::reference::max_pool2d_by_input(in_double(dy), in_double(x), options));
+                    sd::reference::max_pool2d_by_input(in_double(dy), in_double(chosen_from), options));
         check_close(sd::avg_pool2d_forward(x.raw, options),
                     sd::reference::avg_pool2d_forward(in_double(x.raw), options));
         check_close(sd::avg_pool2d_by_input(dy, options, shape),
                     sd::reference::avg_pool2d_by_input(in_double(dy), options, shape));
         const auto dmean = random_tensor<T>({shape[0], shape[3]}, 5);
-        check_close(sd::global_avg_pool_forward(x.raw), sd::reference::global_avg_pool_forward(in_double(x.raw)));
+        check_close(sd::global_avg_pool_forward<T>(x), sd::reference::global_avg_pool_forward(in_double(x)));
         check_close(sd::global_avg_pool_by_input(dmean, shape),
                     sd::reference::global_avg_pool_by_input(in_double(dmean), shape));
+    }
+}
+
+TEST_CASE_TEMPLATE("device: sums of a gate, and of the batch norm before it", T, float, double, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Shape shape{draw(1, 4), draw(1, 19), draw(1, 19), random_channels(draw)};
+        CAPTURE(shape);
+        const auto dy = random_tensor<T>(shape, 1);
+        const Pending<T> x = random_pending<T>(shape, 2, i % pending_kinds);
+        check_close(sd::gate_sums<T>(dy, x).of_gate, sd::reference::gate_sums(in_double(dy), in_double(x)).of_gate);
+        const auto pass = random_pass<T>(shape, 5, activation_of(i), true);
+        const auto pass_in_double = in_double(pass);
+        const auto sums = sd::gate_sums<T>(dy, pass.y, &pass);
+        const auto expected = sd::reference::gate_sums(in_double(dy), pass_in_double.y, &pass_in_double);
+        check_close(sums.of_gate, expected.of_gate);
+        check_close(sums.of_norm, expected.of_norm);
+        const sd::GateGradient<T, Device> gate{random_tensor<T>(gate_shape(shape), 20),
+                                               random_tensor<T>(gate_shape(shape), 21)};
+        const auto inverse_std = random_tensor<A>({shape[3]}, 22);
+        check_close(sd::batch_norm_sums(sums, gate, inverse_std),
+                    sd::reference::batch_norm_sums(in_double(sums), {in_double(gate.factor), in_double(gate.common)},
+                                                   in_double(inverse_std)));
     }
 }
 
@@ -276,7 +302,7 @@ TEST_CASE("device: no samples, no pixels in the way: every kernel accepts an emp
     const auto dweight = sd::conv2d_by_weight<float>(Pending<float>(x), gradient, {.padding = 1}, weight.shape());
     for (const float value : sd::to_host(dweight)) CHECK(value == 0);
     CHECK(sd::max_pool2d_forward<float>(Pending<float>(x), {2, 2, 0}).shape() == Shape{0, 2, 2, 3});
-    CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});
+    CHECK(sd::global_avg_pool_forward<float>(Pending<float>(x)).shape() == Shape{0, 3});
     CHECK(sd::residual_join_forward<float>(Pending<float>(x), Pending<float>(x), {}, 1.0F, true).shape() == empty);
     CHECK(sd::batch_moments(x).count == 0);
     const auto channels = random_tensor<float>({3}, 2);

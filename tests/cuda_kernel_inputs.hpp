@@ -18,7 +18,9 @@ using sd_test::activation_of;
 using sd_test::activations;
 using sd_test::check_close;
 using sd_test::Draw;
+using sd_test::gate_shape;
 using sd_test::in_double;
+using sd_test::is_gated;
 using sd_test::pending_kinds;
 using sd_test::random_selection;
 using Device = KernelDevice;
@@ -42,6 +44,10 @@ Tensor<T> random_tensor(const Shape& shape, std::uint64_t stream, double low = -
 template <class T>
 Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
     using A = sd::accumulate_t<T>;
+    if (is_gated(kind)) {
+        return random_pending<T>(shape, stream, sd_test::ungated_kind(kind))
+            .gated(random_tensor<T>(gate_shape(shape), stream + 60));
+    }
     const Shape channels{shape[shape.rank() - 1]};
     if (kind == 0) return random_tensor<T>(shape, stream);
     const double reach = sd_test::largest_scale(kind);
@@ -60,6 +66,11 @@ Pass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation act
 template <class T>
 sd::PendingGradient<T, Device> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
     using A = sd::accumulate_t<T>;
+    if (is_gated(kind)) {
+        return random_gradient<T>(shape, stream, sd_test::ungated_gradient_kind(kind))
+            .through(
+                {random_tensor<T>(gate_shape(shape), stream + 60), random_tensor<T>(gate_shape(shape), stream + 61)});
+    }
     const auto dy = random_tensor<T>(shape, stream);
     if (kind == 0) return dy;
     const Shape channels{shape[shape.rank() - 1]};

@@ -45,8 +45,10 @@ Tensor<double> in_double(const Tensor<T, Device>& x) {
 
 template <class T, class Device>
 Pending<double> in_double(const Pending<T, Device>& x) {
-    return x.scale ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.activation)
-                   : Pending<double>(in_double(x.raw));
+    const auto result = x.scale
+                            ? Pending<double>(in_double(x.raw), in_double(x.scale), in_double(x.shift), x.activation)
+                            : Pending<double>(in_double(x.raw));
+    return x.gate ? result.gated(in_double(x.gate)) : result;
 }
 
 template <class T, class Device>
@@ -62,7 +64,14 @@ sd::BatchNormSums<double> in_double(const sd::BatchNormSums<T, Device>& sums) {
 template <class T, class Device>
 sd::PendingGradient<double> in_double(const sd::PendingGradient<T, Device>& dy) {
     if (dy.is_plain()) return in_double(dy.dy);
-    return {in_double(dy.dy), in_double(dy.y), in_double(dy.center), in_double(dy.slope), in_double(dy.offset)};
+    const sd::PendingGradient<double> result{in_double(dy.dy), in_double(dy.y), in_double(dy.center),
+                                             in_double(dy.slope), in_double(dy.offset)};
+    return dy.gate ? result.through({in_double(dy.gate.factor), in_double(dy.gate.common)}) : result;
+}
+
+template <class T, class Device>
+sd::GateSums<double> in_double(const sd::GateSums<T, Device>& sums) {
+    return {in_double(sums.of_gate), in_double(sums.of_norm)};
 }
 
 /// What rounding may do to numbers of type T, relative to the largest.
@@ -84,14 +93,30 @@ inline constexpr Index activations = static_cast<Index>(sd::detail::EnumNames<sd
     return static_cast<sd::Activation>(number % activations);
 }
 
-/// Kinds of pending tensors: plain, and scaled and shifted with each activation.
-inline constexpr Index pending_kinds = 1 + activations;
+/// Kinds of pending tensors: plain, scaled and shifted with each activation, gated, and gated behind an activation.
+inline constexpr Index pending_kinds = 1 + activations + 2;
+[[nodiscard]] inline bool is_gated(Index kind) { return kind > activations; }
+/// A kind without its gate: plain, or SiLU.
+[[nodiscard]] inline Index ungated_kind(Index kind) {
+    if (!is_gated(kind)) return kind;
+    return kind == activations + 1 ? 0 : 1 + static_cast<Index>(sd::Activation::silu);
+}
+/// The same of a gradient, which a gate has no plain kind of: ReLU or SiLU.
+[[nodiscard]] inline Index ungated_gradient_kind(Index kind) {
+    return is_gated(kind) ? std::max(ungated_kind(kind), 1 + static_cast<Index>(sd::Activation::relu)) : kind;
+}
+/// One number for each sample's channel.
+[[nodiscard]] inline Shape gate_shape(const Shape& shape) { return {shape[0], shape[shape.rank() - 1]}; }
 /// Where the scales of a kind end: values reach both ends of relu6 and hardswish.
 [[nodiscard]] inline double largest_scale(Index kind) { return kind > 2 ? 7 : 1; }
 
-/// Plain for kind 0, else scaled and shifted, with the activation number kind - 1.
+/// Plain for kind 0, scaled and shifted, with the activation number kind - 1, or gated.
 template <class T>
 Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
+    if (is_gated(kind)) {
+        return random_pending<T>(shape, stream, ungated_kind(kind))
+            .gated(random_tensor<T>(gate_shape(shape), stream + 60));
+    }
     const Shape channels{shape[shape.rank() - 1]};
     const auto raw = random_tensor<T>(shape, stream);
     if (kind == 0) return Pending<T>(raw);
@@ -109,9 +134,14 @@ sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::A
             random_tensor<T>(channels, stream + 3), random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
 }
 
-/// Plain for kind 0, else batch norm's, with the activation number kind - 1 behind it.
+/// Plain for kind 0, else batch norm's, with the activation number kind - 1 behind it, or an activation and a gate.
 template <class T>
 sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
+    if (is_gated(kind)) {
+        return random_gradient<T>(shape, stream, ungated_gradient_kind(kind))
+            .through(
+                {random_tensor<T>(gate_shape(shape), stream + 60), random_tensor<T>(gate_shape(shape), stream + 61)});
+    }
     const auto dy = random_tensor<T>(shape, stream);
     if (kind == 0) return dy;
     const Shape channels{shape[shape.rank() - 1]};

@@ -36,7 +36,10 @@
                                                               const Pool2dOptions&);                                   \
     SD_TEST_KERNELS template Tensor<T> avg_pool2d_forward<T>(const Tensor<T>&, const Pool2dOptions&);                  \
     SD_TEST_KERNELS template Tensor<T> avg_pool2d_by_input<T>(const Tensor<T>&, const Pool2dOptions&, const Shape&);   \
-    SD_TEST_KERNELS template Tensor<T> global_avg_pool_forward<T>(const Tensor<T>&);                                   \
+    SD_TEST_KERNELS template Tensor<T> global_avg_pool_forward<T>(const Pending<T>&);                                  \
+    SD_TEST_KERNELS template GateSums<T> gate_sums<T>(const Tensor<T>&, const Pending<T>&, const BatchNormPass<T>*);   \
+    SD_TEST_KERNELS template BatchNormSums<T> batch_norm_sums<T>(const GateSums<T>&, const GateGradient<T>&,           \
+                                                                 const Tensor<T>&);                                    \
     SD_TEST_KERNELS template Tensor<T> global_avg_pool_by_input<T>(const Tensor<T>&, const Shape&)
 
 SD_NAMESPACE_BEGIN

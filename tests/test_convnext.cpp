@@ -5,6 +5,7 @@
 
 #include "sd/cpu/cross_entropy.hpp"
 #include "sd/models/convnext_variants.hpp"
+#include "sd/nn/branch_scale.hpp"
 #include "sd/optim/adamw.hpp"
 #include "sd/stochastic_depth/describe.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
@@ -106,6 +107,7 @@ TEST_CASE("ConvNeXt: features, head, new classifiers, and what is refused") {
     CHECK(features.shape() == Shape{2, 3, 4, 10});
     CHECK(relative_error(model.forward_head(features, Context::eval()), model.forward(x, Context::eval())) == 0);
     CHECK(model.num_classes() == 4);
+    CHECK(model.classifier_prefix() == "classifier.2.");
     model.reset_classifier(7, {.seed = 5});
     CHECK(model.num_classes() == 7);
     CHECK(model.forward(x, Context::eval()).shape() == Shape{2, 7});
@@ -156,6 +158,26 @@ TEST_CASE("ConvNeXt: its stochastic depth drops samples with rates that grow fro
     CHECK(sd_test::contains(
         sd_test::message_of([&] { sd::apply_stochastic_depth(model, {.target_layer_name = "ConvNeXt"}); }),
         "ConvNeXtBlock"));
+}
+
+TEST_CASE("ConvNeXt: what a block is multiplied by in evaluation can be folded into its layer scale") {
+    auto model = small_network<double>();
+    auto plain = small_network<double>();
+    const sd_test::Warnings warnings;
+    sd::StochasticDepthOptions options = sd::convnext_stochastic_depth(0.5);
+    options.scaling = sd::Scaling::inference;
+    sd::apply_stochastic_depth(model, options);
+    std::vector<std::string> scaled;
+    sd::for_each_scaled_branch(model, [&](const std::string&, double factor, const std::vector<std::string>& names) {
+        for (const std::string& name : names) {
+            scaled.push_back(name);
+            sd::scale_by(parameter_of(plain, name)->value, factor);
+        }
+    });
+    CHECK(scaled == std::vector<std::string>{"features.1.0.layer_scale", "features.1.1.layer_scale",
+                                             "features.3.0.layer_scale", "features.3.1.layer_scale"});
+    const auto x = random_tensor<double>({2, 8, 8, 3}, 1);
+    CHECK(relative_error(plain.forward(x, Context::eval()), model.forward(x, Context::eval())) < 1e-13);
 }
 
 TEST_CASE("ConvNeXt: the kept samples alone give the numbers of all samples") {

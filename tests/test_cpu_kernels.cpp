@@ -23,6 +23,7 @@ using sd_test::activation_of;
 using sd_test::activations;
 using sd_test::check_close;
 using sd_test::Draw;
+using sd_test::gate_shape;
 using sd_test::in_double;
 using sd_test::pending_kinds;
 using sd_test::random_gradient;
@@ -349,9 +350,32 @@ TEST_CASE_TEMPLATE("pooling", T, float, double) {
         check_close(sd::avg_pool2d_by_input(dy, options, shape),
                     sd::reference::avg_pool2d_by_input(in_double(dy), options, shape));
         const auto dmean = random_tensor<T>({shape[0], shape[3]}, 5);
-        check_close(sd::global_avg_pool_forward(x.raw), sd::reference::global_avg_pool_forward(in_double(x.raw)));
+        check_close(sd::global_avg_pool_forward<T>(x), sd::reference::global_avg_pool_forward(in_double(x)));
         check_close(sd::global_avg_pool_by_input(dmean, shape),
                     sd::reference::global_avg_pool_by_input(in_double(dmean), shape));
+    }
+}
+
+TEST_CASE_TEMPLATE("sums of a gate, and of the batch norm before it", T, float, double) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        const Shape shape{draw(1, 4), draw(1, 40), draw(1, 40), draw(1, 70)};
+        CAPTURE(shape);
+        const auto dy = random_tensor<T>(shape, 1);
+        const Pending<T> x = random_pending<T>(shape, 2, i % pending_kinds);
+        check_close(sd::gate_sums(dy, x).of_gate, sd::reference::gate_sums(in_double(dy), in_double(x)).of_gate);
+        const auto pass = random_pass<T>(shape, 5, activation_of(i), true);
+        const auto pass_in_double = in_double(pass);
+        const auto sums = sd::gate_sums<T>(dy, pass.y, &pass);
+        const auto expected = sd::reference::gate_sums(in_double(dy), pass_in_double.y, &pass_in_double);
+        check_close(sums.of_gate, expected.of_gate);
+        check_close(sums.of_norm, expected.of_norm);
+        const sd::GateGradient<T> gate{random_tensor<T>(gate_shape(shape), 20),
+                                       random_tensor<T>(gate_shape(shape), 21)};
+        const auto inverse_std = random_tensor<T>({shape[3]}, 22);
+        check_close(sd::batch_norm_sums(sums, gate, inverse_std),
+                    sd::reference::batch_norm_sums(in_double(sums), {in_double(gate.factor), in_double(gate.common)},
+                                                   in_double(inverse_std)));
     }
 }
 
@@ -411,6 +435,6 @@ TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch
         sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
     CHECK(relative_error(dweight, weight) == 0);
     CHECK(sd::max_pool2d_forward<float>(x, {2, 2, 0}).shape() == Shape{0, 2, 2, 3});
-    CHECK(sd::global_avg_pool_forward(x).shape() == Shape{0, 3});
+    CHECK(sd::global_avg_pool_forward<float>(x).shape() == Shape{0, 3});
     CHECK(sd::residual_join_forward<float>(x, x, {}, 1.0F, true).shape() == empty);
 }

@@ -16,8 +16,9 @@ TEST_CASE("activation: names") {
         CHECK(sd::parse<Activation>(name) == activation);
         CHECK(sd::to_string(activation) == name);
     }
-    CHECK(sd_test::message_of([] { (void)sd::parse<Activation>("swish"); }) ==
-          "parse: activation: got \"swish\", expected none, relu, relu6, silu, hardswish, gelu or sigmoid");
+    CHECK(
+        sd_test::message_of([] { (void)sd::parse<Activation>("swish"); }) ==
+        "parse: activation: got \"swish\", expected none, relu, relu6, silu, hardswish, gelu, sigmoid or hardsigmoid");
 }
 
 TEST_CASE("activation: values and derivatives, those at kinks included") {
@@ -55,6 +56,10 @@ TEST_CASE("activation: values and derivatives, those at kinks included") {
          {0.00033523767075647424, 0.017662706213291118, 0.045176659730912137, 0.14914645207033286, 0.23500371220159449,
           0.25, 0.23500371220159449, 0.14914645207033286, 0.045176659730911999, 0.017662706213291107,
           0.0024665092913599309, 0.00033523767075636815}},
+        {sd::Activation::hardsigmoid,
+         {0, 0, 0, 0.25, 0.41666666666666669, 0.5, 0.58333333333333337, 0.75, 1, 1, 1, 1},
+         {0, 0, 0, 0.16666666666666666, 0.16666666666666666, 0.16666666666666666, 0.16666666666666666,
+          0.16666666666666666, 0, 0, 0, 0}},
     };
     CHECK(std::size(cases) == sd::detail::EnumNames<Activation>::names.size());
     for (const Case& one : cases) {
@@ -64,6 +69,9 @@ TEST_CASE("activation: values and derivatives, those at kinks included") {
             CHECK(std::abs(sd::activate(one.activation, points[i]) - one.values[i]) <
                   1e-15 * (1 + std::abs(points[i])));
             CHECK(std::abs(sd::activation_derivative(one.activation, points[i]) - one.derivatives[i]) < 2e-15);
+            const auto both = sd::activate_with_derivative(one.activation, points[i]);
+            CHECK(both.value == sd::activate(one.activation, points[i]));
+            CHECK(both.derivative == sd::activation_derivative(one.activation, points[i]));
         }
     }
 }

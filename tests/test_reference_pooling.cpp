@@ -62,7 +62,7 @@ TEST_CASE("pooling: gradients") {
                        [&](const Tensor<double>& dy) { return reference::avg_pool2d_by_input(dy, options, x.shape()); },
                        x);
     }
-    check_gradient([&]<class N>(const Tensor<N>& v) { return reference::global_avg_pool_forward(v); },
+    check_gradient([&]<class N>(const Tensor<N>& v) { return reference::global_avg_pool_forward<N>(v); },
                    [&](const Tensor<double>& dy) { return reference::global_avg_pool_by_input(dy, x.shape()); }, x);
 }
 
@@ -73,7 +73,8 @@ TEST_CASE("average pooling: by hand, padding counts") {
     check_equal(reference::avg_pool2d_forward(x, {2, 2, 0}), Tensor<double>(Shape{1, 1, 1, 1}, {3}));
     check_equal(reference::avg_pool2d_by_input(Tensor<double>(Shape{1, 1, 1, 1}, {8}), {2, 2, 0}, x.shape()),
                 Tensor<double>(Shape{1, 3, 3, 1}, {2, 2, 0, 2, 2, 0, 0, 0, 0}));
-    check_equal(reference::global_avg_pool_forward(counting({1, 2, 2, 2})), Tensor<double>(Shape{1, 2}, {4, 5}));
+    check_equal(reference::global_avg_pool_forward<double>(counting({1, 2, 2, 2})),
+                Tensor<double>(Shape{1, 2}, {4, 5}));
     check_equal(reference::global_avg_pool_by_input(Tensor<double>(Shape{1, 2}, {4, 8}), {1, 2, 2, 2}),
                 Tensor<double>(Shape{1, 2, 2, 2}, {1, 2, 1, 2, 1, 2, 1, 2}));
 }
@@ -88,8 +89,10 @@ TEST_CASE("pooling: refused shapes") {
                     std::invalid_argument);
     CHECK_THROWS_AS((void)reference::avg_pool2d_forward(bad, {2, 2, 0}), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::avg_pool2d_by_input(bad, {2, 2, 0}, x.shape()), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::global_avg_pool_forward(Tensor<double>(Shape{2, 2})), std::invalid_argument);
-    CHECK_THROWS_AS((void)reference::global_avg_pool_forward(Tensor<double>(Shape{2, 0, 3, 2})), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::global_avg_pool_forward<double>(Tensor<double>(Shape{2, 2})),
+                    std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::global_avg_pool_forward<double>(Tensor<double>(Shape{2, 0, 3, 2})),
+                    std::invalid_argument);
     CHECK_THROWS_AS((void)reference::global_avg_pool_by_input(Tensor<double>(Shape{1, 3}), x.shape()),
                     std::invalid_argument);
 }

@@ -105,6 +105,7 @@ TEST_CASE("every named network gives logits of the right shape") {
     CHECK(sd::cifar_resnet<float>(20).forward(small, sd::Context::eval()).shape() == sd::Shape{2, 10});
     CHECK(sd::cifar_bottleneck_resnet<float>(29).forward(small, sd::Context::eval()).shape() == sd::Shape{2, 10});
     CHECK(sd::cifar_resnet<float>(20).blocks().size() == 9);
+    CHECK(sd::cifar_resnet<float>(20).classifier_prefix() == "fc.");
     CHECK(sd::cifar_resnet<float>(110).blocks().size() == 54);
     CHECK(sd::cifar_resnet<float>(20).parameter_count() == 269'722);  // 0.27 M, He et al., table 6
     CHECK_THROWS_AS((void)sd::cifar_resnet<float>(21), std::invalid_argument);

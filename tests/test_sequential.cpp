@@ -30,6 +30,8 @@ template <class T>
 using Conv = sd::Conv2d<T>;
 template <class T>
 using Norm = sd::BatchNorm2d<T>;
+template <class T>
+using Excite = sd::SqueezeExcitation<T>;
 
 // Layers of a kind in each place where groups begin and end.
 template <class T>
@@ -37,14 +39,19 @@ auto mixed(Initializer initializer) {
     return sd::Sequential{named("conv1", Conv<T>(3, 8, 3, {.padding = 1}, initializer)),
                           named("bn1", Norm<T>(8)),
                           named("silu1", sd::Silu<T>()),
+                          named("se1", Excite<T>(8, 2, initializer)),
                           named("conv2", Conv<T>(8, 8, 3, {.stride = 2, .padding = 1, .bias = true}, initializer)),
                           named("gelu2", sd::Gelu<T>()),
+                          named("se2", Excite<T>(8, 3, initializer)),
                           named("conv3", Conv<T>(8, 4, 1, {.bias = true}, initializer)),
                           named("bn3", Norm<T>(4)),
                           named("relu6", sd::Relu6<T>()),
                           named("max_pool", sd::MaxPool2d<T>({.kernel = 2, .stride = 1})),
+                          named("se3", Excite<T>(4, 1, initializer)),
+                          named("se4", Excite<T>(4, 2, initializer)),
                           named("bn4", Norm<T>(4)),
                           named("sigmoid4", sd::Sigmoid<T>()),
+                          named("se5", Excite<T>(4, 1, initializer)),
                           named("conv5", Conv<T>(4, 5, 1, {}, initializer)),
                           named("relu5", sd::Relu<T>()),
                           named("norm6", sd::LayerNorm2d<T>(5)),
@@ -55,7 +62,7 @@ auto mixed(Initializer initializer) {
                           named("linear8", sd::PixelLinear<T>(initializer.normal<T>({3, 4}, 0.3))),
                           named("scale8", sd::LayerScale<T>(3))};
 }
-constexpr std::size_t layers_of_mixed = 20;
+constexpr std::size_t layers_of_mixed = 25;
 
 // Weights and biases of norms and convolutions that no initialiser gives.
 template <class Layer>

@@ -64,6 +64,12 @@ TEST_CASE("drop rates follow the distribution's formula") {
     CHECK(sd::drop_rate_of_block(linear, 0.4, 0, 1) == 0.4);
     CHECK(sd::drop_rate_of_block(linear_huang, 0.5, 0, 5) == doctest::Approx(0.1).epsilon(1e-15));
     CHECK(sd::drop_rate_of_block(linear_huang, 0.5, 4, 5) == 0.5);
+    // i/L with the product first: torchvision's bits, which r (i/L) has not
+    const auto efficientnet = sd::DropDistribution::linear_efficientnet;
+    CHECK(sd::drop_rate_of_block(efficientnet, 0.2, 0, 16) == 0);
+    CHECK(sd::drop_rate_of_block(efficientnet, 0.2, 14, 16) == 0.2 * 14 / 16);
+    CHECK(sd::drop_rate_of_block(efficientnet, 0.2, 3, 40) == 0.015000000000000003);
+    CHECK(sd::drop_rate_of_block(efficientnet, 0.2, 0, 1) == 0);
     CHECK_THROWS_AS((void)sd::drop_rate_of_block(linear, 1.1, 0, 5), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::drop_rate_of_block(linear, 0.5, 5, 5), std::invalid_argument);
 }

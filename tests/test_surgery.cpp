@@ -172,7 +172,8 @@ TEST_CASE("what is not a value of a setting is refused, and nothing changes") {
         return message;
     };
     CHECK(contains(refusal({.stochastic_method = static_cast<sd::StochasticMethod>(2)}), "block or sample"));
-    CHECK(contains(refusal({.drop_distribution = static_cast<sd::DropDistribution>(9)}), "linear or linear_huang"));
+    CHECK(contains(refusal({.drop_distribution = static_cast<sd::DropDistribution>(9)}),
+                   "linear, linear_huang or linear_efficientnet"));
     CHECK(contains(refusal({.compute = static_cast<sd::Compute>(9)}), "all or survivors"));
     CHECK(contains(refusal({.scaling = static_cast<sd::Scaling>(9)}), "inference or train"));
     CHECK(contains(refusal({.skipped_gradient = static_cast<sd::SkippedGradient>(9)}), "none or zero"));
@@ -188,6 +189,23 @@ TEST_CASE("the defaults are the method's") {
     CHECK(options.compute == sd::Compute::all);
     CHECK(options.scaling == sd::Scaling::inference);
     CHECK(options.skipped_gradient == sd::SkippedGradient::none);
+}
+
+TEST_CASE("blocks whose shortcut is not the identity may be left alone, and count all the same") {
+    auto model = sd::cifar_bottleneck_resnet<float>(29);
+    const sd::StochasticDepthOptions options{.drop_rate = 0.5, .drop_distribution = sd::DropDistribution::linear_huang};
+    sd::apply_stochastic_depth(model, options);
+    for (const auto& block : model.blocks()) CHECK(block.policy().drop_rate() > 0);
+    auto alone = options;
+    alone.drop_at_projections = false;
+    sd::apply_stochastic_depth(model, alone);
+    for (sd::Index i = 0; i < 9; ++i) {
+        const auto& block = model.blocks()[static_cast<std::size_t>(i)];
+        CAPTURE(i);
+        CHECK(block.has_identity_shortcut() == (i % 3 != 0));
+        CHECK(block.policy().drop_rate() ==
+              (i % 3 == 0 ? 0 : sd::drop_rate_of_block(options.drop_distribution, 0.5, i, 9)));
+    }
 }
 
 TEST_CASE("few blocks are warned of") {
@@ -206,11 +224,14 @@ TEST_CASE("settings to text and back") {
                                              .use_same_gpu_seed = false,
                                              .compute = sd::Compute::survivors,
                                              .scaling = sd::Scaling::train,
-                                             .skipped_gradient = sd::SkippedGradient::zero};
+                                             .skipped_gradient = sd::SkippedGradient::zero,
+                                             .drop_at_projections = false};
     const std::string settings = sd::to_string(options);
     const auto back = sd::parse_options(settings);
     CHECK(back.drop_rate == options.drop_rate);
     CHECK(back.target_layer_name == "ResNetBasicBlock");
+    CHECK_FALSE(back.drop_at_projections);
+    CHECK(sd::parse_options("drop_at_projections=true").drop_at_projections);
     CHECK(sd::to_string(back) == settings);
     CHECK(settings !=
           sd::to_string(sd::StochasticDepthOptions{}));  // every setting above differs from its default, see next
@@ -219,10 +240,10 @@ TEST_CASE("settings to text and back") {
     const auto defaults = sd::parse_options("  drop_rate=0.25 ");
     CHECK(defaults.drop_rate == 0.25);
     CHECK(defaults.stochastic_method == sd::StochasticMethod::block);
-    for (const char* wrong :
-         {"target_layer_name=", "stochastic_method=row", "drop_rate", "drop_rate=", "drop_rate=x", "drop_rate=0.5x",
-          "drop_rate=1.5", "drop_rate=nan", "drop_rate=0.1 drop_rate=0.2", "rate=0.1", "drop_distribution=log",
-          "use_same_gpu_seed=yes", "compute=some", "scaling=both", "skipped_gradient=one"}) {
+    for (const char* wrong : {"target_layer_name=", "stochastic_method=row", "drop_rate", "drop_rate=", "drop_rate=x",
+                              "drop_rate=0.5x", "drop_rate=1.5", "drop_rate=nan", "drop_rate=0.1 drop_rate=0.2",
+                              "rate=0.1", "drop_distribution=log", "use_same_gpu_seed=yes", "compute=some",
+                              "scaling=both", "skipped_gradient=one", "drop_at_projections=maybe"}) {
         CAPTURE(wrong);
         const std::string item(wrong);
         CHECK(contains(message_of([&] { (void)sd::parse_options(item); }), "parse"));

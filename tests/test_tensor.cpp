@@ -281,14 +281,22 @@ TEST_CASE("pending: plain, scaled, rectified, NaN") {
     const Tensor<float> raw(Shape{1, 2}, {-1, 3});
     const sd::Pending<float> plain(raw);
     CHECK(plain.is_plain());
-    CHECK(plain.apply(-1.0F, 0) == -1.0F);
+    CHECK(plain.value(0) == -1.0F);
     const sd::Pending<float> scaled(raw, Tensor<float>(Shape{2}, {2, -1}), Tensor<float>(Shape{2}, {5, 1}),
                                     sd::Activation::relu);
     CHECK_FALSE(scaled.is_plain());
     CHECK(scaled.channels() == 2);
-    CHECK(scaled.apply(-1.0F, 0) == 3.0F);
-    CHECK(scaled.apply(3.0F, 1) == 0.0F);
-    CHECK(std::isnan(scaled.apply(std::numeric_limits<float>::quiet_NaN(), 1)));
+    CHECK(scaled.value(0) == 3.0F);
+    CHECK(scaled.value(1) == 0.0F);
+    Tensor<float> undefined = raw.clone();
+    undefined(0, 1) = std::numeric_limits<float>::quiet_NaN();
+    CHECK(std::isnan(sd::Pending<float>(undefined, scaled.scale, scaled.shift, scaled.activation).value(1)));
+    const Tensor<float> rows(Shape{2, 2, 1, 1}, {1, 2, 3, 4});
+    const auto gated = sd::Pending<float>(rows).gated(Tensor<float>(Shape{2, 1}, {10, -1}));
+    CHECK_FALSE(gated.is_plain());
+    CHECK(gated.value(1) == 20);
+    CHECK(gated.value(2) == -3);
+    CHECK(contains(message_of([&] { (void)gated.gated(Tensor<float>(Shape{1, 1})); }), "gate"));
     CHECK(contains(message_of([&] {
                        (void)sd::Pending<float>(raw, Tensor<float>(Shape{3}), Tensor<float>(Shape{2}),
                                                 sd::Activation::none);

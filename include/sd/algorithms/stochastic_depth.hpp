@@ -69,13 +69,17 @@ public:
         const std::uint64_t batch = event == Event::eval_start ? std::max<std::uint64_t>(finished, 1) - 1 : finished;
         const double full = warmup_factor(batch, state.run);
         for (std::size_t i = 0; i < blocks.size(); ++i) {
-            const double rate = drop_rate_of_block(options_.drop_distribution, options_.drop_rate,
-                                                   static_cast<Index>(i), static_cast<Index>(blocks.size()));
-            if (blocks[i]->policy().drop_rate != full * rate) {
+            const double rate = drop_rate_of_block(options_, blocks[i]->has_identity_shortcut, static_cast<Index>(i),
+                                                   static_cast<Index>(blocks.size()));
+            if (blocks[i]->has_shortcut && blocks[i]->policy().drop_rate != full * rate) {
                 blocks[i]->set_policy(make_policy(options_, full * rate));
             }
         }
-        if (event == Event::init) logger.log("stochastic_depth/num_stochastic_layers", blocks.size());
+        if (event == Event::init) {
+            const auto droppable =
+                std::count_if(blocks.begin(), blocks.end(), [](const BlockView* block) { return block->has_shortcut; });
+            logger.log("stochastic_depth/num_stochastic_layers", droppable);
+        }
         if (event != Event::eval_start) logger.log("stochastic_depth/drop_rate", full * options_.drop_rate);
     }
 

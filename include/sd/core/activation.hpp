@@ -13,13 +13,14 @@ SD_NAMESPACE_BEGIN
 
 /// An activation act(v).
 enum class Activation {
-    none,       ///< v
-    relu,       ///< max(v, 0)
-    relu6,      ///< min(max(v, 0), 6)
-    silu,       ///< v / (1 + exp(-v))
-    hardswish,  ///< v min(max(v + 3, 0), 6) / 6
-    gelu,       ///< v (1 + erf(v / sqrt 2)) / 2
-    sigmoid     ///< 1 / (1 + exp(-v))
+    none,        ///< v
+    relu,        ///< max(v, 0)
+    relu6,       ///< min(max(v, 0), 6)
+    silu,        ///< v / (1 + exp(-v))
+    hardswish,   ///< v min(max(v + 3, 0), 6) / 6
+    gelu,        ///< v (1 + erf(v / sqrt 2)) / 2
+    sigmoid,     ///< 1 / (1 + exp(-v))
+    hardsigmoid  ///< min(max(v + 3, 0), 6) / 6
 };
 
 namespace detail {
@@ -31,7 +32,7 @@ struct EnumNames<Activation> {
         std::pair{Activation::none, "none"},           std::pair{Activation::relu, "relu"},
         std::pair{Activation::relu6, "relu6"},         std::pair{Activation::silu, "silu"},
         std::pair{Activation::hardswish, "hardswish"}, std::pair{Activation::gelu, "gelu"},
-        std::pair{Activation::sigmoid, "sigmoid"}};
+        std::pair{Activation::sigmoid, "sigmoid"},     std::pair{Activation::hardsigmoid, "hardsigmoid"}};
 };
 
 /// One of two numbers. Types of number whose comparisons give more than a bool have an overload of their own.
@@ -45,6 +46,12 @@ template <class A>
 [[nodiscard]] SD_HOST_DEVICE A logistic(const A& v) {
     using std::exp;
     return A(1) / (A(1) + exp(A(0) - v));
+}
+
+/// The derivative of v s with s = logistic(v).
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A silu_derivative(const A& v, const A& s) {
+    return s * (A(1) + v * (A(1) - s));
 }
 
 /// The distribution function of the normal distribution, Phi(v) = (1 + erf(v / sqrt 2)) / 2, exact in its tails too.
@@ -83,12 +90,14 @@ template <class A>
             return v * detail::normal_distribution(v);
         case Activation::sigmoid:
             return detail::logistic(v);
+        case Activation::hardsigmoid:
+            return select(v < A(-3), A(0), select(v > A(3), A(1), A((v + A(3)) / A(6))));
     }
     return v;
 }
 
 /// act'(v). At a kink as in PyTorch: 0 for relu at 0 and relu6 at 0 and 6; 0 for hardswish at -3 and 1 at 3 (up to
-/// PyTorch 2.6 -0.5 and 1.5). For NaN, relu and relu6 have 0, the others NaN.
+/// PyTorch 2.6 -0.5 and 1.5), 0 for hardsigmoid at both. For NaN, relu, relu6 and hardsigmoid have 0, the others NaN.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activation_derivative(Activation activation, const A& v) {
     using detail::select;
@@ -99,10 +108,8 @@ template <class A>
             return select(v > A(0), A(1), A(0));
         case Activation::relu6:
             return select(v > A(0), select(v < A(6), A(1), A(0)), A(0));
-        case Activation::silu: {
-            const A s = detail::logistic(v);
-            return s * (A(1) + v * (A(1) - s));
-        }
+        case Activation::silu:
+            return detail::silu_derivative(v, detail::logistic(v));
         case Activation::hardswish:
             return select(v <= A(-3), A(0), select(v >= A(3), A(1), A(v / A(3) + A(0.5))));
         case Activation::gelu:
@@ -111,8 +118,27 @@ template <class A>
             const A s = detail::logistic(v);
             return s * (A(1) - s);
         }
+        case Activation::hardsigmoid:
+            return select(v > A(-3), select(v < A(3), A(1.0 / 6), A(0)), A(0));
     }
     return A(1);
+}
+
+/// act(v) and act'(v).
+template <class A>
+struct ValueAndDerivative {
+    A value;       ///< act(v)
+    A derivative;  ///< act'(v)
+};
+
+/// act(v) and act'(v), with what they have in common computed once.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE ValueAndDerivative<A> activate_with_derivative(Activation activation, const A& v) {
+    if (activation == Activation::silu) {
+        const A s = detail::logistic(v);
+        return {v * s, detail::silu_derivative(v, s)};
+    }
+    return {activate(activation, v), activation_derivative(activation, v)};
 }
 
 /// The gradient by v of act(v) whose own gradient is dy: dy act'(v). Where act'(v) is 0 it is 0, even if dy is infinite

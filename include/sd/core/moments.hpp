@@ -29,6 +29,20 @@ struct BatchNormSums {
     Tensor<A, Device> dbias;    ///< (C)
 };
 
+/// What the backward pass of y = gate(n, c) x gathers of each sample's channel, with dy the gradient by y:
+///
+///     of_gate(n, c) = sum dy x
+///
+/// and of a batch norm and activation before, x = act(v), v = scale z + shift, what its own two sums are made of when the
+/// gradient by x is known, see batch_norm_sums(GateSums, ...):
+///
+///     of_norm(n, :, c) = sum dy act'(v) (z - mean), sum dy act'(v), sum act'(v) (z - mean), sum act'(v)
+template <class T, class Device = Cpu>
+struct GateSums {
+    Tensor<T, Device> of_gate;                ///< (N, C)
+    Tensor<accumulate_t<T>, Device> of_norm;  ///< (N, 4, C), or undefined
+};
+
 /// What batch norm applies to each channel, and what its backward needs.
 template <class A, class Device = Cpu>
 struct BatchNormFactors {

@@ -39,20 +39,37 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
 
 }  // namespace detail
 
+/// The gradient by x of a gradient dy by y = gate(n, c) x, where the gate depends on x through the mean of each sample's
+/// channel:
+///
+///     value(n, ..., c) = factor(n, c) dy(n, ..., c) + common(n, c)
+///
+/// with factor = gate(n, c). Undefined tensors: there is no gate, and the value is dy.
+template <class T, class Device = Cpu>
+struct GateGradient {
+    Tensor<T, Device> factor;  ///< (N, C)
+    Tensor<T, Device> common;  ///< (N, C), what all pixels receive through the mean
+
+    /// Whether there is a gate.
+    [[nodiscard]] explicit operator bool() const { return static_cast<bool>(factor); }
+};
+
 /// The gradient by the input z of a batch norm, as its backward hands it to the convolution before:
 ///
-///     value(..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c)
-///                 g = dy act'(scale(c) z + shift(c))
+///     value(n, ..., c) = scale(c) g + slope(c) (z - center(c)) + offset(c)
+///                    g = upstream act'(scale(c) z + shift(c))
+///             upstream = dy, or behind a gate factor(n, c) dy + common(n, c), see GateGradient
 ///
 /// with z = y.raw, scale and shift those of y, act the activation that follows. Nothing is stored: the consumer applies
 /// the rest as it loads an element. A plain tensor converts to one whose values are its own.
 template <class T, class Device = Cpu>
 struct PendingGradient {
-    Tensor<T, Device> dy;                    ///< the gradient by the value of y
+    Tensor<T, Device> dy;                    ///< the gradient by the value of y, or of y gated
     Pending<T, Device> y;                    ///< batch norm's output; undefined raw for a plain gradient
     Tensor<accumulate_t<T>, Device> center;  ///< (C)
     Tensor<accumulate_t<T>, Device> slope;   ///< (C)
     Tensor<accumulate_t<T>, Device> offset;  ///< (C)
+    GateGradient<T, Device> gate;            ///< what lies between y and dy, if anything
 
     PendingGradient() = default;
     /// A tensor whose elements are the values.
@@ -78,12 +95,30 @@ struct PendingGradient {
     /// True if dy holds the values.
     [[nodiscard]] bool is_plain() const { return !y.raw; }
 
-    /// The value of element i (row-major), of channel c.
-    [[nodiscard]] T apply(Index i, Index c) const {
+    /// The same through a gate. Throws std::invalid_argument unless it has one entry for each sample's channel.
+    [[nodiscard]] PendingGradient through(GateGradient<T, Device> own) const {
+        if (own) {
+            const Shape channels{dy.extent(0), y.channels()};
+            expect_shape("PendingGradient", "factor of the gate", own.factor.shape(), channels);
+            expect_shape("PendingGradient", "common term of the gate", own.common.shape(), channels);
+        }
+        PendingGradient result = *this;
+        result.gate = std::move(own);
+        return result;
+    }
+
+    /// The value of element i (row-major).
+    [[nodiscard]] T value(Index i) const {
         using A = accumulate_t<T>;
         if (is_plain()) return dy.data()[i];
+        const Index c = i % y.channels();
+        T upstream = dy.data()[i];
+        if (gate) {
+            const Index own = i / (dy.size() / dy.extent(0)) * y.channels() + c;
+            upstream = T(gate.factor.data()[own] * upstream + gate.common.data()[own]);
+        }
         const T z = y.raw.data()[i];
-        const T g = activation_gradient(y.activation, dy.data()[i], y.before_activation(z, c));
+        const T g = activation_gradient(y.activation, upstream, y.before_activation(z, c));
         return T(y.scale.data()[c] * A(g) + slope.data()[c] * (A(z) - center.data()[c]) + offset.data()[c]);
     }
 };

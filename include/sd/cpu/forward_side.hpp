@@ -86,7 +86,7 @@ private:
         const Index channels = geometry.in_channels;
         const Index padding = geometry.options.padding * channels;
         const Index row = geometry.in_width * channels;
-        const Index alike = x.scale ? channels : row;  // elements that nothing or the same is done to
+        const Index alike = x.scale || x.gate ? channels : row;  // elements that nothing or the same is done to
         Tensor<T> wide = Tensor<T>::empty(
             {geometry.batch, geometry.in_height, geometry.in_width + 2 * geometry.options.padding, channels});
         parallel_for(geometry.batch * geometry.in_height, [&](Index i) {

@@ -22,9 +22,9 @@ inline constexpr Index sweep_elements = 32768;
     return std::max<Index>(1, sweep_elements / std::max<Index>(1, columns));
 }
 
-/// values[0..count) = the values of channels [channel, channel + count) whose raw values start at `raw`.
+/// values[0..count) = those of channels [channel, channel + count), whose raw values start at `raw`, before the gate.
 template <class T>
-void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
+void load_activated(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
     const T* scale = x.scale.data() + channel;
     const T* shift = x.shift.data() + channel;
     if (!has_own_path(x.activation)) {
@@ -48,6 +48,16 @@ void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count,
     } else {
         for (Index c = 0; c < count; ++c) values[c] = scale[c] * raw[c] + shift[c];
     }
+}
+
+/// values[0..count) = the values of channels [channel, channel + count), whose raw values start at `raw`.
+template <class T>
+void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
+    load_activated(x, raw, channel, count, values);
+    if (!x.gate) return;
+    const Index sample = (raw - x.raw.data()) / (x.raw.size() / x.gate.extent(0));
+    const T* gate = x.gate.data() + sample * x.channels() + channel;
+    for (Index c = 0; c < count; ++c) values[c] *= gate[c];
 }
 
 /// The same gradient under other extents.
@@ -88,10 +98,17 @@ template <cpu::Vectorized T>
         const T* center = dy.center.data();
         const T* slope = dy.slope.data();
         const T* offset = dy.offset.data();
+        const Index pixels = dy.gate ? dz.size() / channels / dy.gate.factor.extent(0) : 1;
         for (Index row = first; row < last; ++row) {
             const T* z = dy.y.raw.data() + row * channels;
             const T* upstream = dy.dy.data() + row * channels;
             T* target = dz.data() + row * channels;
+            if (dy.gate) {  // in the target first, which the rest is then computed in
+                const T* gate = dy.gate.factor.data() + row / pixels * channels;
+                const T* common = dy.gate.common.data() + row / pixels * channels;
+                for (Index c = 0; c < channels; ++c) target[c] = gate[c] * upstream[c] + common[c];
+                upstream = target;
+            }
             if (!cpu::has_own_path(dy.y.activation)) {
                 cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
                     using cpu::load_some;

@@ -3,6 +3,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/core/window.hpp"
+#include "sd/cpu/sample_sums.hpp"
 #include "sd/cpu/source.hpp"
 #include "sd/reference/pooling.hpp"
 
@@ -170,23 +171,20 @@ template <cpu::Vectorized T>
     return dx;
 }
 
-/// y(n, c) = the mean of x(n, :, :, c).
+/// y(n, c) = the mean of x(n, :, :, c), what is pending of x applied as it is read. Throws std::invalid_argument for
+/// images without pixels.
 template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> global_avg_pool_forward(const Tensor<T>& x) {
+[[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
     expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    const Index pixels = x.extent(1) * x.extent(2);
-    const Index channels = x.extent(3);
-    if (pixels == 0) refuse("global_avg_pool_forward", "shape of x", x.shape(), "at least one pixel");
-    Tensor<T> y(Shape{x.extent(0), channels});
-    parallel_for(x.extent(0), [&](Index n) {
-        T* target = y.data() + n * channels;
-        for (Index pixel = 0; pixel < pixels; ++pixel) {
-            const T* source = x.data() + (n * pixels + pixel) * channels;
-            for (Index c = 0; c < channels; ++c) target[c] += source[c];
-        }
-        for (Index c = 0; c < channels; ++c) target[c] /= static_cast<T>(pixels);
-    });
-    return y;
+    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    const cpu::PendingSource<T> source(x);
+    const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
+        source.with_channels(c, count, [&](const auto& value_at) {
+            for (Index p = 0; p < pixels; ++p, element += x.channels()) sums[0] += value_at(element);
+        });
+    };
+    const double share = 1 / static_cast<double>(x.shape()[1] * x.shape()[2]);
+    return cpu::sums_of_samples<T, 1>(x.shape(), share, add).reshape({x.shape()[0], x.channels()});
 }
 
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.

@@ -9,6 +9,7 @@
 #include "sd/core/pending.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/pending.hpp"
+#include "sd/cpu/slabs.hpp"
 #include "sd/cpu/target.hpp"
 #include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/residual_join.hpp"
@@ -23,37 +24,6 @@ using reference::residual_join_backward;
 using reference::residual_join_forward;
 
 namespace cpu {
-
-/// The extents of a batch of samples with channels last.
-struct Slabs {
-    Index samples, pixels, channels;
-
-    explicit Slabs(const Shape& shape)
-        : samples(shape[0]), pixels(1), channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
-        for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
-    }
-
-    [[nodiscard]] Index size() const { return pixels * channels; }
-
-    /// Samples are cut into pieces of pixels.
-    [[nodiscard]] Index grain() const { return sweep_rows(channels); }
-    [[nodiscard]] Index pieces_of_sample() const { return quotient_up(pixels, grain()); }
-    [[nodiscard]] Index pieces() const { return samples * pieces_of_sample(); }
-    /// The number of the piece that begins at a pixel of sample n.
-    [[nodiscard]] Index piece(Index n, Index first_pixel) const {
-        return n * pieces_of_sample() + first_pixel / grain();
-    }
-
-    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel; bodies may stream.
-    template <class Body>
-    void for_each_piece(const Body& body) const {
-        parallel_for(pieces(), [&](Index number) {
-            const Index first = number % pieces_of_sample() * grain();
-            body(number / pieces_of_sample(), first, std::min(first + grain(), pixels));
-            stream_fence();
-        });
-    }
-};
 
 /// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
 template <class T>
@@ -97,6 +67,9 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
                                               bool relu, join_output_t<T>* output = nullptr) {
+    if (shortcut.gate || branch.gate) {
+        return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
+    }
     constexpr const char* where = "residual_join_forward";
     cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
     detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);

@@ -32,6 +32,51 @@ struct ImageView {
     }
 };
 
+/// Factors of each sample's channels, looked up by the element that they are for. Elements mostly come in order, so the
+/// last sample's are kept at hand.
+template <class T>
+class SampleFactors {
+public:
+    /// No factors.
+    SampleFactors() = default;
+    /// Factors (N, C), or an undefined tensor, of N samples that lie one behind the other in so many elements.
+    SampleFactors(const Tensor<T>& factors, Index elements) {
+        if (factors.size() == 0) return;
+        factors_ = factors.data();
+        channels_ = factors.extent(1);
+        sample_size_ = elements / factors.extent(0);
+    }
+
+    [[nodiscard]] explicit operator bool() const { return factors_ != nullptr; }
+
+    /// Those of channels [channel, channel + count), at most a vector.
+    [[nodiscard]] SampleFactors of_channels(Index channel, Index count) const {
+        SampleFactors result = *this;
+        if (factors_ != nullptr) result.factors_ += channel;
+        result.count_ = count;
+        result.first_ = -sample_size_;  // no element is in that sample
+        return result;
+    }
+
+    /// Those of the sample that the element is in.
+    [[nodiscard, gnu::always_inline]] Vector<T> at(Index element) const {
+        if (element < first_ || element >= first_ + sample_size_) find(element);
+        return current_;
+    }
+
+private:
+    [[gnu::noinline]] void find(Index element) const {
+        const Index sample = element / sample_size_;
+        first_ = sample * sample_size_;
+        current_ = load_some(factors_ + sample * channels_, count_);
+    }
+
+    const T* factors_ = nullptr;
+    Index channels_ = 0, sample_size_ = 0, count_ = 0;
+    mutable Index first_ = 0;
+    mutable Vector<T> current_ = {};
+};
+
 /// The values of a pending tensor, a vector at a time.
 template <class T>
 class PendingSource {
@@ -39,7 +84,12 @@ public:
     explicit PendingSource(const Pending<T>& x) : PendingSource(x, x.shape()) {}
     /// The same elements seen as another image.
     PendingSource(const Pending<T>& x, const ImageView& view)
-        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation), view_(view) {}
+        : raw_(x.raw.data()),
+          scale_(x.scale.data()),
+          shift_(x.shift.data()),
+          activation_(x.activation),
+          gate_(x.gate, x.raw.size()),
+          view_(view) {}
 
     [[nodiscard]] const Extents& extents() const { return view_.extents; }
     [[nodiscard]] Index element(Index sample, Index row, Index column) const {
@@ -53,11 +103,12 @@ public:
     template <class Count, class Use>
     void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
-        if (!has_own_path(activation_)) {
+        if (gate_ || !has_own_path(activation_)) {
             const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + T(1) : load_some(scale_ + channel, count);
             const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
-            use([=, activation = activation_](Index element) {
-                return activated<T>(activation, scale * load_some(raw + element, count) + shift);
+            use([=, activation = activation_, gate = gate_.of_channels(channel, count)](Index element) {
+                const Vector<T> value = activated<T>(activation, scale * load_some(raw + element, count) + shift);
+                return gate ? gate.at(element) * value : value;
             });
         } else if (scale_ == nullptr && activation_ == Activation::none) {
             use([=](Index element) { return load_some(raw + element, count); });
@@ -79,6 +130,7 @@ private:
     const T* scale_;
     const T* shift_;
     Activation activation_;
+    SampleFactors<T> gate_;
     ImageView view_;
 };
 
@@ -95,6 +147,8 @@ public:
           slope_(dy.slope.data()),
           offset_(dy.offset.data()),
           activation_(dy.y.activation),
+          gate_(dy.gate.factor, dy.dy.size()),
+          common_(dy.gate.common, dy.dy.size()),
           view_(dy.shape()) {}
 
     [[nodiscard]] const Extents& extents() const { return view_.extents; }
@@ -119,17 +173,20 @@ public:
         const Vector<T> center = load_some(center_ + channel, count);
         const Vector<T> slope = load_some(slope_ + channel, count);
         const Vector<T> offset = load_some(offset_ + channel, count);
-        if (activation_ == Activation::relu) {
+        if (gate_ || !has_own_path(activation_)) {
+            use([=, activation = activation_, gate = gate_.of_channels(channel, count),
+                 common = common_.of_channels(channel, count)](Index element) {
+                const Vector<T> raw = load_some(z + element, count);
+                Vector<T> upstream = load_some(dy + element, count);
+                if (gate) upstream = gate.at(element) * upstream + common.at(element);
+                const Vector<T> g = gradient_before<T>(activation, upstream, scale * raw + shift);
+                return scale * g + slope * (raw - center) + offset;
+            });
+        } else if (activation_ == Activation::relu) {
             use([=](Index element) {
                 const Vector<T> raw = load_some(z + element, count);
                 const Vector<T> g = load_some(dy + element, count);
                 return scale * gradient_before_relu<T>(g, scale * raw + shift) + slope * (raw - center) + offset;
-            });
-        } else if (!has_own_path(activation_)) {
-            use([=, activation = activation_](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                const Vector<T> g = gradient_before<T>(activation, load_some(dy + element, count), scale * raw + shift);
-                return scale * g + slope * (raw - center) + offset;
             });
         } else {
             use([=](Index element) {
@@ -148,6 +205,7 @@ private:
     const T* slope_;
     const T* offset_;
     Activation activation_;
+    SampleFactors<T> gate_, common_;
     ImageView view_;
 };
 

@@ -28,6 +28,29 @@ template <class T>
 #endif
 }
 
+/// act(v) and act'(v).
+template <class T>
+struct ValueAndSlope {
+    Vector<T> value, slope;
+};
+
+/// act(v) and act'(v), any.
+template <class T>
+[[nodiscard, gnu::noinline]] ValueAndSlope<T> activated_with_slope(Activation activation, Vector<T> v) {
+#if defined(__CUDACC__)
+    ValueAndSlope<T> result;
+    for (Index i = 0; i < lanes<T>; ++i) {
+        const auto [value, slope] = activate_with_derivative<T>(activation, v[i]);
+        result.value[i] = value;
+        result.slope[i] = slope;
+    }
+    return result;
+#else
+    const auto [value, slope] = activate_with_derivative(activation, VectorNumber<T>(v));
+    return {value.values, slope.values};
+#endif
+}
+
 /// dy act'(v), any; 0 where act'(v) is 0.
 template <class T>
 [[nodiscard, gnu::noinline]] Vector<T> gradient_before(Activation activation, Vector<T> dy, Vector<T> v) {

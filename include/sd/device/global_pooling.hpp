@@ -3,34 +3,45 @@
 
 #include "sd/core/window.hpp"
 #include "sd/device/pending.hpp"
+#include "sd/device/sample_sums.hpp"
 
 SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// y(n, c) = the mean of x(n, :, c); the rows of the sweep are samples.
+/// y(n, c) = the mean of x(n, :, c), see SampleSums.
 template <class T, int width>
 struct GlobalAvgPoolForward {
     using A = accumulate_t<T>;
-    Sweep sweep;
-    Index pixels;
-    const T* x;
+    using Sums = SampleSums<T, width, 1>;
+    using Shared = typename Sums::Shared;
+    static constexpr int phases = 2;
+    Sweep sweep;  ///< a block of rows is a sample
+    PendingView<T> x;
+    const T* gate;  ///< (N, C), or nullptr
     T* y;
 
-    SD_HOST_DEVICE void operator()(Thread thread) const {
+    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
         const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
-        sweep.for_each_row(at, [&](Index n, Index element) {
-            A sum[width];
-            for (int i = 0; i < width; ++i) sum[i] = A(0);
-            for (Index pixel = 0; pixel < pixels; ++pixel) {
-                const Pack<T, width> value = load<width>(x + (n * pixels + pixel) * sweep.channels + at.channel);
-                for (int i = 0; i < width; ++i) sum[i] += A(value.value[i]);
-            }
-            Pack<T, width> result;
-            for (int i = 0; i < width; ++i) result.value[i] = T(A(sum[i] / static_cast<A>(pixels)));
-            store<width>(result, y + element);
+        const PendingChannels<T, width> channels(x, at.channel);
+        Sums sums;
+        sweep.for_each_row(at, [&](Index, Index element) {
+            const Pack<T, width> z = load<width>(x.raw + element);
+            for (int i = 0; i < width; ++i) sums.part[0][i] += channels.apply(z.value[i], i);
         });
+        sums.share(thread.index, shared);
+    }
+    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
+        const SweepPlace at = sweep.place(thread);
+        if (!at.active || at.row_thread != 0) return;
+        const Sums sums(sweep, thread.index, shared);
+        const Index own = at.row_block * sweep.channels + at.channel;
+        for (int i = 0; i < width; ++i) {
+            A mean = sums.part[0][i] / static_cast<A>(sweep.rows_of_block);
+            if (gate != nullptr) mean = A(gate[own + i]) * mean;
+            y[own + i] = T(mean);
+        }
     }
 };
 
@@ -56,14 +67,15 @@ struct GlobalAvgPoolByInput {
 
 }  // namespace cuda
 
-/// y(n, c) = the mean of x(n, :, :, c). Throws std::invalid_argument for images without pixels.
+/// y(n, c) = the mean of x(n, :, :, c), what is pending of x applied as it is read, with room for as many samples.
+/// Throws std::invalid_argument for images without pixels.
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> global_avg_pool_forward(const Tensor<T, Device>& x) {
+[[nodiscard]] Tensor<T, Device> global_avg_pool_forward(const Pending<T, Device>& x) {
     expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
     detail::expect_pixels("global_avg_pool_forward", x.shape());
-    auto y = Tensor<T, Device>::empty({x.extent(0), x.extent(3)});
-    cuda::launch_sweep<Device, T, cuda::GlobalAvgPoolForward>(x.extent(0), x.extent(3), 1, x.extent(1) * x.extent(2),
-                                                              x.data(), y.data());
+    auto y = cuda::empty_with_cleared_room<T, Device>({x.shape()[0], x.channels()}, cuda::sample_room(x.raw));
+    cuda::launch_by_sample<Device, T, cuda::GlobalAvgPoolForward>(x.shape(), cuda::PendingView<T>(x), x.gate.data(),
+                                                                  y.data());
     return y;
 }
 

@@ -9,6 +9,7 @@
 #include "sd/device/cross_entropy.hpp"
 #include "sd/device/device_loader.hpp"
 #include "sd/device/elementwise.hpp"
+#include "sd/device/gate.hpp"
 #include "sd/device/global_pooling.hpp"
 #include "sd/device/joint_statistics.hpp"
 #include "sd/device/layer_norm.hpp"

@@ -9,7 +9,7 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// The arguments of a kernel that loads a pending tensor.
+/// The arguments of a kernel that loads a pending tensor without a gate, see ungated().
 template <class T>
 struct PendingView {
     using A = accumulate_t<T>;
@@ -43,6 +43,10 @@ struct PendingChannels {
     [[nodiscard]] SD_HOST_DEVICE A apply(const T& z, int i) const {
         return activate(activation, before_activation(z, i));
     }
+    /// The value, and the activation's derivative there.
+    [[nodiscard]] SD_HOST_DEVICE ValueAndDerivative<A> value_and_slope(const T& z, int i) const {
+        return activate_with_derivative(activation, before_activation(z, i));
+    }
     /// The gradient by what the activation is applied to there, of a gradient dy by the value.
     [[nodiscard]] SD_HOST_DEVICE A gradient(const A& dy, const T& z, int i) const {
         return activation_gradient(activation, dy, before_activation(z, i));
@@ -57,18 +61,28 @@ private:
 /// y = the values of a pending tensor.
 template <class T, int width>
 struct Materialize {
+    using A = accumulate_t<T>;
     Sweep sweep;
     PendingView<T> x;
+    const T* gate;  ///< (N, C), or nullptr
+    Index pixels;   ///< of a sample
     T* y;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
         const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         const PendingChannels<T, width> channels(x, at.channel);
-        sweep.for_each_row(at, [&](Index, Index element) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             const Pack<T, width> z = load<width>(x.raw + element);
             Pack<T, width> value;
-            for (int i = 0; i < width; ++i) value.value[i] = T(channels.apply(z.value[i], i));
+            if (gate == nullptr) {
+                for (int i = 0; i < width; ++i) value.value[i] = T(channels.apply(z.value[i], i));
+            } else {
+                const Pack<T, width> factor = load<width>(gate + row / pixels * sweep.channels + at.channel);
+                for (int i = 0; i < width; ++i) {
+                    value.value[i] = T(A(A(factor.value[i]) * channels.apply(z.value[i], i)));
+                }
+            }
             store<width>(value, y + element);
         });
     }
@@ -82,6 +96,8 @@ struct MaterializeGradient {
     PendingView<T> y;
     const T* dy;
     const A *center, *slope, *offset;
+    const T *gate, *common;  ///< (N, C), or nullptr: GateGradient's
+    Index pixels;            ///< of a sample
     T* dz;
 
     SD_HOST_DEVICE void operator()(Thread thread) const {
@@ -91,12 +107,20 @@ struct MaterializeGradient {
         const Pack<A, width> centers = load<width>(center + at.channel);
         const Pack<A, width> slopes = load<width>(slope + at.channel);
         const Pack<A, width> offsets = load<width>(offset + at.channel);
-        sweep.for_each_row(at, [&](Index, Index element) {
+        sweep.for_each_row(at, [&](Index row, Index element) {
             const Pack<T, width> z = load<width>(y.raw + element);
             const Pack<T, width> upstream = load<width>(dy + element);
             Pack<T, width> value;
+            A through[width];
+            for (int i = 0; i < width; ++i) through[i] = A(upstream.value[i]);
+            if (gate != nullptr) {
+                const Index own = row / pixels * sweep.channels + at.channel;
+                const Pack<T, width> factors = load<width>(gate + own);
+                const Pack<T, width> terms = load<width>(common + own);
+                for (int i = 0; i < width; ++i) through[i] = A(factors.value[i]) * through[i] + A(terms.value[i]);
+            }
             for (int i = 0; i < width; ++i) {
-                const A g = output.gradient(A(upstream.value[i]), z.value[i], i);
+                const A g = output.gradient(through[i], z.value[i], i);
                 value.value[i] = T(A(output.scale.value[i] * g + slopes.value[i] * (A(z.value[i]) - centers.value[i]) +
                                      offsets.value[i]));
             }
@@ -110,6 +134,8 @@ struct MaterializeGradient {
     const Index channels = shape[shape.rank() - 1];
     return channels == 0 ? 0 : shape.size() / channels;
 }
+/// Those of a sample.
+[[nodiscard]] inline Index rows_of_sample(const Shape& shape) { return shape[0] == 0 ? 0 : rows_of(shape) / shape[0]; }
 
 }  // namespace cuda
 
@@ -119,7 +145,7 @@ template <class T, cuda::Accelerator Device>
     if (x.is_plain()) return x.raw;
     auto y = cuda::empty_with_cleared_room<T, Device>(x.shape(), cuda::sample_room(x.raw));
     cuda::launch_sweep<Device, T, cuda::Materialize>(cuda::rows_of(x.shape()), x.channels(), 8, cuda::PendingView<T>(x),
-                                                     y.data());
+                                                     x.gate.data(), cuda::rows_of_sample(x.shape()), y.data());
     return y;
 }
 
@@ -128,9 +154,10 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> materialize(const PendingGradient<T, Device>& dy) {
     if (dy.is_plain()) return dy.dy;
     auto dz = cuda::empty_with_cleared_room<T, Device>(dy.shape(), cuda::sample_room(dy.y.raw));
-    cuda::launch_sweep<Device, T, cuda::MaterializeGradient>(cuda::rows_of(dy.shape()), dy.y.channels(), 8,
-                                                             cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
-                                                             dy.slope.data(), dy.offset.data(), dz.data());
+    cuda::launch_sweep<Device, T, cuda::MaterializeGradient>(
+        cuda::rows_of(dy.shape()), dy.y.channels(), 8, cuda::PendingView<T>(dy.y), dy.dy.data(), dy.center.data(),
+        dy.slope.data(), dy.offset.data(), dy.gate.factor.data(), dy.gate.common.data(),
+        cuda::rows_of_sample(dy.shape()), dz.data());
     return dz;
 }
 

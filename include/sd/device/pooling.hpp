@@ -185,6 +185,7 @@ using AvgPoolByInput = AvgPool<T, width, false>;
 /// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_forward(const Pending<T, Device>& x, const Pool2dOptions& options) {
+    if (x.gate) return max_pool2d_forward<T>(ungated(x), options);
     const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
     detail::expect_pixels("max_pool2d_forward", x.shape());
     auto y = Tensor<T, Device>::empty(shape);
@@ -198,6 +199,7 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_by_input(const Tensor<T, Device>& dy, const Pending<T, Device>& x,
                                                     const Pool2dOptions& options) {
+    if (x.gate) return max_pool2d_by_input<T>(dy, ungated(x), options);
     const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
     detail::expect_pixels("max_pool2d_by_input", x.shape());
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);

@@ -170,6 +170,9 @@ template <class T, cuda::Accelerator Device>
                                                       const Pending<T, Device>& branch, BranchSamples branch_sample,
                                                       const accumulate_t<T>& branch_scale, bool relu,
                                                       cuda::ReluBits<Device>* output = nullptr) {
+    if (shortcut.gate || branch.gate) {
+        return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
+    }
     constexpr const char* where = "residual_join_forward";
     cuda::expect_same_samples(where, "the branch's samples", branch.shape(), shortcut.shape());
     detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);

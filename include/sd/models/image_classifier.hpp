@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -94,6 +95,12 @@ public:
 
     /// How many classes the logits are of.
     [[nodiscard]] Index num_classes() const { return self().classifier().bias()->value.size(); }
+
+    /// What the names of the classifier's parameters begin with, such as "fc.".
+    [[nodiscard]] std::string classifier_prefix() const {
+        const std::string& bias = self().classifier().bias()->name;
+        return bias.substr(0, bias.rfind('.') + 1);
+    }
 
     /// Replaces the classifier by a new one for this many classes, with fresh start values. Its parameters are new,
     /// with the old names, and not frozen. Make optimizers and trainers afterwards: older ones hold the old parameters.

@@ -53,6 +53,9 @@ using Gelu = ActivationLayer<Activation::gelu, T, Device>;
 /// 1 / (1 + exp(-x)).
 template <class T, class Device = Cpu>
 using Sigmoid = ActivationLayer<Activation::sigmoid, T, Device>;
+/// min(max(x + 3, 0), 6) / 6.
+template <class T, class Device = Cpu>
+using Hardsigmoid = ActivationLayer<Activation::hardsigmoid, T, Device>;
 
 static_assert(Layer<Relu<float>>);
 

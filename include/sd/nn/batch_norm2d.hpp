@@ -65,7 +65,7 @@ public:
 
     /// Adds the gradients of weight and bias and returns the gradient by z.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        return materialize(backward_pending(dy, {}));
+        return materialize(backward_pending({dy}));
     }
 
     /// Gives back what the last forward pass left for backward.
@@ -154,16 +154,19 @@ private:
 
     // Adds the gradients of weight and bias and returns the gradient by z, pending. Sums that nobody gathered are
     // gathered here.
-    PendingGradient<T, Device> backward_pending(const Tensor<T, Device>& dy, BatchNormSums<A, Device> sums) {
+    PendingGradient<T, Device> backward_pending(const detail::FusedGradient<T, Device>& dy) {
         const Pass& pass = pass_.get("BatchNorm2d");
-        if (!sums.dbias) sums = batch_norm_sums(dy, pass.own);
+        BatchNormSums<A, Device> sums = dy.sums;
+        if (!sums.dbias) sums = batch_norm_sums(dy.dy, pass.own);
         weight_->add_grad(sums.dweight);
         bias_->add_grad(sums.dbias);
-        if (pass.communicator == nullptr) return batch_norm_by_input(dy, pass.own, sums);
-        // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
-        const auto values = static_cast<double>(dy.size() / running_mean_.size());
-        const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
-        return batch_norm_by_input(dy, pass.own, summed_over_ranks(sums, *pass.communicator, share));
+        if (pass.communicator != nullptr) {
+            // The kernel divides by the number of this rank's values what is to be divided by that of all ranks'.
+            const auto values = static_cast<double>(dy.dy.size() / running_mean_.size());
+            const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
+            sums = summed_over_ranks(sums, *pass.communicator, share);
+        }
+        return batch_norm_by_input(dy.dy, pass.own, sums).through(dy.gate);
     }
 
     BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,

@@ -107,7 +107,7 @@ private:
     Tensor<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return forward_activated(x, Activation::none, context);
     }
-    const BatchNormPass<T, Device>* output_pass() { return nullptr; }
+    const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return nullptr; }
     detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
                                                     const BatchNormPass<T, Device>* before,
                                                     InputGradient input_gradient) {
@@ -147,12 +147,13 @@ private:
     const BatchNormPass<T, Device>& pass() const { return pass_.get("Conv2d"); }
 
     // Adds the gradient of the bias and returns the gradient by z, pending; dy is by act(z + bias).
-    PendingGradient<T, Device> backward_pending(const Tensor<T, Device>& dy, BatchNormSums<A, Device> sums) {
+    PendingGradient<T, Device> backward_pending(const detail::FusedGradient<T, Device>& dy) {
         if (bias_) {
-            bias_->add_computed_grad([&] { return sums.dbias ? sums.dbias : batch_norm_sums(dy, pass()).dbias; });
+            bias_->add_computed_grad(
+                [&] { return dy.sums.dbias ? dy.sums.dbias : batch_norm_sums(dy.dy, pass()).dbias; });
         }
         const Tensor<A, Device> zeros = per_channel(0);
-        return {dy, pass().y, zeros, zeros, zeros};
+        return PendingGradient<T, Device>(dy.dy, pass().y, zeros, zeros, zeros).through(dy.gate);
     }
 
     // Adds the gradient of the bias; dy is by z + bias.

@@ -8,9 +8,10 @@
 //
 // A convolution, the norm behind it and the activation behind that are one group: a pass over memory in either
 // direction. Without a norm, bias and activation take its place: z + bias is a norm whose statistics are constants; so is
-// gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its activation. Every other layer is a group of its own. What a group
-// leaves pending, the next one loads if it can; other layers get a plain tensor. In evaluation without gradients norm,
-// bias and activation are folded into the convolution, and nothing is pending.
+// gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its
+// activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
+// layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
+// and nothing is pending.
 #pragma once
 
 #include "sd/core/pending_gradient.hpp"
@@ -36,19 +37,21 @@ class ActivationLayer;
 namespace detail {
 
 /// The gradient by the output of a layer, and the sums that the norm at the layer's end needs of it; undefined sums:
-/// whoever wrote the gradient did not gather them.
+/// whoever wrote the gradient did not gather them. A gate's gradient may still be to be applied; then there are sums.
 template <class T, class Device>
 struct FusedGradient {
     Tensor<T, Device> dy;
     BatchNormSums<accumulate_t<T>, Device> sums = {};
+    GateGradient<T, Device> gate = {};
 };
 
 /// A layer that loads and leaves pending tensors is derived from this, and has for Fusion
 ///
 ///     forward_fused(x, context)                  y, plain or pending, of a pending x
-///     output_pass()                              the last pass of the norm that it ends in, or null
-///     backward_fused(dy, before, input_gradient) dx, with the sums of `before`, the norm that x is pending from, if it
-///                                                is given and the layer can gather them
+///     output_pass(before)                        the last pass of the norm that it ends in, or null; `before`, the norm
+///                                                that x is pending from, if it hands x on as it is
+///     backward_fused(dy, before, input_gradient) dx, with the sums of `before` if it is given and the layer can gather
+///                                                them
 struct FusedLayer {};
 
 template <class LayerType>
@@ -107,11 +110,12 @@ public:
         }
     }
 
-    /// The norm whose output y is, as its last pass left it, or null. Whoever writes dy may gather its sums.
+    /// The norm whose output y is, as its last pass left it, or null. Whoever writes dy may gather its sums. `before` is
+    /// the norm whose output x is.
     template <class LayerType>
-    static const PassOf<LayerType>* output_pass(LayerType& layer) {
+    static const PassOf<LayerType>* output_pass(LayerType& layer, const PassOf<LayerType>* before) {
         if constexpr (is_fused<LayerType>) {
-            return layer.output_pass();
+            return layer.output_pass(before);
         } else {
             return nullptr;
         }
@@ -149,10 +153,10 @@ public:
             if (context.training()) moments = batch_moments(biased);
             return norm_.pending(biased, moments, activation_, context);
         }
-        const BatchNormPass<T, Device>* output_pass() { return &norm_.pass(); }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
-            PendingGradient<T, Device> dz = norm_.backward_pending(dy.dy, dy.sums);
+            PendingGradient<T, Device> dz = norm_.backward_pending(dy);
             if (conv_.bias()) {
                 dz = materialize(dz);
                 conv_.backward_bias(dz.dy);
@@ -178,13 +182,13 @@ public:
             }
             return conv_.pending(conv_.forward_raw(x, context, nullptr), activation_, context);
         }
-        const BatchNormPass<T, Device>* output_pass() {
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) {
             return activation_ != Activation::none && conv_.bias() ? &conv_.pass() : nullptr;
         }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
             if (activation_ != Activation::none) {
-                return conv_.backward_raw(conv_.backward_pending(dy.dy, dy.sums), before, input_gradient);
+                return conv_.backward_raw(conv_.backward_pending(dy), before, input_gradient);
             }
             conv_.backward_bias(dy.dy);
             return conv_.backward_raw(dy.dy, before, input_gradient);
@@ -208,7 +212,7 @@ public:
             }
             return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
         }
-        const BatchNormPass<T, Device>* output_pass() { return &scale_.pass(); }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &scale_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
             return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
@@ -231,10 +235,10 @@ public:
             if (context.training()) moments = batch_moments(z);
             return norm_.pending(z, moments, activation_, context);
         }
-        const BatchNormPass<T, Device>* output_pass() { return &norm_.pass(); }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>*,
                                           InputGradient) {
-            return {materialize(norm_.backward_pending(dy.dy, dy.sums))};
+            return {materialize(norm_.backward_pending(dy))};
         }
 
     private:
@@ -251,7 +255,9 @@ public:
         PendingOf<LayerType> forward(const PendingOf<LayerType>& x, const Context& context) {
             return Fusion::forward(layer_, x, context);
         }
-        const PassOf<LayerType>* output_pass() { return Fusion::output_pass(layer_); }
+        const PassOf<LayerType>* output_pass(const PassOf<LayerType>* before) {
+            return Fusion::output_pass(layer_, before);
+        }
         GradientOf<LayerType> backward(const GradientOf<LayerType>& dy, const PassOf<LayerType>* before,
                                        InputGradient input_gradient) {
             return Fusion::backward(layer_, dy, before, input_gradient);

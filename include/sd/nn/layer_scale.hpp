@@ -90,7 +90,7 @@ private:
         gamma_->add_computed_grad([&] { return sums.dweight.reshape(gamma_->value.shape()); });
         if (bias) bias->add_computed_grad([&] { return times(sums.dbias, pass().y.scale); });
         const Tensor<A, Device> zeros = per_channel(0);
-        return {dy.dy, pass().y, zeros, zeros, zeros};
+        return PendingGradient<T, Device>(dy.dy, pass().y, zeros, zeros, zeros).through(dy.gate);
     }
 
     [[nodiscard]] Index channels() const { return gamma_->value.extent(0); }

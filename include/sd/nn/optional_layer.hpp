@@ -56,7 +56,9 @@ private:
     Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return layer_ ? detail::Fusion::forward(*layer_, x, context) : x;
     }
-    const BatchNormPass<T, Device>* output_pass() { return layer_ ? detail::Fusion::output_pass(*layer_) : nullptr; }
+    const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>* before) {
+        return layer_ ? detail::Fusion::output_pass(*layer_, before) : before;
+    }
     detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
                                                     const BatchNormPass<T, Device>* before,
                                                     InputGradient input_gradient) {

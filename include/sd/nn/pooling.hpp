@@ -42,7 +42,7 @@ private:
         input_.keep(context, x);
         return y;
     }
-    const BatchNormPass<T, Device>* output_pass() { return nullptr; }
+    const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return nullptr; }
     detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
                                                     const BatchNormPass<T, Device>*, InputGradient) {
         return {backward(dy.dy)};
@@ -83,15 +83,14 @@ private:
 
 /// The mean over all pixels: (N, H, W, C) to (N, C).
 template <class T, class Device = Cpu>
-class GlobalAvgPool {
+class GlobalAvgPool : detail::FusedLayer {
 public:
     using value_type = T;
     using device_type = Device;
 
     /// y (N, C) of x (N, H, W, C).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        input_shape_.keep(context, x.shape());
-        return global_avg_pool_forward(x);
+        return forward_fused(x, context);
     }
     /// dx = dy / (H W), of x's shape. Throws std::logic_error if the last forward pass kept no gradients.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
@@ -102,6 +101,18 @@ public:
     void visit(Visitor&&) const {}
 
 private:
+    friend class detail::Fusion;
+
+    Tensor<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
+        input_shape_.keep(context, x.shape());
+        return global_avg_pool_forward<T>(x);
+    }
+    const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return nullptr; }
+    detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
+                                                    const BatchNormPass<T, Device>*, InputGradient) {
+        return {backward(dy.dy)};
+    }
+
     Cache<Shape> input_shape_;
 };
 

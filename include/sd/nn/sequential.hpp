@@ -171,11 +171,12 @@ private:
     }
 
     template <std::size_t i = 0>
-    const Pass* output_pass() {
+    const Pass* output_pass(const Pass* before) {
+        const Pass* const own = group<i>(layers_).output_pass(before);
         if constexpr (i + group_length<i>() == count) {
-            return group<i>(layers_).output_pass();
+            return own;
         } else {
-            return output_pass<i + group_length<i>()>();
+            return output_pass<i + group_length<i>()>(own);
         }
     }
 
@@ -186,7 +187,7 @@ private:
         if constexpr (next == count) {
             return own.backward(dy, before, input_gradient);
         } else {
-            return own.backward(backward_fused<next>(dy, own.output_pass(), InputGradient::computed), before,
+            return own.backward(backward_fused<next>(dy, own.output_pass(before), InputGradient::computed), before,
                                 input_gradient);
         }
     }

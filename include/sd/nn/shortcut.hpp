@@ -8,6 +8,8 @@
 #include "sd/nn/pooling.hpp"
 #include "sd/nn/sequential.hpp"
 
+#include <string>
+#include <utility>
 #include <variant>
 
 SD_NAMESPACE_BEGIN
@@ -17,10 +19,11 @@ template <class T, class Device = Cpu>
 class ProjectionShortcut : public Sequential<Conv2d<T, Device>, BatchNorm2d<T, Device>> {
 public:
     /// S(x) of shape (N, H / stride, W / stride, out_channels), rounded up, of x (N, H, W, in_channels).
-    ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer)
+    ProjectionShortcut(Index in_channels, Index out_channels, Index stride, Initializer& initializer,
+                       const BatchNormOptions& norm = {})
         : Sequential<Conv2d<T, Device>, BatchNorm2d<T, Device>>{
               named("0", Conv2d<T, Device>(in_channels, out_channels, 1, {.stride = stride}, initializer)),
-              named("1", BatchNorm2d<T, Device>(out_channels))} {}
+              named("1", BatchNorm2d<T, Device>(out_channels, norm))} {}
 };
 
 /// S(x) = 2x2 average pooling with stride 2, and zeros in the channels that x lacks: no parameters. An odd last row or
@@ -71,9 +74,10 @@ public:
     using device_type = Device;
 
     Shortcut() = default;
-    /// A shortcut of this kind.
-    Shortcut(ProjectionShortcut<T, Device> projection)
-        : kind_(std::move(projection)) {}  // NOLINT(google-explicit-constructor)
+    /// A shortcut of this kind, under this name.
+    Shortcut(ProjectionShortcut<T, Device> projection,  // NOLINT(google-explicit-constructor)
+             std::string name = "downsample")
+        : kind_(std::move(projection)), name_(std::move(name)) {}
     /// A shortcut of this kind.
     Shortcut(PadShortcut<T, Device> pad) : kind_(std::move(pad)) {}  // NOLINT(google-explicit-constructor)
 
@@ -89,7 +93,7 @@ public:
         return std::visit([&](auto& kind) { return kind.backward(dy); }, kind_);
     }
 
-    /// Names a projection "downsample".
+    /// Names what is not the identity, "downsample" unless it was given a name.
     template <class Visitor>
     void visit(Visitor&& visitor) {
         visit_members(*this, visitor);
@@ -105,14 +109,14 @@ private:
 
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
-        if (!self.is_identity()) std::visit([&](auto& kind) { visitor("downsample", kind); }, self.kind_);
+        if (!self.is_identity()) std::visit([&](auto& kind) { visitor(self.name_, kind); }, self.kind_);
     }
 
     Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return std::visit([&](auto& kind) { return detail::Fusion::forward(kind, x, context); }, kind_);
     }
-    const BatchNormPass<T, Device>* output_pass() {
-        return std::visit([](auto& kind) { return detail::Fusion::output_pass(kind); }, kind_);
+    const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>* before) {
+        return std::visit([&](auto& kind) { return detail::Fusion::output_pass(kind, before); }, kind_);
     }
     detail::FusedGradient<T, Device> backward_fused(const detail::FusedGradient<T, Device>& dy,
                                                     const BatchNormPass<T, Device>* before,
@@ -122,6 +126,7 @@ private:
     }
 
     std::variant<IdentityShortcut<T, Device>, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
+    std::string name_ = "downsample";
 };
 
 static_assert(Layer<ProjectionShortcut<float>>);

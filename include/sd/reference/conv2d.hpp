@@ -48,11 +48,12 @@ template <class T>
                                        const Conv2dOptions& options, Moments<accumulate_t<T>>* moments = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    const Tensor<T> values = materialize(x);
     Tensor<A> sums(geometry.output_shape());
-    for_each_product(
-        geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
-            sums(n, oh, ow, o) = sums(n, oh, ow, o) + weight(o, i, kh, kw) * A(x.apply(x.raw(n, h, w, c), c));
-        });
+    for_each_product(geometry,
+                     [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
+                         sums(n, oh, ow, o) = sums(n, oh, ow, o) + weight(o, i, kh, kw) * A(values(n, h, w, c));
+                     });
     const Tensor<T> y = rounded<T>(sums);
     if (moments != nullptr) *moments = reference::batch_moments(y);
     return y;
@@ -97,11 +98,12 @@ template <class T>
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
+    const Tensor<T> inputs = materialize(x);
     const Tensor<T> values = materialize(dy);
     Tensor<A> dweight(weight_shape);
     for_each_product(
         geometry, [&](Index n, Index oh, Index ow, Index o, Index h, Index w, Index c, Index i, Index kh, Index kw) {
-            dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(values(n, oh, ow, o)) * A(x.apply(x.raw(n, h, w, c), c));
+            dweight(o, i, kh, kw) = dweight(o, i, kh, kw) + A(values(n, oh, ow, o)) * A(inputs(n, h, w, c));
         });
     return dweight;
 }

@@ -12,8 +12,7 @@ template <class T>
 [[nodiscard]] Tensor<T> materialize(const Pending<T>& x) {
     if (x.is_plain()) return x.raw;
     Tensor<T> y(x.shape());
-    const Index channels = x.channels();
-    for (Index i = 0; i < y.size(); ++i) y.data()[i] = x.apply(x.raw.data()[i], i % channels);
+    for (Index i = 0; i < y.size(); ++i) y.data()[i] = x.value(i);
     return y;
 }
 
@@ -22,8 +21,7 @@ template <class T>
 [[nodiscard]] Tensor<T> materialize(const PendingGradient<T>& dy) {
     if (dy.is_plain()) return dy.dy;
     Tensor<T> dz(dy.shape());
-    const Index channels = dy.y.channels();
-    for (Index i = 0; i < dz.size(); ++i) dz.data()[i] = dy.apply(i, i % channels);
+    for (Index i = 0; i < dz.size(); ++i) dz.data()[i] = dy.value(i);
     return dz;
 }
 

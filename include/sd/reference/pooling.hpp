@@ -1,8 +1,8 @@
 // Maximum, average and global average pooling.
 #pragma once
 
-#include "sd/core/pending.hpp"
 #include "sd/core/window.hpp"
+#include "sd/reference/pending.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -41,14 +41,13 @@ template <class T>
     const Shape shape = detail::pool2d_shape("max_pool2d", x.shape(), options);
     const Index width = x.shape()[2];
     detail::expect_pixels("max_pool2d", x.shape());
+    const Tensor<T> values = materialize(x);
     Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
         for (Index c = 0; c < shape[3]; ++c) {
             Index& best = choice(n, oh, ow, c);
-            const T value = x.apply(x.raw(n, h, w, c), c);
-            if (best < 0 || value != value || value > x.apply(x.raw(n, best / width, best % width, c), c)) {
-                best = h * width + w;
-            }
+            const T value = values(n, h, w, c);
+            if (best < 0 || value != value || value > values(n, best / width, best % width, c)) best = h * width + w;
         }
     });
     return choice;
@@ -58,6 +57,7 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
     const Tensor<Index> choice = max_pool2d_choice(x, options);
+    const Tensor<T> values = materialize(x);
     Tensor<T> y(choice.shape());
     const Index width = x.shape()[2];
     for (Index n = 0; n < y.extent(0); ++n) {
@@ -65,7 +65,7 @@ template <class T>
             for (Index ow = 0; ow < y.extent(2); ++ow) {
                 for (Index c = 0; c < y.extent(3); ++c) {
                     const Index pixel = choice(n, oh, ow, c);
-                    y(n, oh, ow, c) = x.apply(x.raw(n, pixel / width, pixel % width, c), c);
+                    y(n, oh, ow, c) = values(n, pixel / width, pixel % width, c);
                 }
             }
         }
@@ -130,18 +130,18 @@ template <class T>
 
 /// y(n, c) = the mean of x(n, :, :, c). Throws std::invalid_argument for images without pixels.
 template <class T>
-[[nodiscard]] Tensor<T> global_avg_pool_forward(const Tensor<T>& x) {
+[[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
     expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    const Index pixels = x.extent(1) * x.extent(2);
-    if (pixels == 0) refuse("global_avg_pool_forward", "shape of x", x.shape(), "at least one pixel");
+    detail::expect_pixels("global_avg_pool_forward", x.shape());
     using A = accumulate_t<T>;
-    const A count = static_cast<A>(static_cast<double>(pixels));
-    Tensor<T> y(Shape{x.extent(0), x.extent(3)});
-    for (Index n = 0; n < x.extent(0); ++n) {
-        for (Index c = 0; c < x.extent(3); ++c) {
+    const Tensor<T> values = materialize(x);
+    const A count = static_cast<A>(static_cast<double>(values.extent(1) * values.extent(2)));
+    Tensor<T> y(Shape{values.extent(0), values.extent(3)});
+    for (Index n = 0; n < values.extent(0); ++n) {
+        for (Index c = 0; c < values.extent(3); ++c) {
             A sum(0);
-            for (Index h = 0; h < x.extent(1); ++h) {
-                for (Index w = 0; w < x.extent(2); ++w) sum = sum + A(x(n, h, w, c));
+            for (Index h = 0; h < values.extent(1); ++h) {
+                for (Index w = 0; w < values.extent(2); ++w) sum = sum + A(values(n, h, w, c));
             }
             y(n, c) = T(sum / count);
         }

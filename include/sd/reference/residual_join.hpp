@@ -23,13 +23,12 @@ template <class T>
     detail::expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
     Tensor<T> y(shortcut.shape());
     const Index slab = samples == 0 ? 0 : y.size() / samples;
-    const Index channels = shortcut.channels();
     for (Index n = 0; n < samples; ++n) {
         const Index sample = detail::branch_sample_of(branch_sample, n);
         for (Index i = 0; i < slab; ++i) {
-            T value = shortcut.apply(shortcut.raw.data()[n * slab + i], i % channels);
+            T value = shortcut.value(n * slab + i);
             if (sample >= 0) {
-                value = T(value + branch_scale * branch.apply(branch.raw.data()[sample * slab + i], i % channels));
+                value = T(value + branch_scale * branch.value(sample * slab + i));
             }
             y.data()[n * slab + i] = relu && value < T(0) ? T(0) : value;
         }

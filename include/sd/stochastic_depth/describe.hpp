@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <iomanip>
 #include <ostream>
 #include <string>
@@ -43,13 +44,16 @@ struct Description {
 
     /// The table: a line a block, then depth, costs and warnings.
     friend std::ostream& operator<<(std::ostream& stream, const Description& description) {
-        std::string table = text(std::left, std::setw(20), "block", std::setw(8), "method", std::right, std::setw(10),
-                                 "drop rate", std::setw(16), "expected kept", '\n');
+        std::size_t width = 19;
+        for (const BlockDescription& block : description.blocks) width = std::max(width, block.name.size());
+        const int name_width = static_cast<int>(width) + 1;
+        std::string table = text(std::left, std::setw(name_width), "block", std::setw(8), "method", std::right,
+                                 std::setw(10), "drop rate", std::setw(16), "expected kept", '\n');
         for (const BlockDescription& block : description.blocks) {
             const double kept = (1 - block.drop_rate) * static_cast<double>(description.batch_size);
-            table += text(std::left, std::setw(20), block.name, std::setw(8), block.method, std::right, std::fixed,
-                          std::setprecision(3), std::setw(10), block.drop_rate, std::setw(8), 1 - block.drop_rate,
-                          std::setprecision(1), " = ", std::setw(5), kept, '\n');
+            table += text(std::left, std::setw(name_width), block.name, std::setw(8), block.method, std::right,
+                          std::fixed, std::setprecision(3), std::setw(10), block.drop_rate, std::setw(8),
+                          1 - block.drop_rate, std::setprecision(1), " = ", std::setw(5), kept, '\n');
         }
         table += text(std::fixed, std::setprecision(3), "expected depth ", description.expected_depth(), " of ",
                       description.blocks.size(), " branches\nexpected cost of the branches against plain: block ",

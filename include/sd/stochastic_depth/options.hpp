@@ -18,9 +18,10 @@ enum class StochasticMethod {
 
 /// How the drop rates grow with depth.
 enum class DropDistribution {
-    uniform,      ///< r everywhere
-    linear,       ///< from 0 at the first block to r at the last
-    linear_huang  ///< r (i + 1) / L, of the 2016 paper
+    uniform,             ///< r everywhere
+    linear,              ///< from 0 at the first block to r at the last
+    linear_huang,        ///< r (i + 1) / L, of the 2016 paper
+    linear_efficientnet  ///< r i / L, of EfficientNet
 };
 
 /// What the branch of a sample-wise block computes.
@@ -54,7 +55,8 @@ struct EnumNames<DropDistribution> {
     static constexpr std::string_view setting = "drop_distribution";
     static constexpr std::array names{std::pair{DropDistribution::uniform, "uniform"},
                                       std::pair{DropDistribution::linear, "linear"},
-                                      std::pair{DropDistribution::linear_huang, "linear_huang"}};
+                                      std::pair{DropDistribution::linear_huang, "linear_huang"},
+                                      std::pair{DropDistribution::linear_efficientnet, "linear_efficientnet"}};
 };
 template <>
 struct EnumNames<Compute> {
@@ -98,6 +100,7 @@ struct StochasticDepthOptions {
     Compute compute = Compute::all;        ///< of `sample`
     Scaling scaling = Scaling::inference;  ///< where survival is made up for
     SkippedGradient skipped_gradient = SkippedGradient::none;  ///< of parameters whose branch did not run
+    bool drop_at_projections = true;  ///< also blocks whose shortcut is not the identity, where the shape changes
 };
 
 SD_NAMESPACE_END

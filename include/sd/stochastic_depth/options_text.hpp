@@ -53,26 +53,31 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
         options.scaling = parse<Scaling>(value);
     } else if (key == "skipped_gradient") {
         options.skipped_gradient = parse<SkippedGradient>(value);
+    } else if (key == "drop_at_projections") {
+        options.drop_at_projections = parse_bool("drop_at_projections", value);
     } else {
         refuse(
             "parse_options", "setting", text('"', key, '"'),
             "target_layer_name, stochastic_method, policy, drop_rate, drop_distribution, use_same_gpu_seed, compute, "
-            "scaling or skipped_gradient");
+            "scaling, skipped_gradient or drop_at_projections");
     }
 }
 
-/// All settings as pairs of key and value. Throws std::invalid_argument for a value outside its enumeration.
+/// All settings as pairs of key and value; drop_at_projections is named where it is false. Throws std::invalid_argument for a value outside its enumeration.
 [[nodiscard]] inline std::vector<std::pair<std::string, std::string>> option_texts(
     const StochasticDepthOptions& options) {
-    return {{"target_layer_name", options.target_layer_name},
-            {"stochastic_method", to_string(options.stochastic_method)},
-            {"policy", options.policy},
-            {"drop_rate", detail::number_text(options.drop_rate)},
-            {"drop_distribution", to_string(options.drop_distribution)},
-            {"use_same_gpu_seed", options.use_same_gpu_seed ? "true" : "false"},
-            {"compute", to_string(options.compute)},
-            {"scaling", to_string(options.scaling)},
-            {"skipped_gradient", to_string(options.skipped_gradient)}};
+    std::vector<std::pair<std::string, std::string>> all{
+        {"target_layer_name", options.target_layer_name},
+        {"stochastic_method", to_string(options.stochastic_method)},
+        {"policy", options.policy},
+        {"drop_rate", detail::number_text(options.drop_rate)},
+        {"drop_distribution", to_string(options.drop_distribution)},
+        {"use_same_gpu_seed", options.use_same_gpu_seed ? "true" : "false"},
+        {"compute", to_string(options.compute)},
+        {"scaling", to_string(options.scaling)},
+        {"skipped_gradient", to_string(options.skipped_gradient)}};
+    if (!options.drop_at_projections) all.emplace_back("drop_at_projections", "false");
+    return all;
 }
 
 }  // namespace detail

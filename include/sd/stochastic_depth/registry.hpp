@@ -61,8 +61,9 @@ private:
 ///
 ///     sd::register_branch<MyBranch<float>>("MyBlock");
 ///
-/// Types of one template may share a name. A branch with a static member `layer_name` needs no registration in models
-/// that hold it. Throws std::invalid_argument for a name that is empty or has a space, or if the type has another name.
+/// Types of one template may share a name. A branch with a static member `layer_name`, or a member function
+/// `branch_name()`, needs no registration in models that hold it. Throws std::invalid_argument for a name that is empty
+/// or has a space, or if the type has another name.
 template <class Branch>
 void register_branch(const std::string& name) {
     detail::expect_name("register_branch", "name", name);
@@ -85,11 +86,22 @@ template <class Branch>
     }
 }
 
+/// The name of a branch: what its member branch_name() says, for a type of branches of several names, or that of its type.
+template <class Branch>
+[[nodiscard]] std::string branch_name(const Branch& branch) {
+    if constexpr (requires { branch.branch_name(); }) {
+        return std::string(branch.branch_name());
+    } else {
+        return branch_name<Branch>();
+    }
+}
+
 namespace detail {
 
 /// The names of the library's branches.
-inline constexpr std::array<std::string_view, 3> library_branches{"ResNetBottleneck", "ResNetBasicBlock",
-                                                                  "ConvNeXtBlock"};
+inline constexpr std::array<std::string_view, 6> library_branches{"ResNetBottleneck",   "ResNetBasicBlock",
+                                                                  "EfficientNetMBConv", "EfficientNetFusedMBConv",
+                                                                  "ConvNeXtBlock",      "RegNetBlock"};
 
 /// Whether a name is the library's or registered, whether or not the model at hand has such a block.
 [[nodiscard]] inline bool is_branch_name(const std::string& name) {

@@ -7,6 +7,7 @@
 //     block, dropped    y = x itself for an identity shortcut, act(S(x)) for any other; F is not computed
 //
 // Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1
+// Without a shortcut:   y = F(x) always; such a block drops nothing
 //
 // Backward, with g = dy act'(..):   dx = S'(g) + F'(m c g), and what did not run has no part in it.
 #pragma once
@@ -35,6 +36,10 @@ template <class Branch>
 using shortcut_of = Shortcut<layer_value_t<Branch>, layer_device_t<Branch>>;
 
 }  // namespace detail
+
+/// Given in the place of a shortcut: the block has none, y = F(x), and nothing can be dropped. Such blocks stand between
+/// residual ones where the shape changes, in EfficientNet, whose drop rates count them as places of the network.
+struct NoShortcut {};
 
 /// A residual block of a branch F, a policy that says when F is left out, an activation, and a shortcut S.
 /// Branch: the library's BasicBlock or Bottleneck, a Sequential, or any other layer. Policy: AnyPolicy to choose at run
@@ -81,10 +86,16 @@ public:
         name_parameters(*this);
     }
 
+    /// F alone.
+    StochasticResidual(Branch branch, NoShortcut) : branch_(std::move(branch)), has_shortcut_(false) {
+        name_parameters(*this);
+    }
+
     /// y of the shape of S(x); x (N, H, W, C).
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         Pass pass;
         pass.plan = draw(context, x.extent(0));
+        if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
@@ -96,6 +107,7 @@ public:
 
     /// Adds the gradients of all parameters that took part and returns dx.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
+        if (!has_shortcut_) return detail::Fusion::backward(branch_, {dy}, nullptr, InputGradient::computed).dy;
         const Pass& pass = pass_.get("StochasticResidual");
         if (pass.untouched) {
             (void)run_back({Tensor<T, Device>::empty(pass.branch_shape)}, pass.plan);
@@ -117,16 +129,30 @@ public:
     [[nodiscard]] const Mask& mask() const { return masks_.last(); }
 
     /// Uses this mask in training passes from now on, or draws masks again if there is none. The mask has one entry a
-    /// sample, 0 or 1; for a block-wise policy all are equal. Throws std::invalid_argument otherwise.
-    void set_mask(std::optional<Mask> mask) { masks_.give(policy_, std::move(mask)); }
+    /// sample, 0 or 1; for a block-wise policy all are equal. Throws std::invalid_argument otherwise, and for a mask of
+    /// a block without a shortcut.
+    void set_mask(std::optional<Mask> mask) {
+        if (mask && !has_shortcut_) refuse("StochasticResidual", "mask", "one", "none of a block without a shortcut");
+        masks_.give(policy_, std::move(mask));
+    }
+
+    /// Whether F is added to something. If not, the block drops nothing.
+    [[nodiscard]] bool has_shortcut() const { return has_shortcut_; }
+    /// Whether F is added to x itself.
+    [[nodiscard]] bool has_identity_shortcut() const { return has_shortcut_ && is_identity(); }
 
     /// How the block trains.
     [[nodiscard]] const Policy& policy() const { return policy_; }
 
     /// Changes how the block trains; parameters stay where they are. A mask that was given is forgotten.
-    /// Throws std::invalid_argument, with nothing changed, if the policy's drop rate is not from 0 to 1.
+    /// Throws std::invalid_argument, with nothing changed, if the policy's drop rate is not from 0 to 1, or if the block
+    /// has no shortcut and the policy could drop something.
     void set_policy(Policy policy) {
         detail::expect_rate("StochasticResidual", "drop_rate", detail::drop_rate_of(policy));
+        if (!has_shortcut_ && detail::is_stochastic(policy)) {
+            refuse("StochasticResidual", "policy of a block without a shortcut", detail::method_of(policy),
+                   "one that drops nothing");
+        }
         policy_ = std::move(policy);
         masks_.give(policy_, std::nullopt);
     }
@@ -208,7 +234,8 @@ private:
     std::pair<Tensor<T, Device>, BranchGradient> split(const Tensor<T, Device>& dy, const Pass& pass) {
         Tensor<T, Device> dsum = dy;
         if constexpr (!fuses_activation) dsum = activation_.backward(dy);
-        const BatchNormPass<T, Device>* const before = pass.plan.runs ? detail::Fusion::output_pass(branch_) : nullptr;
+        const BatchNormPass<T, Device>* const before =
+            pass.plan.runs ? detail::Fusion::output_pass(branch_, nullptr) : nullptr;
         BatchNormSums<A, Device> sums;
         const ResidualJoinGradient<T, Device> join =
             residual_join_backward<T>(dsum, pass.y, pass.plan.branch_sample, pass.branch_shape[0], A(pass.plan.scale),
@@ -246,6 +273,7 @@ private:
     detail::layer_or_stand_in_t<ShortcutType> shortcut_;
     [[no_unique_address]] detail::or_stand_in_t<activation_is_right, Activation, IdentityShortcut<T, Device>>
         activation_;
+    bool has_shortcut_ = true;
     std::uint32_t block_index_ = 0;
     detail::MaskSource masks_;
     Cache<Pass> pass_;

@@ -109,8 +109,9 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 }  // namespace detail
 
 /// Makes every block of the model whose branch has the name options.target_layer_name stochastic, or every block if that
-/// is empty, in forward order and in place: parameters keep their addresses and names, so optimizers and checkpoints stay valid. Drop rates grow over
-/// the matched blocks alone. Applied again it changes the settings and nests nothing; masks that were given are
+/// is empty, in forward order and in place: parameters keep their addresses and names, so optimizers and checkpoints stay
+/// valid. Drop rates grow over the matched blocks alone. A block without a shortcut counts among them and stays as it is;
+/// one whose shortcut is not the identity has the rate 0 unless options.drop_at_projections. Applied again it changes the settings and nests nothing; masks that were given are
 /// forgotten. Without a match it warns and changes nothing.
 ///
 /// The model has visit(visitor), and blocks of type StochasticResidual; a branch's name is its layer_name, or the one
@@ -127,8 +128,8 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
     detail::validate(options);
     const std::string& target = options.target_layer_name;
     const auto for_each_match = [&](const auto& use) {
-        for_each_block(model, [&]<class Block>(const std::string& name, Block& block) {
-            if (target.empty() || branch_name<typename Block::Branch>() == target) use(name, block);
+        for_each_block(model, [&](const std::string& name, auto& block) {
+            if (target.empty() || branch_name(block.branch()) == target) use(name, block);
         });
     };
     Index count = 0;
@@ -153,9 +154,8 @@ Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& option
     number_blocks(model);
     Index i = 0;
     for_each_match([&](const std::string&, auto& block) {
-        detail::assign_policy(
-            block, make_policy(options, drop_rate_of_block(options.drop_distribution, options.drop_rate, i, count)));
-        ++i;
+        const double rate = drop_rate_of_block(options, block.has_identity_shortcut(), i++, count);
+        if (block.has_shortcut()) detail::assign_policy(block, make_policy(options, rate));
     });
     return model;
 }

@@ -17,6 +17,8 @@ SD_NAMESPACE_BEGIN
 struct BlockView {
     std::string name;                                  ///< full name in the model, such as "layer1.0"
     std::string layer_name;                            ///< its branch's name, which surgery goes by; may be empty
+    bool has_shortcut;                                 ///< else nothing can be dropped
+    bool has_identity_shortcut;                        ///< F is added to x itself
     const Mask* mask;                                  ///< which samples of the last training pass kept the branch
     std::function<PolicySummary()> policy;             ///< what is dropped, and when
     std::function<void(const AnyPolicy&)> set_policy;  ///< as StochasticResidual::set_policy, for what surgery can set
@@ -33,10 +35,11 @@ public:
           }) {
         detail::expect_own_numbers("ModelView", model);
         for_each_block(model, [&](const std::string& name, auto& block) {
-            using Block = std::remove_reference_t<decltype(block)>;
             blocks_.push_back(
                 {.name = name,
-                 .layer_name = branch_name<typename Block::Branch>(),
+                 .layer_name = branch_name(block.branch()),
+                 .has_shortcut = block.has_shortcut(),
+                 .has_identity_shortcut = block.has_identity_shortcut(),
                  .mask = &block.mask(),
                  .policy = [&block] { return summary_of(block.policy()); },
                  .set_policy = [&block](const AnyPolicy& policy) { detail::assign_policy(block, policy); }});
