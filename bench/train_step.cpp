@@ -7,7 +7,6 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,7 +22,7 @@ struct Method {
 
 std::vector<Method> methods() {
     std::vector<Method> all = {{"none", {}}};
-    for (const auto& [rate, digits] : {std::pair{0.1, "0.1"}, std::pair{0.5, "0.5"}}) {
+    for (const auto& [rate, digits] : {std::pair{0.1, "0.1"}, std::pair{0.2, "0.2"}, std::pair{0.5, "0.5"}}) {
         using sd::StochasticMethod;
         all.push_back(
             {sd::text("sample@", digits),
@@ -38,31 +37,49 @@ std::vector<Method> methods() {
     return all;
 }
 
+template <class Member>
+inline constexpr bool is_squeeze_excitation = false;
+template <class T, class Device, sd::Activation activation, sd::Activation scale>
+inline constexpr bool is_squeeze_excitation<sd::SqueezeExcitation<T, Device, activation, scale>> = true;
+
 /// Adds up what a branch's convolutions cost a sample, as multiply-adds over the output pixels of the network's stem.
 /// Blocks are visited in forward order: a stride makes the image smaller for all that follow.
 struct BranchCost {
     double& area;
     double cost = 0;
+    std::string gate = {};  // what names of squeeze-and-excitation's own members begin with, which see one pixel
 
-    template <class Layer>
-    void operator()(std::string_view, Layer& layer) {
-        if constexpr (requires { layer.options().stride; }) {
-            const auto stride = static_cast<double>(layer.options().stride);
+    template <class Member>
+    void operator()(const std::string& name, Member& member) {
+        if (!gate.empty() && name.starts_with(gate)) return;
+        if constexpr (is_squeeze_excitation<Member>) gate = name + '.';
+        if constexpr (requires { member.options().stride; }) {
+            const auto stride = static_cast<double>(member.options().stride);
             area /= stride * stride;
-            cost += area * static_cast<double>(layer.weight()->value.size());
+        }
+        if constexpr (requires { member.weight()->value; }) {
+            const auto& weight = member.weight()->value;
+            if (weight.rank() > 1) cost += area * static_cast<double>(weight.size());
         }
     }
 };
 
+/// The costs of all blocks. Convolutions between blocks make the image smaller for the blocks behind them.
 template <class Model>
 std::vector<BlockCost> block_costs(Model& model) {
     std::vector<BlockCost> costs;
     double area = 1;
-    for (auto& block : model.blocks()) {
-        BranchCost branch{area};
-        block.branch().visit(branch);
-        costs.push_back({block.policy().drop_rate(), branch.cost});
-    }
+    std::string inside;  // what names of the block's own members begin with
+    sd::for_each_member(model, [&]<class Member>(const std::string& name, Member& member) {
+        if constexpr (sd::detail::is_residual_block<Member>) {
+            BranchCost branch{area};
+            sd::for_each_member(member.branch(), branch);
+            costs.push_back({member.policy().drop_rate(), branch.cost});
+            inside = name + '.';
+        } else if (!costs.empty() && !name.starts_with(inside)) {
+            BranchCost{area}("", member);
+        }
+    });
     return costs;
 }
 
@@ -76,7 +93,7 @@ public:
         for (Index n = 0; n < network.batch; ++n) labels_.push_back(n % network.classes);
         if (method.name == "none") return;
         sd::StochasticDepthOptions options = method.options;
-        options.target_layer_name = Model::Branch::layer_name;
+        options.target_layer_name = tools::layer_name_of<Model>();
         sd::apply_stochastic_depth(model_, options);
         masks_ = stratified_masks(block_costs(model_), network.batch,
                                   options.stochastic_method == sd::StochasticMethod::block);
@@ -84,7 +101,8 @@ public:
 
     void run() override {
         for (std::size_t i = 0; !masks_.empty() && i < model_.blocks().size(); ++i) {
-            model_.blocks()[i].set_mask(masks_[step_ % masks_.size()][i]);
+            auto& block = model_.blocks()[i];
+            if (block.has_shortcut()) block.set_mask(masks_[step_ % masks_.size()][i]);
         }
         const std::span<const Index> labels(labels_);
         optimizer_.zero_grad();

@@ -46,11 +46,12 @@ struct NetworkCase {
 
 /// The networks that are measured.
 inline const std::vector<NetworkCase>& network_cases() {
-    static const std::vector<NetworkCase> cases = {{"resnet50", 16, 224, 1000},
-                                                   {"resnext50_32x4d", 16, 224, 1000},
-                                                   {"resnet18", 16, 224, 1000},
-                                                   {"cifar_resnet20", 128, 32, 10},
-                                                   {"cifar_resnet110", 128, 32, 10}};
+    static const std::vector<NetworkCase> cases = {
+        {"resnet50", 16, 224, 1000},        {"resnext50_32x4d", 16, 224, 1000},   {"resnet18", 16, 224, 1000},
+        {"efficientnet_b0", 16, 224, 1000}, {"efficientnet_v2_s", 16, 224, 1000}, {"convnext_tiny", 16, 224, 1000},
+        {"regnet_y_400mf", 16, 224, 1000},
+
+        {"cifar_resnet20", 128, 32, 10},    {"cifar_resnet110", 128, 32, 10}};
     return cases;
 }
 

@@ -51,12 +51,12 @@ if __name__ == "__main__":
         saved, loaded = read_safetensors(folder / "saved.safetensors"), network.state_dict()
     unchanged = saved.keys() == loaded.keys() and all(
         saved[name].dtype == loaded[name].dtype and torch.equal(saved[name], loaded[name]) for name in saved)
-    again = build(weights=None, num_classes=len(loaded["fc.bias"])).eval()
+    again = build(weights=None, num_classes=expected.shape[1]).eval()
     again.load_state_dict(saved)
     with torch.no_grad():
         unchanged = unchanged and torch.equal(again(images), expected)
     error = ((logits - expected).abs().max() / expected.abs().max()).item()
-    print(f"{arguments.model}: {len(saved)} tensors, {loaded['bn1.num_batches_tracked']} batches tracked; "
+    print(f"{arguments.model}: {len(saved)} tensors, {loaded.get('bn1.num_batches_tracked', 'no')} batches tracked; "
           f"largest logit {expected.abs().max():.3f}, largest error {error:.1e} of it; back in PyTorch "
           f"{'unchanged' if unchanged else 'CHANGED'}")
     sys.exit(0 if error <= 1e-4 and unchanged else 1)

@@ -179,6 +179,20 @@ void layers(const Check& check) {
     activation.template operator()<sd::Hardswish>("hardswish");
     activation.template operator()<sd::Gelu>("gelu");
     activation.template operator()<sd::Sigmoid>("sigmoid");
+    activation.template operator()<sd::Hardsigmoid>("hardsigmoid");
+    const auto excitation = [&]<sd::Activation act, sd::Activation scale>(const char* name) {
+        check(
+            name,
+            []<class T, class Device>() {
+                sd::Initializer initializer(1);
+                return sd::SqueezeExcitation<T, Device, act, scale>(5, 3, initializer);
+            },
+            Shape{3, 3, 4, 5}, train);
+    };
+    using sd::Activation;
+    excitation.template operator()<Activation::silu, Activation::sigmoid>("squeeze-and-excitation, SiLU");
+    excitation.template operator()<Activation::relu, Activation::hardsigmoid>(
+        "squeeze-and-excitation, ReLU and hardsigmoid");
     check(
         "max pool 3x3/2",
         []<class T, class Device>() { return sd::MaxPool2d<T, Device>({.kernel = 3, .stride = 2, .padding = 1}); },
@@ -271,6 +285,31 @@ void blocks(const std::string& branch_name, const Check& check) {
     }
 }
 
+/// Checks ConvNeXt's block: a layer scale that the join gathers the sums of, samples kept, dropped and mixed.
+template <class Check>
+void convnext_blocks(const Check& check) {
+    for (const auto compute : {sd::Compute::all, sd::Compute::survivors}) {
+        for (const Mask& mask : {Mask{1, 1, 1}, Mask{1, 0, 1}, Mask{0, 0, 0}}) {
+            const auto factory = [compute, mask]<class T, class Device>() {
+                sd::Initializer initializer(7);
+                using Branch = sd::ConvNeXtBlock<T, Device>;
+                sd::StochasticResidual<Branch, sd::SamplePolicy, sd::NoActivation> block(
+                    Branch(5, 0.6, initializer), {.compute = compute, .scaling = sd::Scaling::train});
+                // Of the network's own start values, those of weights make F nearly 0.
+                sd::for_each_parameter(block, [](const std::string&, auto& parameter) {
+                    if (parameter->value.shape().rank() % 2 == 0)
+                        sd::scale_by(parameter->value, sd::accumulate_t<T>(20.0));
+                });
+                block.set_mask(mask);
+                return block;
+            };
+            const auto kept = std::count(mask.begin(), mask.end(), 1);
+            check(sd::text("convnext, sample ", sd::to_string(compute), ", ", kept, " of 3 kept"), factory,
+                  Shape{3, 4, 5, 5}, GradcheckOptions{});
+        }
+    }
+}
+
 /// tanh: an activation of a user's own after the addition, on the CPU.
 template <class T, class Device>
 class TanhActivation {
@@ -336,6 +375,66 @@ void networks(const Check& check) {
         return model;
     };
     check("resnet, basic, block", basic, Shape{4, 6, 6, 3}, GradcheckOptions{});
+    const auto convnext = []<class T, class Device>() {
+        sd::ConvNeXt<T, Device> model({.layers = {1, 2}, .channels = {3, 4}, .patch = 2},
+                                      {.num_classes = 3, .seed = 5, .layer_scale = 0.5});
+        sd::for_each_parameter(model, [](const std::string&, auto& parameter) {
+            if (parameter->value.shape().rank() % 2 == 0) sd::scale_by(parameter->value, sd::accumulate_t<T>(20.0));
+        });
+        sd::apply_stochastic_depth(model, sd::convnext_stochastic_depth(0.5));
+        return model;
+    };
+    check("convnext, sample", convnext, Shape{4, 9, 8, 3}, GradcheckOptions{});
+}
+
+/// Blocks of EfficientNet and RegNet, with samples kept and dropped.
+template <class Check>
+void blocks_of_families(const Check& check) {
+    const GradcheckOptions train;
+    const GradcheckOptions eval{.context = Context::eval({.gradients = true})};
+    const Shape x_shape{4, 5, 4, 8};
+    const auto check_both = [&](const std::string& name, const auto& make) {
+        check(name, make, x_shape, train);
+        check(name + ", evaluation", make, x_shape, eval);
+    };
+    const auto efficientnet = [&](const std::string& name, const sd::MBConvOptions& options, sd::Compute compute) {
+        check_both(name, [=]<class T, class Device>() {
+            using Block = typename sd::EfficientNetModel<T, Device>::Block;
+            sd::Initializer initializer(4);
+            sd::MBConv<T, Device> branch(options, initializer);
+            if (options.stride != 1) return Block(std::move(branch), sd::NoShortcut{});
+            Block block(std::move(branch),
+                        sd::SamplePolicy{.drop_rate = 0.3, .compute = compute, .scaling = sd::Scaling::train});
+            block.set_mask(Mask{1, 0, 0, 1});
+            return block;
+        });
+    };
+    const auto all = sd::Compute::all;
+    const auto survivors = sd::Compute::survivors;
+    efficientnet("MBConv", {.expand_ratio = 2, .in_channels = 8, .out_channels = 8}, all);
+    efficientnet("MBConv, expand ratio 1", {.expand_ratio = 1, .kernel = 5, .in_channels = 8, .out_channels = 8},
+                 survivors);
+    efficientnet("MBConv without a shortcut", {.expand_ratio = 2, .stride = 2, .in_channels = 8, .out_channels = 12},
+                 all);
+    efficientnet("FusedMBConv", {.fused = true, .expand_ratio = 2, .in_channels = 8, .out_channels = 8}, survivors);
+    efficientnet("FusedMBConv, expand ratio 1", {.fused = true, .expand_ratio = 1, .in_channels = 8, .out_channels = 8},
+                 all);
+    const auto regnet = [&](const std::string& name, double se_ratio, Index stride) {
+        check_both(name, [=]<class T, class Device>() {
+            using Block = typename sd::RegNetModel<T, Device>::Block;
+            sd::Initializer initializer(4);
+            sd::Shortcut<T, Device> shortcut;
+            if (stride != 1) shortcut = {sd::ProjectionShortcut<T, Device>(8, 8, stride, initializer), "proj"};
+            sd::RegNetBranch<T, Device> branch(
+                {.in_channels = 8, .out_channels = 8, .stride = stride, .group_width = 4, .se_ratio = se_ratio},
+                initializer);
+            Block block(std::move(branch), sd::SamplePolicy{.drop_rate = 0.3}, std::move(shortcut));
+            block.set_mask(Mask{1, 0, 1, 1});
+            return block;
+        });
+    };
+    regnet("RegNetX block", 0, 1);
+    regnet("RegNetY block with a projection", 0.25, 2);
 }
 
 template <class Check>
@@ -343,8 +442,10 @@ void all(const Check& check) {
     layers(check);
     blocks<sd::BasicBlock>("basic", check);
     blocks<sd::Bottleneck>("bottleneck", check);
+    convnext_blocks(check);
     activations<NoActivation>("nothing", check);
     activations<TanhActivation>("tanh", check);
+    blocks_of_families(check);
     networks(check);
 }
 

@@ -30,8 +30,9 @@ int main(int argc, char** argv) {
     }
     try {
         const sd::SafeTensors file = sd::read_weights(weights);
-        const std::vector<sd::Index>& bias = file.entry("fc.bias").shape;
-        tools::with_network<float>(model, {.num_classes = bias.empty() ? 1 : bias[0]}, [&](auto& network) {
+        tools::with_network<float>(model, {.num_classes = 1}, [&](auto& network) {
+            const std::vector<sd::Index>& bias = file.entry(network.classifier_prefix() + "bias").shape;
+            if (!bias.empty()) network.reset_classifier(bias[0]);
             sd::load_weights(network, file);
             const auto x = tools::to_nhwc(sd::read_safetensors(images).tensor<float>("images"));
             sd::SafeTensors output;

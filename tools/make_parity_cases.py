@@ -7,16 +7,18 @@ Needs torch and torchvision (Debian: python3-torch python3-torchvision). One cas
 hold
 
     kind  model | kernel
-    spec  JSON: the settings. Of a kernel `op` and its options; of a model block, stem, layers, planes, groups,
-          width_per_group, shortcut, classes, method, compute, scaling, distribution, drop_rate, drop_rates (of every
-          block), mode, steps, label_smoothing, dtype and no_grad (the parameters without a gradient after step 0),
-          optimizer (sgd if absent, adamw, rmsprop, rmsprop_tf) with lr, weight_decay and momentum, nesterov | betas,
+    spec  JSON: the settings. Of a kernel `op` and its options; of a model its build, classes, method, compute,
+          scaling, distribution, drop_rate, drop_rates (of every block), mode, steps, label_smoothing, dtype and no_grad
+          (the parameters without a gradient after step 0), optimizer (sgd if absent, adamw, rmsprop, rmsprop_tf) with lr, weight_decay and momentum, nesterov | betas,
           eps | alpha, eps, momentum, no_decay (names of parameters without weight decay), max_norm (of the gradients,
           cut to it before each step), ema_decay (of averages that begin as the start values)
+          Of another family than ResNet: family, stages, bn_eps, bn_momentum and what parity_families.py has beside, and
+          shortcuts, for each block whether it has one; masks are of those that have
 
 and its tensors are, NCHW and OIHW as in PyTorch,
 
-    kernel  x, weight, bias, target, dy and what comes of them: y, dx, dweight, dbias, loss, running_*_after
+    kernel  x, target, dy, parameters, buffers and what comes of them: y, dx, loss, gradients under d and the
+            parameter's name, buffers under NAME_after
     model   param.NAME, buffer.NAME           before the first step
             stepK.x, stepK.labels             the batch of step K
             stepK.mask.I                      which samples pass the branch of block I in step K, 0 or 1
@@ -31,8 +33,10 @@ import pathlib
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.convnext import CNBlock, ConvNeXt, LayerNorm2d
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+import parity_families
 from safetensors_file import write_safetensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32}
@@ -136,16 +140,25 @@ class Network(nn.Module):
 def drop_rates(distribution, rate, blocks):
     return {"uniform": [rate for _ in range(blocks)],
             "linear": [rate * i / (blocks - 1) if blocks > 1 else rate for i in range(blocks)],
-            "linear_huang": [rate * (i + 1) / blocks for i in range(blocks)]}[distribution]
+            "linear_huang": [rate * (i + 1) / blocks for i in range(blocks)],
+            "linear_efficientnet": [rate * i / blocks for i in range(blocks)]}[distribution]
 
 
 def draw_values(model):
-    """Values that are neither 0 nor 1 for batch norms, so that no mistake hides behind them."""
+    """Values that are neither 0 nor 1 for norms, so that no mistake hides behind them, and a gain near 1."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low, high in [(module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
                                       (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5)]:
                 nn.init.uniform_(tensor, low, high)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+        elif isinstance(module, CNBlock):
+            nn.init.uniform_(module.layer_scale, 0.5, 1.5)
+        elif isinstance(model, (CNBlock, ConvNeXt)) and isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
 
 
 class RMSpropTF(torch.optim.Optimizer):
@@ -189,9 +202,11 @@ def write_model(path, **changes):
                 weight_decay=0.0, nesterov=False, label_smoothing=0.0, dtype="F64")
     spec.update(changes)
     extent = spec.setdefault("extent", 17 if spec["stem"] == "imagenet" else 6)
-    blocks, samples = sum(spec["layers"]), 4
+    is_family = "family" in spec
+    blocks, samples = parity_families.block_count(spec) if is_family else sum(spec["layers"]), 4
     spec["drop_rates"] = drop_rates(spec["distribution"], spec["drop_rate"], blocks)
-    model = Network(spec)
+    model = parity_families.NETWORKS[spec["family"]](spec) if is_family else Network(spec)
+    has_shortcut = spec.get("shortcuts", [True] * blocks)
     draw_values(model)
     model.to(DTYPES[spec["dtype"]]).train(spec["mode"] == "train")
     tensors = {"param." + name: p.detach().clone() for name, p in model.named_parameters()}
@@ -219,7 +234,7 @@ def write_model(path, **changes):
         loss.backward()
         losses.append(loss.detach())
         tensors.update({f"step{step}.x": x, f"step{step}.labels": labels})
-        tensors.update({f"step{step}.mask.{i}": mask for i, mask in enumerate(masks)})
+        tensors.update({f"step{step}.mask.{i}": mask for i, mask in enumerate(masks) if has_shortcut[i]})
         if step == 0:
             tensors.update(logits=logits, dx=x.grad)
             tensors.update({"grad." + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
@@ -273,6 +288,16 @@ def write_optimizers(directory):
     })
 
 
+def write_convnext(directory):
+    # Far from zero, where a variance by squares would cancel.
+    x = 1000 + torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    write_layer(directory / "layer_norm2d.safetensors", dict(op="layer_norm2d", eps=1e-6), LayerNorm2d(5, eps=1e-6), x)
+    write_layer(directory / "cn_block.safetensors", dict(op="cn_block", channels=5), CNBlock(5, 1.0, 0.0), x)
+    write_layer(directory / "conv2d_patches.safetensors",
+                dict(op="conv2d", kernel=2, stride=2, padding=0, dilation=1, groups=1, bias=True),
+                nn.Conv2d(5, 3, 2, 2), x)
+
+
 def write_cases(directory, cases):
     for name, changes in cases.items():
         write_model(directory / f"model_{name}.safetensors", **changes)
@@ -288,6 +313,19 @@ def write_kernel(path, spec, inputs, compute):
     y.backward(dy)
     tensors = {**inputs, "y": y, "dy": dy}
     tensors.update({"d" + name: tensor.grad for name, tensor in inputs.items()})
+    save(path, "kernel", spec, tensors)
+
+
+def write_layer(path, spec, layer, x):
+    """A layer or a block, forward and backward."""
+    draw_values(layer)
+    layer.double()
+    x = x.clone().requires_grad_()
+    tensors = {"x": x, **{name: tensor.clone() for name, tensor in layer.state_dict().items()}}
+    y = layer(x)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    tensors.update({"y": y, "dy": dy, "dx": x.grad, **{"d" + name: p.grad for name, p in layer.named_parameters()}})
     save(path, "kernel", spec, tensors)
 
 
@@ -342,7 +380,7 @@ def write_kernels(directory):
 
 def write_activations(directory):
     for name, function in {"relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish, "gelu": F.gelu,
-                           "sigmoid": torch.sigmoid}.items():
+                           "sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}.items():
         # Up to where exponentials overflow, and the kinks of those that have any.
         x = torch.cat([torch.linspace(-9, 9, 37), torch.tensor([-1000.0, -38.0, 38.0])]).double()
         write_kernel(directory / f"{name}.safetensors", dict(op=name), {"x": x}, lambda x: function(x))
@@ -359,3 +397,5 @@ if __name__ == "__main__":
     write_models(arguments.directory)
     write_optimizers(arguments.directory)
     write_activations(arguments.directory)
+    write_convnext(arguments.directory)
+    write_cases(arguments.directory, parity_families.CASES)

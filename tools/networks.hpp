@@ -28,8 +28,51 @@ inline const std::vector<std::string>& network_names() {
                                                    "cifar_bottleneck_resnet29",
                                                    "cifar_bottleneck_resnet56",
                                                    "cifar_bottleneck_resnet110",
-                                                   "cifar_bottleneck_resnet164"};
+                                                   "cifar_bottleneck_resnet164",
+                                                   "convnext_tiny",
+                                                   "convnext_small",
+                                                   "convnext_base",
+                                                   "convnext_large",
+                                                   "cifar_convnext",
+                                                   "efficientnet_b0",
+                                                   "efficientnet_b1",
+                                                   "efficientnet_b2",
+                                                   "efficientnet_b3",
+                                                   "efficientnet_b4",
+                                                   "efficientnet_b5",
+                                                   "efficientnet_b6",
+                                                   "efficientnet_b7",
+                                                   "efficientnet_v2_s",
+                                                   "efficientnet_v2_m",
+                                                   "efficientnet_v2_l",
+                                                   "cifar_efficientnet",
+                                                   "regnet_x_400mf",
+                                                   "regnet_x_800mf",
+                                                   "regnet_x_1_6gf",
+                                                   "regnet_x_3_2gf",
+                                                   "regnet_x_8gf",
+                                                   "regnet_x_16gf",
+                                                   "regnet_x_32gf",
+                                                   "regnet_y_400mf",
+                                                   "regnet_y_800mf",
+                                                   "regnet_y_1_6gf",
+                                                   "regnet_y_3_2gf",
+                                                   "regnet_y_8gf",
+                                                   "regnet_y_16gf",
+                                                   "regnet_y_32gf",
+                                                   "regnet_y_128gf",
+                                                   "cifar_regnet"};
     return names;
+}
+
+/// What surgery calls the blocks of a model: empty, that is all, where they have several names.
+template <class Model>
+std::string layer_name_of() {
+    if constexpr (requires { Model::Branch::layer_name; }) {
+        return std::string(Model::Branch::layer_name);
+    } else {
+        return {};
+    }
 }
 
 /// Builds the named network and returns use(network). Throws std::invalid_argument for an unknown name.
@@ -46,6 +89,42 @@ auto with_network(const std::string& name, const sd::ResNetOptions& options, con
     if (name == "resnext101_32x8d") return build(sd::resnext101_32x8d<T, Device>(options));
     if (name == "wide_resnet50_2") return build(sd::wide_resnet50_2<T, Device>(options));
     if (name == "wide_resnet101_2") return build(sd::wide_resnet101_2<T, Device>(options));
+    const sd::ConvNeXtOptions of_convnext{.num_classes = options.num_classes, .seed = options.seed};
+    if (name == "convnext_tiny") return build(sd::convnext_tiny<T, Device>(of_convnext));
+    if (name == "convnext_small") return build(sd::convnext_small<T, Device>(of_convnext));
+    if (name == "convnext_base") return build(sd::convnext_base<T, Device>(of_convnext));
+    if (name == "convnext_large") return build(sd::convnext_large<T, Device>(of_convnext));
+    if (name == "cifar_convnext") return build(sd::cifar_convnext<T, Device>(of_convnext));
+    const sd::EfficientNetOptions efficient{options.num_classes, options.seed, options.in_channels};
+    if (name == "efficientnet_b0") return build(sd::efficientnet_b0<T, Device>(efficient));
+    if (name == "efficientnet_b1") return build(sd::efficientnet_b1<T, Device>(efficient));
+    if (name == "efficientnet_b2") return build(sd::efficientnet_b2<T, Device>(efficient));
+    if (name == "efficientnet_b3") return build(sd::efficientnet_b3<T, Device>(efficient));
+    if (name == "efficientnet_b4") return build(sd::efficientnet_b4<T, Device>(efficient));
+    if (name == "efficientnet_b5") return build(sd::efficientnet_b5<T, Device>(efficient));
+    if (name == "efficientnet_b6") return build(sd::efficientnet_b6<T, Device>(efficient));
+    if (name == "efficientnet_b7") return build(sd::efficientnet_b7<T, Device>(efficient));
+    if (name == "efficientnet_v2_s") return build(sd::efficientnet_v2_s<T, Device>(efficient));
+    if (name == "efficientnet_v2_m") return build(sd::efficientnet_v2_m<T, Device>(efficient));
+    if (name == "efficientnet_v2_l") return build(sd::efficientnet_v2_l<T, Device>(efficient));
+    if (name == "cifar_efficientnet") return build(sd::cifar_efficientnet<T, Device>(efficient));
+    const sd::RegNetOptions reg{options.num_classes, options.seed, options.in_channels};
+    if (name == "regnet_x_400mf") return build(sd::regnet_x_400mf<T, Device>(reg));
+    if (name == "regnet_x_800mf") return build(sd::regnet_x_800mf<T, Device>(reg));
+    if (name == "regnet_x_1_6gf") return build(sd::regnet_x_1_6gf<T, Device>(reg));
+    if (name == "regnet_x_3_2gf") return build(sd::regnet_x_3_2gf<T, Device>(reg));
+    if (name == "regnet_x_8gf") return build(sd::regnet_x_8gf<T, Device>(reg));
+    if (name == "regnet_x_16gf") return build(sd::regnet_x_16gf<T, Device>(reg));
+    if (name == "regnet_x_32gf") return build(sd::regnet_x_32gf<T, Device>(reg));
+    if (name == "regnet_y_400mf") return build(sd::regnet_y_400mf<T, Device>(reg));
+    if (name == "regnet_y_800mf") return build(sd::regnet_y_800mf<T, Device>(reg));
+    if (name == "regnet_y_1_6gf") return build(sd::regnet_y_1_6gf<T, Device>(reg));
+    if (name == "regnet_y_3_2gf") return build(sd::regnet_y_3_2gf<T, Device>(reg));
+    if (name == "regnet_y_8gf") return build(sd::regnet_y_8gf<T, Device>(reg));
+    if (name == "regnet_y_16gf") return build(sd::regnet_y_16gf<T, Device>(reg));
+    if (name == "regnet_y_32gf") return build(sd::regnet_y_32gf<T, Device>(reg));
+    if (name == "regnet_y_128gf") return build(sd::regnet_y_128gf<T, Device>(reg));
+    if (name == "cifar_regnet") return build(sd::cifar_regnet<T, Device>(reg));
     for (const std::string& known : network_names()) {
         if (name != known) continue;
         const std::string basic = "cifar_resnet";

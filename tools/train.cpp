@@ -163,7 +163,7 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--scaling", settings.scaling)->check(CLI::IsMember({"inference", "train"}))->capture_default_str();
     app.add_option("--drop-rate", settings.drop_rate)->check(rate)->capture_default_str();
     app.add_option("--drop-distribution", settings.drop_distribution)
-        ->check(CLI::IsMember({"uniform", "linear", "linear_huang"}))
+        ->check(CLI::IsMember({"uniform", "linear", "linear_huang", "linear_efficientnet"}))
         ->capture_default_str();
     app.add_option("--drop-warmup", settings.drop_warmup, "until the drop rates are full: 0.1, 0.1dur, 5ep or 500ba")
         ->check(parsed_by([](const std::string& value) { (void)sd::TimeOrFraction(value); }, "TIME"))
@@ -262,7 +262,7 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
     if (settings.stochastic_method != "none") {
         const bool is_subset = settings.stochastic_method == "subset";
         const sd::StochasticDepthOptions options{
-            .target_layer_name = std::string(Model::Branch::layer_name),
+            .target_layer_name = tools::layer_name_of<Model>(),
             .stochastic_method = sd::parse<sd::StochasticMethod>(is_subset ? "sample" : settings.stochastic_method),
             .policy = is_subset ? "subset" : "",
             .drop_rate = settings.drop_rate,
@@ -329,7 +329,7 @@ auto make_optimizer(Model& model, const Settings& settings) {
 /// Loads the weights to start from and prints what was done with them.
 template <class Model>
 void load_weights(Model& model, const Settings& settings) {
-    const std::string classifier = "fc.";
+    const std::string classifier = model.classifier_prefix();
     sd::LoadOptions options;
     if (settings.reset_classifier) options.skip.push_back(classifier);
     try {
