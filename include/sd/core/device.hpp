@@ -183,6 +183,7 @@ concept ComputeDevice = detail::SaysWhatItIs<D> && requires(D device) {
 template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
+                              GateSums<T, D> gate_sums_of, GateGradient<T, D> gate,
                               LayerNormStatistics<A, D> statistics, join_output_t<T, D> joined, mean_loss_t<T, D> loss,
                               A number, Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
                               Pool2dOptions pool, Activation activation, Communicator& communicator) {
@@ -211,7 +212,7 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { max_pool2d_by_input(x, pending, pool) } -> std::same_as<Tensor<T, D>>;
     { avg_pool2d_forward(x, pool) } -> std::same_as<Tensor<T, D>>;
     { avg_pool2d_by_input(x, pool, shape) } -> std::same_as<Tensor<T, D>>;
-    { global_avg_pool_forward(x) } -> std::same_as<Tensor<T, D>>;
+    { global_avg_pool_forward(pending) } -> std::same_as<Tensor<T, D>>;
     { global_avg_pool_by_input(x, shape) } -> std::same_as<Tensor<T, D>>;
     { activation_forward(x, activation) } -> std::same_as<Tensor<T, D>>;
     { activation_by_input(x, x, activation) } -> std::same_as<Tensor<T, D>>;
@@ -220,6 +221,9 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { linear_by_input(x, a) } -> std::same_as<Tensor<T, D>>;
     { linear_by_weight(x, x) } -> std::same_as<Tensor<A, D>>;
     { linear_by_bias(x) } -> std::same_as<Tensor<A, D>>;
+    // Squeeze-and-excitation: reference/gate.hpp
+    { gate_sums(x, pending, &pass) } -> std::same_as<GateSums<T, D>>;
+    { batch_norm_sums(gate_sums_of, gate, a) } -> std::same_as<BatchNormSums<A, D>>;
     // Stochastic depth: reference/residual_join.hpp
     { residual_join_forward(pending, pending, indices, number, true, &joined) } -> std::same_as<Tensor<T, D>>;
     {
