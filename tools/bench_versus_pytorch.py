@@ -198,16 +198,23 @@ def tables(comparison, names):
     """(title of the columns, [(row, how to measure it)])"""
     model = "resnet50"
     (plain,) = [name for name in names if name.startswith(f"train_step/{model}/none/")]
-    methods = [name for method in ("sample@0.1", "survivors@0.5", "block@0.5") for name in names
-               if name.startswith(f"train_step/{model}/{method}/")]
+    methods = [name for method in (f"{model}/sample@0.1", f"{model}/survivors@0.5", f"{model}/block@0.5",
+                                   "convnext_tiny/survivors@0.5") for name in names
+               if name.startswith(f"train_step/{method}/")]
     compared = [name for name in names if "/none/" in name or name.startswith("eval/")]
+    in_memory = [plain] + [name for name in names if name.startswith("train_step/efficientnet_b0/none/")]
+
+    def without_method(name):
+        return re.sub("/[a-z]+@[0-9.]+/", "/none/", name)
+
     return [
         (["benchmark", "sd, images/s", "PyTorch, images/s", "format", "sd over PyTorch", "torch.compile, images/s",
           "sd over torch.compile"], [(name, lambda name=name: comparison.against_pytorch(name)) for name in compared]),
         (["peak resident memory of", "sd, MB", "format", "PyTorch, MB", "of that libraries, MB", "sd over PyTorch",
-          "sd over PyTorch without libraries"], [(f"peak_memory/{plain}", lambda: comparison.peak_memory(plain))]),
+          "sd over PyTorch without libraries"],
+         [(f"peak_memory/{name}", lambda name=name: comparison.peak_memory(name)) for name in in_memory]),
         (["benchmark", "images/s", "none, images/s", "time over none's"],
-         [(name, lambda name=name: comparison.method_against_none(name, plain)) for name in methods]),
+         [(name, lambda name=name: comparison.method_against_none(name, without_method(name))) for name in methods]),
         (["benchmark", "two threads, images/s", "one thread, images/s", "two over one"],
          [(f"threads/{plain}", lambda: comparison.two_threads(plain))]),
     ]

@@ -61,11 +61,23 @@ template <class A>
     return A(0.5) * erfc(v * A(-0.70710678118654752440));
 }
 
-/// The density of the normal distribution, exp(-v^2 / 2) / sqrt(2 pi).
+/// The normal distribution, its function Phi and its density phi(v) = exp(-v^2 / 2) / sqrt(2 pi).
 template <class A>
-[[nodiscard]] SD_HOST_DEVICE A normal_density(const A& v) {
+struct Normal {
+    A distribution, density;
+};
+
+/// Both at v. Types of number for which both have something in common have an overload of their own.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE Normal<A> normal(const A& v) {
     using std::exp;
-    return A(0.39894228040143267794) * exp(A(-0.5) * v * v);
+    return {normal_distribution(v), A(0.39894228040143267794) * exp(A(-0.5) * v * v)};
+}
+
+/// The derivative of v Phi(v).
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A gelu_derivative(const A& v, const Normal<A>& at_v) {
+    return at_v.distribution + v * at_v.density;
 }
 
 }  // namespace detail
@@ -100,6 +112,7 @@ template <class A>
 /// PyTorch 2.6 -0.5 and 1.5), 0 for hardsigmoid at both. For NaN, relu, relu6 and hardsigmoid have 0, the others NaN.
 template <class A>
 [[nodiscard]] SD_HOST_DEVICE A activation_derivative(Activation activation, const A& v) {
+    using detail::normal;
     using detail::select;
     switch (activation) {
         case Activation::none:
@@ -113,7 +126,7 @@ template <class A>
         case Activation::hardswish:
             return select(v <= A(-3), A(0), select(v >= A(3), A(1), A(v / A(3) + A(0.5))));
         case Activation::gelu:
-            return detail::normal_distribution(v) + v * detail::normal_density(v);
+            return detail::gelu_derivative(v, normal(v));
         case Activation::sigmoid: {
             const A s = detail::logistic(v);
             return s * (A(1) - s);
@@ -137,6 +150,11 @@ template <class A>
     if (activation == Activation::silu) {
         const A s = detail::logistic(v);
         return {v * s, detail::silu_derivative(v, s)};
+    }
+    if (activation == Activation::gelu) {
+        using detail::normal;
+        const detail::Normal<A> at_v = normal(v);
+        return {v * at_v.distribution, detail::gelu_derivative(v, at_v)};
     }
     return {activate(activation, v), activation_derivative(activation, v)};
 }

@@ -27,6 +27,9 @@ template <class A, class Device = Cpu>
 struct BatchNormSums {
     Tensor<A, Device> dweight;  ///< (C)
     Tensor<A, Device> dbias;    ///< (C)
+    /// Whether g, which they are of, is what was written beside them. Else it was the gradient behind the activation that
+    /// follows, and whoever reads that has to work out g again.
+    bool of_written = false;
 };
 
 /// What the backward pass of y = gate(n, c) x gathers of each sample's channel, with dy the gradient by y:

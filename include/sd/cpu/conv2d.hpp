@@ -19,17 +19,18 @@ using reference::conv2d_forward;
 
 namespace cpu {
 
-/// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads channels
-/// [g depth, (g + 1) depth) of the source by weights_of(g) and writes as many columns as `columns` says.
-template <class T, class Source, class Epilogue, class WeightsOf>
-void run_groups(const Source& source, const Lattice& lattice, Index depth, Index columns, const Tensor<T>& weight,
-                const WeightsOf& weights_of, const T* factors, const Shape& target, PooledVector<Epilogue>& epilogues) {
+/// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads the source from
+/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on.
+template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
+void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
+                const FirstColumn& first_column, const Tensor<T>& weight, const WeightsOf& weights_of, const T* factors,
+                const Shape& target, PooledVector<Epilogue>& epilogues) {
     const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
         products.reserve(epilogues.size());
         for (Epilogue& epilogue : epilogues) {
             const Index group = static_cast<Index>(products.size());
-            products.emplace_back(source, lattice, group * depth, group * columns, weight, weights_of(group),
-                                  factors == nullptr ? nullptr : factors + group * columns, target, epilogue);
+            products.emplace_back(source, lattice, first_depth(group), first_column(group), weight, weights_of(group),
+                                  factors == nullptr ? nullptr : factors + first_column(group), target, epilogue);
         }
         run_products(products);
     };
@@ -40,13 +41,12 @@ void run_groups(const Source& source, const Lattice& lattice, Index depth, Index
     }
 }
 
-/// The epilogues of all groups, made by epilogue_of(first channel, channels). Products refer to them, so they stay
-/// where they are made.
+/// The epilogues of all groups, made by epilogue_of(group). Products refer to them, so they stay where they are made.
 template <class EpilogueOf>
-[[nodiscard]] auto epilogues_of(Index groups, Index channels, const EpilogueOf& epilogue_of) {
-    PooledVector<decltype(epilogue_of(Index{}, channels))> epilogues;
+[[nodiscard]] auto epilogues_of(Index groups, const EpilogueOf& epilogue_of) {
+    PooledVector<decltype(epilogue_of(groups))> epilogues;
     epilogues.reserve(static_cast<std::size_t>(groups));
-    for (Index group = 0; group < groups; ++group) epilogues.push_back(epilogue_of(group * channels, channels));
+    for (Index group = 0; group < groups; ++group) epilogues.push_back(epilogue_of(group));
     return epilogues;
 }
 
@@ -66,13 +66,14 @@ template <class T, class EpilogueOf, class Finish>
     }
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
-    auto epilogues = epilogues_of(plan.count, plan.out(),
-                                  [&](Index first, Index channels) { return epilogue_of(y, first, channels); });
+    auto epilogues =
+        epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
     run_groups<T>(
-        PendingSource<T>(side.x, side.x_view), side.lattice, plan.in(), plan.out(), weight,
-        [&](Index group) { return side.weights(group); }, factors, side.y_shape, epilogues);
-    for (std::size_t group = 0; group < epilogues.size(); ++group) {
-        finish(epilogues[group], static_cast<Index>(group) * plan.out());
+        PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
+        [&](Index group) { return plan.first_out(group); }, weight, [&](Index group) { return side.weights(group); },
+        factors, side.y_shape, epilogues);
+    for (Index group = 0; group < plan.count; ++group) {
+        finish(epilogues[static_cast<std::size_t>(group)], plan.first_out(group));
     }
     return y;
 }
@@ -125,7 +126,7 @@ template <cpu::Vectorized T>
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
 ///
 /// If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of its backward, gathered as
-/// dx is written. Throws std::invalid_argument if settings or shapes do not fit.
+/// dx is written. What is written then is the gradient before the activation of `before`, which the sums are of. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
                                         const Conv2dOptions& options, const Shape& x_shape,
@@ -137,7 +138,7 @@ template <cpu::Vectorized T>
     if (before != nullptr) {
         detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};
-        *sums = {Tensor<T>(channels), Tensor<T>(channels)};
+        *sums = {Tensor<T>(channels), Tensor<T>(channels), true};
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
@@ -149,7 +150,7 @@ template <cpu::Vectorized T>
             return epilogue;
         };
         if (before != nullptr) {
-            run(cpu::StoreWithSums<T>(dx, *before, 0, geometry.in_channels)).merge(0, *sums);
+            run(cpu::StoreWithSums<T>(dx, *before, 0, geometry.in_channels)).merge(0, 0, *sums);
         } else {
             run(cpu::Store<T>(dx, geometry.in_channels));
         }
@@ -171,22 +172,21 @@ template <cpu::Vectorized T>
                                   plan.positions};
         };
         const auto run = [&](auto epilogues) {
-            cpu::run_groups<T>(source, lattice, plan.out(), plan.in(), weight, weights_of,
-                               static_cast<const T*>(nullptr), target, epilogues);
+            cpu::run_groups<T>(
+                source, lattice, [&](Index group) { return plan.first_out(group); },
+                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const T*>(nullptr),
+                target, epilogues);
             return epilogues;
         };
         if (before != nullptr) {
-            auto epilogues = run(cpu::epilogues_of(plan.count, plan.in(), [&](Index first, Index channels) {
-                return cpu::StoreWithSums<T>(dx, *before, first, channels);
+            auto epilogues = run(cpu::epilogues_of(plan.count, [&](Index group) {
+                return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in());
             }));
-            Index first = 0;
-            for (auto& epilogue : epilogues) {
-                epilogue.merge(first, *sums);
-                first += plan.in();
+            for (Index group = 0; group < plan.count; ++group) {
+                epilogues[static_cast<std::size_t>(group)].merge(plan.first_in(group), group * plan.in(), *sums);
             }
         } else {
-            run(cpu::epilogues_of(plan.count, plan.in(),
-                                  [&](Index, Index channels) { return cpu::Store<T>(dx, channels); }));
+            run(cpu::epilogues_of(plan.count, [&](Index) { return cpu::Store<T>(dx, plan.in()); }));
         }
     }
     return dx;

@@ -71,10 +71,10 @@ private:
     }
 
     [[nodiscard]] SlabShape x_slab_of(const Piece& piece, Index group) const {
-        return piece.slab(side_.lattice, group * side_.plan.in(), side_.depth);
+        return piece.slab(side_.lattice, side_.plan.first_in(group), side_.depth);
     }
     [[nodiscard]] SlabShape dy_slab_of(const Piece& piece, Index group, Index first_channel, Index channels) const {
-        return piece.slab(plain_, group * side_.plan.out() + first_channel, channels);
+        return piece.slab(plain_, side_.plan.first_out(group) + first_channel, channels);
     }
 
     void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, T* packed_x, T* packed_dy,

@@ -4,7 +4,8 @@
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
-//     StoreWithSums        by input in training: the sums of the backward of the batch norm before
+//     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
+//                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
 // columns; what tasks gather is merged in their order, so the bits are the same for any number of threads.
@@ -262,8 +263,8 @@ public:
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    epilogue_.target_.put(dy, tile.at(r, c), count);
                     const Vector<T> g = gradient(dy, scale * z + shift);
+                    epilogue_.target_.put(g, tile.at(r, c), count);
                     dbias += g;
                     dweight += g * (z - center);
                 }
@@ -277,10 +278,11 @@ public:
         T* dbias_;
     };
 
-    /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`.
-    void merge(Index first_channel, BatchNormSums<T>& sums) {
+    /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`, but for those before
+    /// `begin`, which another epilogue has added.
+    void merge(Index first_channel, Index begin, BatchNormSums<T>& sums) {
         parallel_ranges(sums_.columns(), 64, [&](Index first, Index last) {
-            for (Index c = first; c < last; ++c) {
+            for (Index c = std::max(first, begin - first_channel); c < last; ++c) {
                 double dweight = 0;
                 double dbias = 0;
                 for (Index t = 0; t < sums_.tasks(); ++t) {

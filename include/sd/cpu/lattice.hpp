@@ -122,22 +122,27 @@ inline void drop_idle_taps(Lattice& lattice, Index image_height, Index image_wid
 }
 
 /// Groups that are computed together. Groups of few channels would leave most of a vector empty, so as many as fill at
-/// most one are taken as one group, whose weights between different groups are zero.
+/// most one are taken as one group, whose weights between different groups are zero. Where they do not come out even, the
+/// last merged group begins with groups that the one before ends with, and writes the same to them again.
 struct GroupPlan {
     GroupPlan(const Conv2dGeometry& geometry, Index lanes)
         : group_in(geometry.group_in),
           group_out(geometry.group_out),
           positions(geometry.kernel_height * geometry.kernel_width) {
         const Index groups = geometry.options.groups;
-        for (Index several = 2; several <= groups && several * std::min(group_in, group_out) <= lanes; ++several) {
-            if (groups % several == 0) merged = several;
-        }
-        count = groups / merged;
+        const Index most = std::clamp<Index>(lanes / std::min(group_in, group_out), 1, groups);
+        count = quotient_up(groups, most);
+        merged = quotient_up(groups, count);
+        last_first = groups - merged;
     }
 
     /// Channels of a merged group.
     [[nodiscard]] Index in() const { return merged * group_in; }
     [[nodiscard]] Index out() const { return merged * group_out; }
+
+    /// Where the channels of a merged group begin.
+    [[nodiscard]] Index first_in(Index group) const { return first_group(group) * group_in; }
+    [[nodiscard]] Index first_out(Index group) const { return first_group(group) * group_out; }
 
     /// The input and the output channels of merged group `group` as indices of a weight (O, I / groups, KH, KW).
     [[nodiscard]] PooledVector<WeightIndex> in_indices() const {
@@ -148,14 +153,19 @@ struct GroupPlan {
     [[nodiscard]] PooledVector<WeightIndex> out_indices(Index group) const {
         PooledVector<WeightIndex> indices;
         for (Index o = 0; o < out(); ++o) {
-            indices.push_back({(group * out() + o) * group_in * positions, o / group_out});
+            indices.push_back({(first_out(group) + o) * group_in * positions, o / group_out});
         }
         return indices;
     }
 
     Index group_in, group_out, positions;
-    Index merged = 1;
-    Index count = 1;
+    Index merged;  ///< groups of a merged group
+    Index count;   ///< of merged groups
+
+private:
+    [[nodiscard]] Index first_group(Index group) const { return std::min(group * merged, last_first); }
+
+    Index last_first;
 };
 
 /// The kernel positions of a lattice's taps.

@@ -19,7 +19,7 @@ namespace cpu {
 
 /// act(v), any.
 template <class T>
-[[nodiscard, gnu::noinline]] Vector<T> activated(Activation activation, Vector<T> v) {
+[[nodiscard, gnu::noinline, gnu::flatten]] Vector<T> activated(Activation activation, Vector<T> v) {
 #if defined(__CUDACC__)
     for (Index i = 0; i < lanes<T>; ++i) v[i] = activate<T>(activation, v[i]);
     return v;
@@ -36,7 +36,7 @@ struct ValueAndSlope {
 
 /// act(v) and act'(v), any.
 template <class T>
-[[nodiscard, gnu::noinline]] ValueAndSlope<T> activated_with_slope(Activation activation, Vector<T> v) {
+[[nodiscard, gnu::noinline, gnu::flatten]] ValueAndSlope<T> activated_with_slope(Activation activation, Vector<T> v) {
 #if defined(__CUDACC__)
     ValueAndSlope<T> result;
     for (Index i = 0; i < lanes<T>; ++i) {
@@ -53,7 +53,7 @@ template <class T>
 
 /// dy act'(v), any; 0 where act'(v) is 0.
 template <class T>
-[[nodiscard, gnu::noinline]] Vector<T> gradient_before(Activation activation, Vector<T> dy, Vector<T> v) {
+[[nodiscard, gnu::noinline, gnu::flatten]] Vector<T> gradient_before(Activation activation, Vector<T> dy, Vector<T> v) {
 #if defined(__CUDACC__)
     for (Index i = 0; i < lanes<T>; ++i) v[i] = activation_gradient<T>(activation, dy[i], v[i]);
     return v;

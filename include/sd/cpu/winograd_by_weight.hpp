@@ -74,7 +74,7 @@ private:
     }
 
     [[nodiscard]] SlabShape x_slab(Index group, Index sample, Index first_row, Index rows) const {
-        return cut_.slab(side_.lattice, sample, first_row, rows, group * side_.plan.in(), side_.depth);
+        return cut_.slab(side_.lattice, sample, first_row, rows, side_.plan.first_in(group), side_.depth);
     }
     [[nodiscard]] SlabShape dy_slab(Index group, Index sample, Index first_row, Index rows, Index first_channel,
                                     Index channels) const {
@@ -83,7 +83,7 @@ private:
                 .rows = 2 * rows,
                 .first_column = 0,
                 .columns = 2 * cut_.tile_columns,
-                .first_channel = group * side_.plan.out() + first_channel,
+                .first_channel = side_.plan.first_out(group) + first_channel,
                 .channels = channels};
     }
 

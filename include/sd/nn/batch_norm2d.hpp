@@ -156,8 +156,10 @@ private:
     // gathered here.
     PendingGradient<T, Device> backward_pending(const detail::FusedGradient<T, Device>& dy) {
         const Pass& pass = pass_.get("BatchNorm2d");
+        BatchNormPass<T, Device> own = pass.own;
         BatchNormSums<A, Device> sums = dy.sums;
-        if (!sums.dbias) sums = batch_norm_sums(dy.dy, pass.own);
+        if (!sums.dbias) sums = batch_norm_sums(dy.dy, own);
+        if (sums.of_written) own.y.activation = Activation::none;  // dy has it applied
         weight_->add_grad(sums.dweight);
         bias_->add_grad(sums.dbias);
         if (pass.communicator != nullptr) {
@@ -166,7 +168,7 @@ private:
             const double share = values / static_cast<double>(std::max<Index>(pass.count, 1));
             sums = summed_over_ranks(sums, *pass.communicator, share);
         }
-        return batch_norm_by_input(dy.dy, pass.own, sums).through(dy.gate);
+        return batch_norm_by_input(dy.dy, own, sums).through(dy.gate);
     }
 
     BatchNormFactors<A, Device> factors(const Tensor<A, Device>& mean, const Tensor<A, Device>& squares,

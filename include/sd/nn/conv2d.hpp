@@ -152,6 +152,7 @@ private:
             bias_->add_computed_grad(
                 [&] { return dy.sums.dbias ? dy.sums.dbias : batch_norm_sums(dy.dy, pass()).dbias; });
         }
+        if (dy.sums.of_written) return dy.dy;
         const Tensor<A, Device> zeros = per_channel(0);
         return PendingGradient<T, Device>(dy.dy, pass().y, zeros, zeros, zeros).through(dy.gate);
     }

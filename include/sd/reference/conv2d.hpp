@@ -70,7 +70,8 @@ template <class T>
 
 /// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and activation.
 /// x_shape is the shape of x. If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of
-/// its backward. Throws std::invalid_argument if settings or shapes do not fit.
+/// its backward. A kernel may then write the gradient before the activation of `before`, if it says so in the sums; these
+/// loops do not. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
                                         const Conv2dOptions& options, const Shape& x_shape,
