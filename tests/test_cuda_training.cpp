@@ -223,7 +223,7 @@ TEST_CASE("batches on a device are the loader's, whether the data set is kept th
     for (const bool augments : {false, true}) {
         for (const sd::Index rank : {0, 1}) {
             sd::LoaderOptions options{.batch_size = 4, .shuffle = augments, .seed = 42, .rank = rank, .ranks = 2};
-            if (augments) options.augmentation = sd::Augmentation{.padding = 3};
+            if (augments) options.augmentation = sd::Augmentation{.padding = 3, .random_erasing = 0.5};
             const Images loader(dataset, options);
             for (const std::size_t bytes : {std::size_t{0}, std::size_t{1} << 30}) {
                 CAPTURE(augments);

@@ -209,7 +209,7 @@ TEST_CASE("augmentation: the draw is a function of seed, epoch and sample, in ra
     int on_diagonal = 0;
     std::vector<int> rows(5);
     for (Index sample = 0; sample < draws; ++sample) {
-        const auto draw = sd::draw_augmentation(options, sd_test::seed, 3, sample);
+        const auto draw = sd::draw_augmentation({32, 32, 3}, options, sd_test::seed, 3, sample);
         REQUIRE(draw.row >= 0);
         REQUIRE(draw.row <= 4);
         REQUIRE(draw.column >= 0);
@@ -276,7 +276,8 @@ TEST_CASE("loader: ranks load the parts of one batch, in rank order") {
 
 TEST_CASE("loader: a batch is the same at any time, for any number of threads and in any type") {
     const auto dataset = std::make_shared<const sd::InMemoryDataset>(sd::synthetic_images(64, 10, 16, 16, 1));
-    const sd::LoaderOptions options{.batch_size = 16, .seed = 7, .augmentation = sd::Augmentation{}};
+    const sd::LoaderOptions options{
+        .batch_size = 16, .seed = 7, .augmentation = sd::Augmentation{.random_erasing = 0.5}};
     const int threads = sd::num_threads();
     sd::set_num_threads(1);
     const auto first = sd::DataLoader(dataset, options).load(1, 2);

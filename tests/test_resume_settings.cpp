@@ -53,6 +53,8 @@ TEST_CASE("what does not go together is refused before anything changes, what wa
                    "setting loader.padding: got 0, expected 1"));
     CHECK(contains(resumed({.augmentation = sd::Augmentation{.padding = 1, .horizontal_flip = false}}),
                    "setting loader.horizontal_flip: got false, expected true"));
+    CHECK(contains(resumed({.augmentation = sd::Augmentation{.padding = 1, .random_erasing = 0.25}}),
+                   "setting loader.random_erasing: got 0.25, expected 0"));
     warnings.messages.clear();
     CHECK(resumed({.duration = "4ep", .learning_rate = 0.1}) == "accepted");
     CHECK(contains(warnings.messages.back(), "learning_rate: 0.1 instead of 0.05; max_duration: 4ep instead of 3ep"));

@@ -46,6 +46,7 @@ struct Settings {
     double label_smoothing = 0;
     double mixup = 0;
     double cutmix = 0;
+    double random_erasing = 0;
     std::string eval_interval = "1ep";
     std::uint64_t seed = 42;
     Index ranks = 1;
@@ -174,6 +175,9 @@ void add_options(CLI::App& app, Settings& settings) {
         ->capture_default_str();
     app.add_option("--cutmix", settings.cutmix, "the same for CutMix; with both, one of them for each batch, by chance")
         ->check(finite(0))
+        ->capture_default_str();
+    app.add_option("--random-erasing", settings.random_erasing, "chance that a box of a training image is set to zero")
+        ->check(rate)
         ->capture_default_str();
     app.add_option("--eval-interval", settings.eval_interval, "between evaluations")
         ->check(parsed_by(time, "TIME"))
@@ -467,7 +471,8 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
     try {
         warn_of_idle_options(app, settings);
         if (settings.threads > 0) sd::set_num_threads(settings.threads);
-        const tools::Data data = tools::load_data(settings.data, settings.seed, settings.image_size);
+        tools::Data data = tools::load_data(settings.data, settings.seed, settings.image_size);
+        data.augmentation.random_erasing = settings.random_erasing;
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};

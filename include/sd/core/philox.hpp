@@ -37,7 +37,8 @@ enum class Stream : std::uint8_t {
     initialization = 3,  ///< start values
     synthetic = 4,       ///< images and tests
     mixup = 5,           ///< pairs of samples and their shares
-    cutmix = 6           ///< pairs of samples and the boxes that they exchange
+    cutmix = 6,          ///< pairs of samples and the boxes that they exchange
+    random_erasing = 7   ///< which images lose a box, and which box
 };
 
 /// The four words that belong to (seed, stream, step, block, index). `step` uses its low 56 bits.

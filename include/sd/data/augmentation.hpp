@@ -1,8 +1,10 @@
-// Pad-and-crop and horizontal flip, as pure functions of seed, epoch and sample.
+// Pad-and-crop, horizontal flip and random erasing, as pure functions of seed, epoch and sample.
 #pragma once
 
 #include "sd/core/philox.hpp"
 #include "sd/core/shape.hpp"
+#include "sd/core/window.hpp"
+#include "sd/data/random_erasing.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -10,17 +12,19 @@
 SD_NAMESPACE_BEGIN
 
 /// Settings of the usual augmentation of small images (K. He et al., "Deep residual learning for image recognition",
-/// 2016, section 4.2).
+/// 2016, section 4.2), and of random erasing.
 struct Augmentation {
     Index padding = 4;            ///< zeros on each side before a crop of the old size is taken; 0 or more, 0: no crop
     bool horizontal_flip = true;  ///< mirror every other image, by chance
+    double random_erasing = 0;    ///< chance, 0 to 1, that a box is set to zero, see draw_erased_box; 0: never
 };
 
-/// Where an image is cropped and whether it is mirrored.
+/// Where an image is cropped, whether it is mirrored, and what is erased of it then.
 struct AugmentationDraw {
     Index row = 0;      ///< first row of the crop in the padded image, 0 to 2 padding
     Index column = 0;   ///< first column of the crop in the padded image, 0 to 2 padding
     bool flip = false;  ///< mirror the crop
+    ImageBox erased;    ///< of the crop, mirrored or not; empty: nothing
 };
 
 namespace detail {
@@ -31,14 +35,17 @@ inline void check_augmentation(const Augmentation& options) {
     if (options.padding < 0 || options.padding > largest) {
         refuse("Augmentation", "padding", options.padding, text("0 to ", largest));
     }
+    check_erasing_chance("Augmentation", options.random_erasing);
 }
 
 }  // namespace detail
 
-/// The draw for one sample of a data set in one epoch: the same in any batch, order and thread. Rows and columns are
-/// uniform on 0 to 2 padding, a flip has probability 1/2.
-[[nodiscard]] inline AugmentationDraw draw_augmentation(const Augmentation& options, std::uint64_t seed, Index epoch,
-                                                        Index sample) {
+/// The draw for one sample, an image of shape (H, W, C), of a data set in one epoch: the same in any batch, order and
+/// thread. Rows and columns are uniform on 0 to 2 padding, a flip has probability 1/2; what is erased is drawn apart and
+/// changes neither. Throws std::invalid_argument for another shape or settings out of range.
+[[nodiscard]] inline AugmentationDraw draw_augmentation(const Shape& shape, const Augmentation& options,
+                                                        std::uint64_t seed, Index epoch, Index sample) {
+    expect_rank("augmentation", "an image", shape, 3);
     detail::check_augmentation(options);
     const auto number = static_cast<std::uint64_t>(sample);
     const PhiloxCounter words =
@@ -46,7 +53,8 @@ inline void check_augmentation(const Augmentation& options) {
                      static_cast<std::uint32_t>(number >> 32), static_cast<std::uint32_t>(number));
     const auto places = static_cast<std::uint32_t>(2 * options.padding + 1);
     return {static_cast<Index>(uniform_below(words[0], places)), static_cast<Index>(uniform_below(words[1], places)),
-            options.horizontal_flip && uniform_below(words[2], 2) == 1};
+            options.horizontal_flip && uniform_below(words[2], 2) == 1,
+            draw_erased_box(options.random_erasing, shape[0], shape[1], seed, epoch, sample)};
 }
 
 /// Pads an image with zeros and crops it to its old size:
@@ -84,15 +92,15 @@ void horizontal_flip(T* image, const Shape& shape) {
     }
 }
 
-/// Augments one normalised image of shape (H, W, C): crop, then flip, as drawn for (seed, epoch, sample).
-/// image and augmented must not be the same memory. Throws std::invalid_argument for settings out of range.
+/// Augments one normalised image of shape (H, W, C): crop, flip, then erasing, as drawn for (seed, epoch, sample).
+/// image and augmented must not be the same memory. Throws std::invalid_argument for another shape or settings out of range.
 template <class T>
 void augment(const T* image, const Shape& shape, const Augmentation& options, std::uint64_t seed, Index epoch,
              Index sample, T* augmented) {
-    expect_rank("augment", "an image", shape, 3);
-    const AugmentationDraw draw = draw_augmentation(options, seed, epoch, sample);
+    const AugmentationDraw draw = draw_augmentation(shape, options, seed, epoch, sample);
     pad_and_crop(image, shape, options.padding, draw.row, draw.column, augmented);
     if (draw.flip) horizontal_flip(augmented, shape);
+    erase_box(augmented, shape, draw.erased);
 }
 
 SD_NAMESPACE_END

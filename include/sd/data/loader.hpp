@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/batch_part.hpp"
+#include "sd/core/number_text.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/core/settings.hpp"
 #include "sd/core/tensor.hpp"
@@ -142,10 +143,13 @@ public:
     [[nodiscard]] SettingTexts settings() const {
         const Augmentation augmentation = options_.augmentation.value_or(Augmentation{0, false});
         const auto yes_or_no = [](bool value) { return value ? "true" : "false"; };
-        return {
-            {"dataset_size", text(dataset_->size())},     {"shuffle", yes_or_no(options_.shuffle)},
-            {"drop_last", yes_or_no(options_.drop_last)}, {"seed", text(options_.seed)},
-            {"padding", text(augmentation.padding)},      {"horizontal_flip", yes_or_no(augmentation.horizontal_flip)}};
+        return {{"dataset_size", text(dataset_->size())},
+                {"shuffle", yes_or_no(options_.shuffle)},
+                {"drop_last", yes_or_no(options_.drop_last)},
+                {"seed", text(options_.seed)},
+                {"padding", text(augmentation.padding)},
+                {"horizontal_flip", yes_or_no(augmentation.horizontal_flip)},
+                {"random_erasing", detail::number_text(augmentation.random_erasing)}};
     }
 
     /// The number of samples in every batch but perhaps an epoch's last.

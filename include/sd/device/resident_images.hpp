@@ -14,14 +14,15 @@ SD_NAMESPACE_BEGIN
 namespace cuda {
 
 /// Where an image of a batch comes from: image(h, w) = source(h + row, w + column), mirrored if flipped, 0 outside of
-/// it.
+/// it and where it is erased.
 struct ImagePlace {
     Index sample;       ///< of the data set
     Index row, column;  ///< of the crop, less the padding
     bool flip;
+    ImageBox erased;
 };
 
-/// Crops and mirrors samples of images (count, H, W, C), as augment() does.
+/// Crops, mirrors and erases samples of images (count, H, W, C), as augment() does.
 template <class T>
 struct GatherImages {
     Index height, width, channels;
@@ -37,9 +38,9 @@ struct GatherImages {
         const ImagePlace place = places[pixel / width / height];
         const Index row = h + place.row;
         const Index column = (place.flip ? width - 1 - w : w) + place.column;
-        const bool is_inside = row >= 0 && row < height && column >= 0 && column < width;
+        const bool is_seen = row >= 0 && row < height && column >= 0 && column < width && !place.erased.contains(h, w);
         batch[i] =
-            is_inside ? images[((place.sample * height + row) * width + column) * channels + c] : T(accumulate_t<T>(0));
+            is_seen ? images[((place.sample * height + row) * width + column) * channels + c] : T(accumulate_t<T>(0));
     }
 };
 
@@ -78,10 +79,11 @@ public:
             AugmentationDraw draw;
             Index padding = 0;
             if (options.augmentation) {
-                draw = draw_augmentation(*options.augmentation, options.seed, epoch, sample);
+                draw = draw_augmentation(loader_.dataset().image_shape(), *options.augmentation, options.seed, epoch,
+                                         sample);
                 padding = options.augmentation->padding;
             }
-            places.push_back({sample, draw.row - padding, draw.column - padding, draw.flip});
+            places.push_back({sample, draw.row - padding, draw.column - padding, draw.flip, draw.erased});
             labels.push_back(loader_.label_of(sample));
         }
         auto images = Tensor<T, Device>::empty(with_samples(images_.shape(), static_cast<Index>(places.size())));
