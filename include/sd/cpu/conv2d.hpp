@@ -20,7 +20,8 @@ using reference::conv2d_forward;
 namespace cpu {
 
 /// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads channels
-/// [g depth, (g + 1) depth) of the source by weights_of(g) and writes as many columns as `columns` says.
+/// [g depth, (g + 1) depth) of the source by weights_of(g) and writes as many columns as `columns` says. T is what is
+/// computed in; source and epilogue know what is stored.
 template <class T, class Source, class Epilogue, class WeightsOf>
 void run_groups(const Source& source, const Lattice& lattice, Index depth, Index columns, const Tensor<T>& weight,
                 const WeightsOf& weights_of, const T* factors, const Shape& target, PooledVector<Epilogue>& epilogues) {
@@ -53,8 +54,9 @@ template <class EpilogueOf>
 /// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
 /// channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
-[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<T>& weight, const Conv2dGeometry& geometry,
-                                const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
+[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors,
+                                const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
     if (is_depthwise(geometry)) {
@@ -68,7 +70,7 @@ template <class T, class EpilogueOf, class Finish>
     const GroupPlan& plan = side.plan;
     auto epilogues = epilogues_of(plan.count, plan.out(),
                                   [&](Index first, Index channels) { return epilogue_of(y, first, channels); });
-    run_groups<T>(
+    run_groups<accumulate_t<T>>(
         PendingSource<T>(side.x, side.x_view), side.lattice, plan.in(), plan.out(), weight,
         [&](Index group) { return side.weights(group); }, factors, side.y_shape, epilogues);
     for (std::size_t group = 0; group < epilogues.size(); ++group) {
@@ -92,8 +94,9 @@ template <cpu::Vectorized T>
             x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
             [](const auto&, Index) {});
     }
+    using A = accumulate_t<T>;
     const Shape channels{geometry.out_channels};
-    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<T>(channels), Tensor<T>(channels)};
+    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<A>(channels), Tensor<A>(channels)};
     return cpu::forward<T>(
         x, weight, geometry, nullptr,
         [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
@@ -131,13 +134,14 @@ template <cpu::Vectorized T>
                                         const Conv2dOptions& options, const Shape& x_shape,
                                         const BatchNormPass<T>* before = nullptr,
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     if (before != nullptr) {
         detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};
-        *sums = {Tensor<T>(channels), Tensor<T>(channels)};
+        *sums = {Tensor<A>(channels), Tensor<A>(channels)};
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
@@ -145,7 +149,7 @@ template <cpu::Vectorized T>
     if (cpu::is_depthwise(geometry)) {
         const auto run = [&](auto epilogue) {
             cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
-                               static_cast<const T*>(nullptr), x_shape, epilogue);
+                               static_cast<const A*>(nullptr), x_shape, epilogue);
             return epilogue;
         };
         if (before != nullptr) {
@@ -171,8 +175,8 @@ template <cpu::Vectorized T>
                                   plan.positions};
         };
         const auto run = [&](auto epilogues) {
-            cpu::run_groups<T>(source, lattice, plan.out(), plan.in(), weight, weights_of,
-                               static_cast<const T*>(nullptr), target, epilogues);
+            cpu::run_groups<A>(source, lattice, plan.out(), plan.in(), weight, weights_of,
+                               static_cast<const A*>(nullptr), target, epilogues);
             return epilogues;
         };
         if (before != nullptr) {
