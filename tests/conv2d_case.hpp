@@ -14,15 +14,27 @@ namespace sd_test {
 /// Inputs of one convolution on the CPU, drawn at random.
 template <class T>
 class Conv2dCase {
+    using A = sd::accumulate_t<T>;
+
 public:
     /// What the kernels make of the inputs.
     struct Results {
-        Tensor<T> y, y_alone, folded, dx, dx_alone, dweight;  ///< `alone`: nothing was gathered on the way
-        sd::Moments<T> moments;
-        sd::BatchNormSums<T> sums;
+        Tensor<T> y, y_alone, folded, dx, dx_alone;  ///< `alone`: nothing was gathered on the way
+        Tensor<A> dweight;
+        sd::Moments<A> moments;
+        sd::BatchNormSums<A> sums;
 
-        [[nodiscard]] std::vector<Tensor<T>> all() const {
-            return {y, y_alone, folded, dx, dx_alone, dweight, moments.mean, moments.m2, sums.dweight, sums.dbias};
+        [[nodiscard]] std::vector<Tensor<double>> all() const {
+            return {in_double(y),
+                    in_double(y_alone),
+                    in_double(folded),
+                    in_double(dx),
+                    in_double(dx_alone),
+                    in_double(dweight),
+                    in_double(moments.mean),
+                    in_double(moments.m2),
+                    in_double(sums.dweight),
+                    in_double(sums.dbias)};
         }
     };
 
@@ -31,9 +43,9 @@ public:
         : options(settings),
           activation(activation_of(kind)),
           x(random_pending<T>(x_shape, 1, kind % pending_kinds)),
-          weight(random_tensor<T>(weight_shape, 4)),
-          scale(random_tensor<T>({weight_shape[0]}, 10)),
-          shift(random_tensor<T>({weight_shape[0]}, 11)),
+          weight(random_tensor<A>(weight_shape, 4)),
+          scale(random_tensor<A>({weight_shape[0]}, 10)),
+          shift(random_tensor<A>({weight_shape[0]}, 11)),
           dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20,
                                 (kind + kind / pending_kinds) % pending_kinds)),
           before(random_pass<T>(x_shape, 30, activation, true)) {}
@@ -72,9 +84,7 @@ public:
                     sd::reference::conv2d_batch_norm_forward(x_in_double, weight_in_double, options, in_double(scale),
                                                              in_double(shift), activation));
         const auto before_in_double = in_double(before);
-        sd::BatchNormSums<double> sums;
-        const auto dx = sd::reference::conv2d_by_input<double>(dy_in_double, weight_in_double, options, x.shape(),
-                                                               &before_in_double, &sums);
+        const auto dx = sd::reference::conv2d_by_input<double>(dy_in_double, weight_in_double, options, x.shape());
         check_close(results.dx_alone, dx);
         CHECK(results.sums.of_written);
         Tensor<double> before_activation(dx.shape());
@@ -84,6 +94,9 @@ public:
                 y.activation, dx.data()[i], y.before_activation(y.raw.data()[i], i % y.channels()));
         }
         check_close(results.dx, before_activation);
+        auto written = before_in_double;
+        written.y.activation = sd::Activation::none;
+        const auto sums = sd::reference::batch_norm_sums(in_double(results.dx), written);
         check_close(results.sums.dweight, sums.dweight, tolerance);
         check_close(results.sums.dbias, sums.dbias, tolerance);
         check_close(results.dweight,
@@ -95,7 +108,7 @@ public:
     sd::Activation
         activation;  ///< at the end of the convolution with batch norm folded in, and of the batch norm before
     Pending<T> x;
-    Tensor<T> weight, scale, shift;
+    Tensor<A> weight, scale, shift;
     sd::PendingGradient<T> dy;
     sd::BatchNormPass<T> before;
 };

@@ -3,6 +3,7 @@
 
 #include "random.hpp"
 
+#include "sd/core/bfloat16.hpp"
 #include "sd/core/join.hpp"
 #include "sd/core/moments.hpp"
 #include "sd/core/pending_gradient.hpp"
@@ -10,6 +11,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace sd_test {
@@ -87,6 +89,21 @@ void check_close(const Tensor<T, Device>& got, const Tensor<double>& expected, d
     CHECK(relative_error(in_double(got), expected) < tolerance * rounding<T>);
 }
 
+/// What was computed in float and rounded once: each element, however small, is within half a unit in its own last place
+/// of a number that float's rounding allows.
+inline void check_close(const Tensor<sd::bfloat16>& got, const Tensor<double>& expected, double tolerance = 1) {
+    REQUIRE(got.shape() == expected.shape());
+    double largest = 1e-3;
+    for (const double value : expected) largest = std::max(largest, std::abs(value));
+    double excess = -1;
+    for (Index i = 0; i < got.size(); ++i) {
+        const double value = expected.data()[i];
+        const double difference = std::abs(static_cast<double>(static_cast<float>(got.data()[i])) - value);
+        if (!(difference <= std::abs(value) / 256 + tolerance * rounding<float> * largest)) excess = difference;
+    }
+    CHECK(excess < 0);
+}
+
 /// All activations.
 inline constexpr Index activations = static_cast<Index>(sd::detail::EnumNames<sd::Activation>::names.size());
 [[nodiscard]] inline sd::Activation activation_of(Index number) {
@@ -121,8 +138,9 @@ Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) 
     const auto raw = random_tensor<T>(shape, stream);
     if (kind == 0) return Pending<T>(raw);
     const double reach = largest_scale(kind);
-    return Pending<T>(raw, random_tensor<T>(channels, stream + 1, -reach, reach),
-                      random_tensor<T>(channels, stream + 2), activation_of(kind - 1));
+    using A = sd::accumulate_t<T>;
+    return Pending<T>(raw, random_tensor<A>(channels, stream + 1, -reach, reach),
+                      random_tensor<A>(channels, stream + 2), activation_of(kind - 1));
 }
 
 /// The forward pass of a batch norm and an activation, whatever statistics it had.
@@ -130,8 +148,9 @@ template <class T>
 sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation activation,
                                  bool batch_statistics) {
     const Shape channels{shape[shape.rank() - 1]};
+    using A = sd::accumulate_t<T>;
     return {random_pending<T>(shape, stream, 1 + static_cast<Index>(activation)),
-            random_tensor<T>(channels, stream + 3), random_tensor<T>(channels, stream + 4, 0.5, 2), batch_statistics};
+            random_tensor<A>(channels, stream + 3), random_tensor<A>(channels, stream + 4, 0.5, 2), batch_statistics};
 }
 
 /// Plain for kind 0, else batch norm's, with the activation number kind - 1 behind it, or an activation and a gate.
@@ -145,8 +164,9 @@ sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream,
     const auto dy = random_tensor<T>(shape, stream);
     if (kind == 0) return dy;
     const Shape channels{shape[shape.rank() - 1]};
-    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<T>(channels, stream + 4),
-            random_tensor<T>(channels, stream + 5), random_tensor<T>(channels, stream + 6)};
+    using A = sd::accumulate_t<T>;
+    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<A>(channels, stream + 4),
+            random_tensor<A>(channels, stream + 5), random_tensor<A>(channels, stream + 6)};
 }
 
 template <class T, class Device>

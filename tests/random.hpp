@@ -20,7 +20,7 @@ sd::Tensor<T> random_tensor(const sd::Shape& shape, std::uint64_t stream, double
     auto tensor = sd::Tensor<T>::empty(shape);
     for (sd::Index i = 0; i < tensor.size(); ++i) {
         const auto words = sd::random_words(seed, sd::Stream::synthetic, stream, 0, static_cast<std::uint32_t>(i));
-        tensor.data()[i] = static_cast<T>(low + (high - low) * sd::uniform_from(words[0]));
+        tensor.data()[i] = T(static_cast<sd::accumulate_t<T>>(low + (high - low) * sd::uniform_from(words[0])));
     }
     return tensor;
 }

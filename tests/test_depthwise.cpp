@@ -39,7 +39,7 @@ sd_test::Conv2dCase<T> depthwise(const Shape& x, Index kernel_height, Index kern
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("depthwise", T, float, double) {
+TEST_CASE_TEMPLATE("depthwise", T, float, double, sd::bfloat16) {
     for (Index i = 0; i < 135; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Index kernel = kernels[static_cast<std::size_t>(i % 9)];
@@ -53,7 +53,8 @@ TEST_CASE_TEMPLATE("depthwise", T, float, double) {
 }
 
 // Extents are such that vectors of any width are cut as the case says.
-TEST_CASE_TEMPLATE("depthwise: several pieces, and the same bits for any number of threads", T, float, double) {
+TEST_CASE_TEMPLATE("depthwise: several pieces, and the same bits for any number of threads", T, float, double,
+                   sd::bfloat16) {
     const Case cases[] = {
         {"rows of one sample", {1, 33, 29, 24}, 3, 3, {.padding = 1}},
         {"the same with a stride", {2, 33, 30, 24}, 5, 5, {.stride = 2, .padding = 2}},

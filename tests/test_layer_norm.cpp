@@ -69,7 +69,7 @@ TEST_CASE("layer norm: gradients by x, weight and bias") {
         [&](const Tensor<double>& dy) { return backward(dy).dbias; }, bias);
 }
 
-TEST_CASE_TEMPLATE("layer norm: the fast kernels compute what the plain loops do", T, float, double) {
+TEST_CASE_TEMPLATE("layer norm: the fast kernels compute what the plain loops do", T, float, double, sd::bfloat16) {
     // Less than a vector, whole vectors, several with a rest; few pixels, and so many that they are cut.
     const std::vector<Shape> shapes{{2, 3, 4, 1},  {1, 1, 1, 2},    {5, 3},          {2, 5, 5, 16},    {7, 37},
                                     {3, 1, 2, 96}, {2, 31, 29, 70}, {1, 2, 3, 1536}, {4, 101, 103, 3}, {0, 2, 2, 8}};
@@ -79,16 +79,16 @@ TEST_CASE_TEMPLATE("layer norm: the fast kernels compute what the plain loops do
         const Shape channels{shape[shape.rank() - 1]};
         const auto x = random_tensor<T>(shape, stream++, -2, 3);
         const auto dy = random_tensor<T>(shape, stream++);
-        const auto weight = random_tensor<T>(channels, stream++);
-        const auto bias = random_tensor<T>(channels, stream++);
-        Statistics<T> statistics;
+        const auto weight = random_tensor<sd::accumulate_t<T>>(channels, stream++);
+        const auto bias = random_tensor<sd::accumulate_t<T>>(channels, stream++);
+        Statistics<sd::accumulate_t<T>> statistics;
         Statistics<double> expected;
         const auto y = sd::layer_norm_forward(x, weight, bias, 1e-2, &statistics);
         check_close(
             y, sd::reference::layer_norm_forward(in_double(x), in_double(weight), in_double(bias), 1e-2, &expected));
         check_close(statistics.mean, expected.mean);
         check_close(statistics.inverse_std, expected.inverse_std);
-        CHECK(relative_error(sd::layer_norm_forward(x, weight, bias, 1e-2), y) == 0);
+        CHECK(relative_error(in_double(sd::layer_norm_forward(x, weight, bias, 1e-2)), in_double(y)) == 0);
         const auto gradient = sd::layer_norm_backward(dy, x, weight, statistics);
         const auto theirs =
             sd::reference::layer_norm_backward(in_double(dy), in_double(x), in_double(weight), expected);
@@ -134,9 +134,9 @@ TEST_CASE("layer norm: the same bits for any number of threads") {
     sd::set_num_threads(threads);
 }
 
-TEST_CASE("layer norm: a result that goes past the caches") {
-    const auto x = random_tensor<float>({1, 300, 301, 72}, 1);
-    const auto weight = random_tensor<float>({72}, 2);
+TEST_CASE_TEMPLATE("layer norm: a result that goes past the caches", T, float, sd::bfloat16) {
+    const auto x = random_tensor<T>({4 / static_cast<Index>(sizeof(T)), 300, 301, 80}, 1);
+    const auto weight = random_tensor<float>({80}, 2);
     Statistics<float> statistics;
     Statistics<double> expected;
     check_close(sd::layer_norm_forward(x, weight, weight, 1e-6, &statistics),

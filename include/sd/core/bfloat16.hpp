@@ -9,8 +9,7 @@
 SD_NAMESPACE_BEGIN
 
 /// A 16-bit floating-point number with a float's range. A format to store activations in: arithmetic is done in float,
-/// and parameters, statistics and sums are float (accumulate_t). Elements of devices; the CPU's kernels have
-/// none.
+/// and parameters, statistics and sums are float (accumulate_t).
 class bfloat16 {
 public:
     bfloat16() = default;

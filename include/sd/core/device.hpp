@@ -183,10 +183,10 @@ concept ComputeDevice = detail::SaysWhatItIs<D> && requires(D device) {
 template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
-                              GateSums<T, D> gate_sums_of, GateGradient<T, D> gate,
-                              LayerNormStatistics<A, D> statistics, join_output_t<T, D> joined, mean_loss_t<T, D> loss,
-                              A number, Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
-                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
+                              GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
+                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
+                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
+                              Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
@@ -207,6 +207,9 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     // Layer norm: reference/layer_norm.hpp
     { layer_norm_forward(x, a, a, 1e-6, &statistics) } -> std::same_as<Tensor<T, D>>;
     { layer_norm_backward(x, x, a, statistics) } -> std::same_as<LayerNormGradient<T, D>>;
+    // Squeeze-and-excitation: reference/gate.hpp
+    { gate_sums(x, pending, &pass) } -> std::same_as<GateSums<T, D>>;
+    { batch_norm_sums(gate_parts, gate, a) } -> std::same_as<BatchNormSums<A, D>>;
     // Pooling, activations, linear: reference/pooling.hpp, activation.hpp, channels.hpp, linear.hpp
     { max_pool2d_forward(pending, pool) } -> std::same_as<Tensor<T, D>>;
     { max_pool2d_by_input(x, pending, pool) } -> std::same_as<Tensor<T, D>>;
@@ -221,9 +224,6 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { linear_by_input(x, a) } -> std::same_as<Tensor<T, D>>;
     { linear_by_weight(x, x) } -> std::same_as<Tensor<A, D>>;
     { linear_by_bias(x) } -> std::same_as<Tensor<A, D>>;
-    // Squeeze-and-excitation: reference/gate.hpp
-    { gate_sums(x, pending, &pass) } -> std::same_as<GateSums<T, D>>;
-    { batch_norm_sums(gate_sums_of, gate, a) } -> std::same_as<BatchNormSums<A, D>>;
     // Stochastic depth: reference/residual_join.hpp
     { residual_join_forward(pending, pending, indices, number, true, &joined) } -> std::same_as<Tensor<T, D>>;
     {

@@ -1,8 +1,7 @@
 // Activations of whole tensors, as layers of their own; the library's branches apply them through pending tensors.
 #pragma once
 
-#include "sd/core/parallel.hpp"
-#include "sd/cpu/pending.hpp"
+#include "sd/cpu/elementwise.hpp"
 #include "sd/cpu/vector_activation.hpp"
 #include "sd/reference/activation.hpp"
 
@@ -15,13 +14,11 @@ using reference::activation_forward;
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> activation_forward(const Tensor<T>& x, Activation activation) {
     Tensor<T> y = Tensor<T>::empty(x.shape());
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        cpu::for_each_vector<T>(last - first, [&](Index i, auto count) {
-            const cpu::Vector<T> value = cpu::load_some(x.data() + first + i, count);
-            cpu::store_some<T>(
-                activation == Activation::relu ? cpu::rectified<T>(value) : cpu::activated<T>(activation, value),
-                y.data() + first + i, count);
-        });
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> value = cpu::load_some(x.data() + i, count);
+        cpu::store_some<T>(activation == Activation::relu ? cpu::rectified<T>(value)
+                                                          : cpu::activated<accumulate_t<T>>(activation, value),
+                           y.data() + i, count);
     });
     return y;
 }
@@ -31,14 +28,13 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> activation_by_input(const Tensor<T>& dy, const Tensor<T>& x, Activation activation) {
     expect_shape("activation_by_input", "dy", dy.shape(), x.shape());
     Tensor<T> dx = Tensor<T>::empty(x.shape());
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        cpu::for_each_vector<T>(last - first, [&](Index i, auto count) {
-            const cpu::Vector<T> upstream = cpu::load_some(dy.data() + first + i, count);
-            const cpu::Vector<T> value = cpu::load_some(x.data() + first + i, count);
-            cpu::store_some<T>(activation == Activation::relu ? cpu::gradient_before_relu<T>(upstream, value)
-                                                              : cpu::gradient_before<T>(activation, upstream, value),
-                               dx.data() + first + i, count);
-        });
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> upstream = cpu::load_some(dy.data() + i, count);
+        const cpu::Vector<T> value = cpu::load_some(x.data() + i, count);
+        cpu::store_some<T>(activation == Activation::relu
+                               ? cpu::gradient_before_relu<T>(upstream, value)
+                               : cpu::gradient_before<accumulate_t<T>>(activation, upstream, value),
+                           dx.data() + i, count);
     });
     return dx;
 }

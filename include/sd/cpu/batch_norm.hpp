@@ -25,25 +25,32 @@ using reference::update_running_statistics;
 template <cpu::Vectorized T>
 [[nodiscard]] Moments<accumulate_t<T>> batch_moments(const Tensor<T>& x) {
     const Index channels = x.extent(x.rank() - 1);
-    Moments<T> moments{0, Tensor<T>(Shape{channels}), Tensor<T>(Shape{channels})};
+    using A = accumulate_t<T>;
+    using cpu::load_some;
+    Moments<A> moments{0, Tensor<A>(Shape{channels}), Tensor<A>(Shape{channels})};
     if (x.size() == 0) return moments;
     const Index rows = x.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
     const Index chunks = cpu::quotient_up(rows, grain);
 
-    Tensor<T> partial(Shape{chunks, 2, channels});
+    Tensor<A> partial(Shape{chunks, 2, channels});
     parallel_ranges(rows, grain, [&](Index first, Index last) {
-        T* mean = partial.data() + first / grain * 2 * channels;
-        T* m2 = mean + channels;
+        A* mean = partial.data() + first / grain * 2 * channels;
+        A* m2 = mean + channels;
         for (Index row = first; row < last; ++row) {
             const T* value = x.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) mean[c] += value[c];
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                cpu::store_some<A>(load_some(mean + c, some) + load_some(value + c, some), mean + c, some);
+            });
         }
-        const T count = static_cast<T>(last - first);
+        const A count = static_cast<A>(last - first);
         for (Index c = 0; c < channels; ++c) mean[c] /= count;
         for (Index row = first; row < last; ++row) {  // the chunk is still in the cache
             const T* value = x.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) m2[c] += (value[c] - mean[c]) * (value[c] - mean[c]);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                const cpu::Vector<T> deviation = load_some(value + c, some) - load_some(mean + c, some);
+                cpu::store_some<A>(load_some(m2 + c, some) + deviation * deviation, m2 + c, some);
+            });
         }
     });
 
@@ -54,12 +61,12 @@ template <cpu::Vectorized T>
             double m2 = 0;
             for (Index chunk = 0; chunk < chunks; ++chunk) {
                 const Index count = std::min(grain, rows - chunk * grain);
-                const T* part = partial.data() + chunk * 2 * channels;
+                const A* part = partial.data() + chunk * 2 * channels;
                 detail::merge_moments(chunk * grain, mean, m2, count, static_cast<double>(part[c]),
                                       static_cast<double>(part[channels + c]));
             }
-            moments.mean.data()[c] = static_cast<T>(mean);
-            moments.m2.data()[c] = static_cast<T>(m2);
+            moments.mean.data()[c] = static_cast<A>(mean);
+            moments.m2.data()[c] = static_cast<A>(m2);
         }
     });
     return moments;
@@ -71,17 +78,19 @@ namespace cpu {
 /// output with z as raw values.
 template <class T>
 class RowSums {
+    using A = accumulate_t<T>;
+
 public:
     /// Sums into dweight and dbias (C), which begin as zeros.
-    RowSums(const Pending<T>& y, const Tensor<T>& mean, T* dweight, T* dbias)
+    RowSums(const Pending<T>& y, const Tensor<A>& mean, A* dweight, A* dbias)
         : scale_(y.scale.data()),
           shift_(y.shift.data()),
           center_(mean.data()),
           activation_(y.activation),
           dweight_(dweight),
           dbias_(dbias) {
-        std::fill_n(dweight, y.channels(), T(0));
-        std::fill_n(dbias, y.channels(), T(0));
+        std::fill_n(dweight, y.channels(), A(0));
+        std::fill_n(dbias, y.channels(), A(0));
     }
 
     /// Takes in the gradient by y and the value of z at `count` channels from c on.
@@ -100,30 +109,30 @@ private:
         return load_some(scale_ + c, count) * z + load_some(shift_ + c, count);
     }
     [[gnu::always_inline]] void add_gradient(const Vector<T>& g, const Vector<T>& z, Index c, Index count) {
-        store_some<T>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
-        store_some<T>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
+        store_some<A>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
+        store_some<A>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
     }
     [[gnu::noinline]] void add_any(Vector<T> dy, Vector<T> z, Index c, Index count) {
-        add_gradient(gradient_before<T>(activation_, dy, before_activation(z, c, count)), z, c, count);
+        add_gradient(gradient_before<A>(activation_, dy, before_activation(z, c, count)), z, c, count);
     }
 
-    const T* scale_;
-    const T* shift_;
-    const T* center_;
+    const A* scale_;
+    const A* shift_;
+    const A* center_;
     Activation activation_;
-    T* dweight_;
-    T* dbias_;
+    A* dweight_;
+    A* dbias_;
 };
 
 /// Adds up partial sums (chunks, 2, C) of deviations and of gradients, in order.
-template <class T>
-[[nodiscard]] BatchNormSums<T> merge_row_sums(const Tensor<T>& partial, const Tensor<T>& inverse_std) {
+template <class A>
+[[nodiscard]] BatchNormSums<A> merge_row_sums(const Tensor<A>& partial, const Tensor<A>& inverse_std) {
     const Index channels = partial.extent(2);
     const Tensor<double> total = merged_rows(partial.reshape({partial.extent(0), 2 * channels}));
-    BatchNormSums<T> sums{Tensor<T>::empty({channels}), Tensor<T>::empty({channels})};
+    BatchNormSums<A> sums{Tensor<A>::empty({channels}), Tensor<A>::empty({channels})};
     for (Index c = 0; c < channels; ++c) {
-        sums.dweight.data()[c] = static_cast<T>(total.data()[c] * static_cast<double>(inverse_std.data()[c]));
-        sums.dbias.data()[c] = static_cast<T>(total.data()[channels + c]);
+        sums.dweight.data()[c] = static_cast<A>(total.data()[c] * static_cast<double>(inverse_std.data()[c]));
+        sums.dbias.data()[c] = static_cast<A>(total.data()[channels + c]);
     }
     return sums;
 }
@@ -139,13 +148,14 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
     detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    using A = accumulate_t<T>;
     const Pending<T>& y = pass.y;
     const Index channels = y.channels();
     const Index rows = channels == 0 ? 0 : dy.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
-    Tensor<T> partial = Tensor<T>::empty({cpu::quotient_up(rows, grain), 2, channels});
+    Tensor<A> partial = Tensor<A>::empty({cpu::quotient_up(rows, grain), 2, channels});
     parallel_ranges(rows, grain, [&](Index first, Index last) {
-        T* dweight = partial.data() + first / grain * 2 * channels;
+        A* dweight = partial.data() + first / grain * 2 * channels;
         cpu::RowSums<T> sums(y, pass.mean, dweight, dweight + channels);
         for (Index row = first; row < last; ++row) {
             cpu::for_each_vector<T>(channels, [&](Index c, auto count) {

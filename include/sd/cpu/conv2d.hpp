@@ -20,7 +20,8 @@ using reference::conv2d_forward;
 namespace cpu {
 
 /// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads the source from
-/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on.
+/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on. T is
+/// what is computed in; source and epilogue know what is stored.
 template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
 void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
                 const FirstColumn& first_column, const Tensor<T>& weight, const WeightsOf& weights_of, const T* factors,
@@ -53,8 +54,9 @@ template <class EpilogueOf>
 /// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
 /// channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
-[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<T>& weight, const Conv2dGeometry& geometry,
-                                const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
+[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors,
+                                const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
     if (is_depthwise(geometry)) {
@@ -68,7 +70,7 @@ template <class T, class EpilogueOf, class Finish>
     const GroupPlan& plan = side.plan;
     auto epilogues =
         epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
-    run_groups<T>(
+    run_groups<accumulate_t<T>>(
         PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
         [&](Index group) { return plan.first_out(group); }, weight, [&](Index group) { return side.weights(group); },
         factors, side.y_shape, epilogues);
@@ -93,8 +95,9 @@ template <cpu::Vectorized T>
             x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
             [](const auto&, Index) {});
     }
+    using A = accumulate_t<T>;
     const Shape channels{geometry.out_channels};
-    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<T>(channels), Tensor<T>(channels)};
+    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<A>(channels), Tensor<A>(channels)};
     return cpu::forward<T>(
         x, weight, geometry, nullptr,
         [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
@@ -132,13 +135,14 @@ template <cpu::Vectorized T>
                                         const Conv2dOptions& options, const Shape& x_shape,
                                         const BatchNormPass<T>* before = nullptr,
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     if (before != nullptr) {
         detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};
-        *sums = {Tensor<T>(channels), Tensor<T>(channels), true};
+        *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
@@ -146,7 +150,7 @@ template <cpu::Vectorized T>
     if (cpu::is_depthwise(geometry)) {
         const auto run = [&](auto epilogue) {
             cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
-                               static_cast<const T*>(nullptr), x_shape, epilogue);
+                               static_cast<const A*>(nullptr), x_shape, epilogue);
             return epilogue;
         };
         if (before != nullptr) {
@@ -172,9 +176,9 @@ template <cpu::Vectorized T>
                                   plan.positions};
         };
         const auto run = [&](auto epilogues) {
-            cpu::run_groups<T>(
+            cpu::run_groups<A>(
                 source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const T*>(nullptr),
+                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const A*>(nullptr),
                 target, epilogues);
             return epilogues;
         };

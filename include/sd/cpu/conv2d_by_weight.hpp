@@ -30,6 +30,8 @@ namespace cpu {
 /// What by-weight sums, one merged group at a time.
 template <class T>
 class OuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     OuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
@@ -41,18 +43,18 @@ public:
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_tap_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_tap_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
           sums_of_panel_(taps_ * sums_of_tap_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_) {}
 
     /// Writes the gradients of a group's weights to where they stand.
-    void run(Index group, Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+    void run(Index group, Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         const SlabShape dy_slab =
             dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
-        Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
-        Tensor<T> dy_slabs = Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0)});
+        Tensor<A> x_slabs = Tensor<A>::empty({num_threads(), x_slab_of(largest, group).template size<A>(0)});
+        Tensor<A> dy_slabs = Tensor<A>::empty({num_threads(), dy_slab.template size<A>(0)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
@@ -67,7 +69,7 @@ private:
     // The more, the fewer edges are packed twice and the longer a tile's sums stay in registers; but both slabs should
     // stay in the second-level cache.
     [[nodiscard]] static Index pixels_of_piece(Index channels) {
-        return std::clamp<Index>(slab_pixels<T>(quotient_up(channels, 2)), 160, 1024);
+        return std::clamp<Index>(slab_pixels<A>(quotient_up(channels, 2)), 160, 1024);
     }
 
     [[nodiscard]] SlabShape x_slab_of(const Piece& piece, Index group) const {
@@ -77,31 +79,31 @@ private:
         return piece.slab(plain_, side_.plan.first_out(group) + first_channel, channels);
     }
 
-    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, T* packed_x, T* packed_dy,
+    void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, A* packed_x, A* packed_dy,
                   Index* offsets) const {
         for (Index p = task.first_piece; p < task.last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
             const SlabShape x_slab = x_slab_of(piece, group);
             const SlabShape dy_slab = dy_slab_of(piece, group, task.first_channel, task.channels);
-            pack_slab<T>(x_, x_slab, packed_x);
-            pack_slab<T>(dy_, dy_slab, packed_dy);
+            pack_slab<A>(x_, x_slab, packed_x);
+            pack_slab<A>(dy_, dy_slab, packed_dy);
             const bool has_next = p + 1 < task.last_piece;
             const Piece next = has_next ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index calls = !has_next ? 0
                                           : quotient_up(task.channels, width_) * taps_ *
-                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
-                                                        calls);
+                                                quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
+            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
+            SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
+                                                     calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             run_panels<T>({.x = packed_x,
                            .x_columns = x_slab.columns,
-                           .x_plane = x_slab.template plane<T>(),
+                           .x_plane = x_slab.template plane<A>(),
                            .x_channels = side_.depth,
                            .row_step = slab_row_step(side_.lattice),
                            .point_step = slab_column_step(side_.lattice),
                            .dy = packed_dy,
-                           .dy_plane = dy_slab.template plane<T>(),
+                           .dy_plane = dy_slab.template plane<A>(),
                            .dy_tap = 0,
                            .rows = piece.rows,
                            .width = piece.width,
@@ -134,18 +136,19 @@ private:
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
+    if (dy.shape().size() == 0) return Tensor<A>(weight_shape);
     if (cpu::is_depthwise(geometry)) {
-        Tensor<T> dweight(weight_shape);
+        Tensor<A> dweight(weight_shape);
         const cpu::Lattice lattice = cpu::read_lattice(geometry);
         if (!lattice.taps.empty()) cpu::DepthwiseOuterProduct<T>(x, dy, lattice).run(dweight);
         return dweight;
     }
     const cpu::ForwardSide<T> side(x, geometry);
-    if (side.lattice.taps.empty()) return Tensor<T>(weight_shape);
-    Tensor<T> dweight = side.reads_every_weight() ? Tensor<T>::empty(weight_shape) : Tensor<T>(weight_shape);
+    if (side.lattice.taps.empty()) return Tensor<A>(weight_shape);
+    Tensor<A> dweight = side.reads_every_weight() ? Tensor<A>::empty(weight_shape) : Tensor<A>(weight_shape);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);

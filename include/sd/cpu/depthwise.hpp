@@ -157,7 +157,7 @@ private:
 
     /// Writes a row of a lattice in blocks [first, last) of channels.
     void run_row(const Part& part, Index sample, Index row, Index first, Index last, const RowRing<T, Source>& ring,
-                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<T, Source>& ahead) const {
+                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<Source>& ahead) const {
         constexpr Index width = depthwise_vectors * lanes<T>;
         alignas(64) T sums[depthwise_points * width];
         const Lattice& lattice = part.lattice;

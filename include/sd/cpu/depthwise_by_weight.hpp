@@ -127,13 +127,15 @@ private:
 /// dweight, summed span by span.
 template <class T>
 class DepthwiseOuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     DepthwiseOuterProduct(const Pending<T>& x, const PendingGradient<T>& dy, const Lattice& lattice)
         : x_(x),
           dy_(dy),
           lattice_(lattice),
           runs_(lattice),
-          outer_(DepthwiseOuter<T>::of(runs_.length, lattice.column_step)),
+          outer_(DepthwiseOuter<A>::of(runs_.length, lattice.column_step)),
           x_shape_(std::span(&lattice, 1), outer_.points),
           channels_(x.channels()),
           blocks_(quotient_up(channels_, lanes<T>)),
@@ -144,10 +146,10 @@ public:
           spans_(quotient_up(cut_.pieces, pieces_each_)) {}
 
     /// Writes the gradients of the weights that meet some pixel.
-    void run(Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>(Shape{spans_, blocks_, runs_.tap_count(), lanes<T>});
-        Tensor<T> rings = Tensor<T>::empty({num_threads(), x_shape_.size(blocks_each_)});
-        Tensor<T> rows = Tensor<T>::empty({num_threads(), dy_slab({}, 0, 0).template plane<T>() * blocks_each_});
+    void run(Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>(Shape{spans_, blocks_, runs_.tap_count(), lanes<T>});
+        Tensor<A> rings = Tensor<A>::empty({num_threads(), x_shape_.size(blocks_each_)});
+        Tensor<A> rows = Tensor<A>::empty({num_threads(), dy_slab({}, 0, 0).template plane<A>() * blocks_each_});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), runs_.count()});
         parallel_for(spans_, [&](Index span) {
             const Index thread = thread_index();
@@ -174,26 +176,26 @@ private:
                 .channels = std::min(blocks_each_ * lanes<T>, channels_ - first)};
     }
 
-    void run_piece(const RowCut::Piece& piece, T* ring_memory, T* dy_row, Index* offsets, T* sums) const {
+    void run_piece(const RowCut::Piece& piece, A* ring_memory, A* dy_row, Index* offsets, A* sums) const {
         const Index taps = runs_.tap_count();
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index blocks = std::min(blocks_each_, blocks_ - first);
-            RowRing<T, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
+            RowRing<A, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
                                               dy_slab(piece, 0, first).channels, ring_memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 const SlabShape slab = dy_slab(piece, row, first);
-                pack_slab<T>(dy_, slab, dy_row);
+                pack_slab<A>(dy_, slab, dy_row);
                 const auto runs = ring.locate(runs_, offsets);
-                T* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
+                A* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
                 const Index calls = row + 1 < piece.last_row ? blocks : 0;
                 auto x_ahead = ring.ask_for_next(calls);
-                SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
+                SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
                 for (Index b = 0; b < blocks; ++b) {
                     sum_row({.point = ring.block(b),
                              .point_step = lattice_.column_step,
                              .offsets = offsets,
-                             .dy = dy_row + b * slab.template plane<T>(),
+                             .dy = dy_row + b * slab.template plane<A>(),
                              .width = lattice_.width},
                             runs.count, row_sums + b * taps * lanes<T>);
                     x_ahead.advance();
@@ -204,7 +206,7 @@ private:
     }
 
     /// Adds a row of points to the taps of some runs, in a block.
-    void sum_row(DepthwiseOuterOperands<T> operands, Index runs, T* sums) const {
+    void sum_row(DepthwiseOuterOperands<A> operands, Index runs, A* sums) const {
         for (Index r = 0; r < runs;) {
             const bool several = r + outer_.runs <= runs;
             (several ? outer_.several : outer_.one)(operands, sums);
@@ -216,7 +218,7 @@ private:
     }
 
     /// Adds up the spans in order, and writes the sums to where the weights stand.
-    void merge(const Tensor<T>& sums, Tensor<T>& dweight) const {
+    void merge(const Tensor<A>& sums, Tensor<A>& dweight) const {
         const Index positions = dweight.extent(2) * dweight.extent(3);
         const Index taps = runs_.tap_count();
         const Index span = sums.size() / spans_;
@@ -224,14 +226,14 @@ private:
             for (Index b = first; b < last; ++b) {
                 const Index channels = std::min(lanes<T>, channels_ - b * lanes<T>);
                 for (Index t = 0; t < taps; ++t) {
-                    const T* from = sums.data() + (b * taps + t) * lanes<T>;
+                    const A* from = sums.data() + (b * taps + t) * lanes<T>;
                     double total[lanes<T>] = {};
                     for (Index s = 0; s < spans_; ++s, from += span) {
                         for (Index i = 0; i < lanes<T>; ++i) total[i] += static_cast<double>(from[i]);
                     }
-                    T* to = dweight.data() + b * lanes<T> * positions +
+                    A* to = dweight.data() + b * lanes<T> * positions +
                             runs_.taps[static_cast<std::size_t>(t)].kernel_position;
-                    for (Index i = 0; i < channels; ++i) to[i * positions] = static_cast<T>(total[i]);
+                    for (Index i = 0; i < channels; ++i) to[i * positions] = static_cast<A>(total[i]);
                 }
             }
         });
@@ -241,8 +243,8 @@ private:
     GradientSource<T> dy_;
     const Lattice& lattice_;
     TapRuns runs_;
-    DepthwiseOuter<T> outer_;
-    RingShape<T> x_shape_;
+    DepthwiseOuter<A> outer_;
+    RingShape<A> x_shape_;
     Index channels_, blocks_, blocks_each_, dy_columns_;
     RowCut cut_;
     Index pieces_each_, spans_;

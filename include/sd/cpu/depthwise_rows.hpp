@@ -127,7 +127,7 @@ public:
     }
 
     /// Asks for the rows that the next row of points reads and this one did not, in `calls` calls.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for_next(Index calls) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for_next(Index calls) const {
         const Index first = std::max(next_, first_ + shape_.row_step);
         return {source_, slab(first, first_ + shape_.row_step + shape_.rows - first), calls};
     }

@@ -8,7 +8,8 @@
 //                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads.
+// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
+// the type that they were computed in; what is gathered is gathered of the values as they are stored.
 #pragma once
 
 #include "sd/core/moments.hpp"
@@ -60,7 +61,7 @@ public:
     class Task {
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<accumulate_t<T>>& tile) {
             tile.for_each_vector([&](Index c, auto count) {
                 for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
             });
@@ -76,9 +77,11 @@ private:
 
 template <class T>
 class StoreActivated {
+    using A = accumulate_t<T>;
+
 public:
     /// value = act(sum + shift); shift (columns).
-    StoreActivated(Tensor<T>& target, const T* shift, Index columns, Activation activation)
+    StoreActivated(Tensor<T>& target, const A* shift, Index columns, Activation activation)
         : target_(target, columns), shift_(padded(shift, columns)), activation_(activation) {}
 
     void reserve(Index) {}
@@ -86,19 +89,19 @@ public:
     class Task {
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
                 const bool relu = activation == Activation::relu;
                 store(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
             } else {
-                store(tile, [&](const Vector<T>& value) { return activated<T>(activation, value); });
+                store(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
             }
         }
 
     private:
         template <class Act>
-        [[gnu::always_inline]] void store(const TileResult<T>& tile, const Act& act) {
+        [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
                 for (Index r = 0; r < tile.points; ++r) {
@@ -112,7 +115,7 @@ public:
 
 private:
     Target<T> target_;
-    Tensor<T> shift_;
+    Tensor<A> shift_;
     Activation activation_;
 };
 
@@ -135,12 +138,14 @@ private:
 
 template <class T>
 class StoreWithMoments {
+    using A = accumulate_t<T>;
+
 public:
     StoreWithMoments(Tensor<T>& target, Index columns) : target_(target, columns), moments_(columns) {}
 
     void reserve(Index tasks) {
         moments_.reserve(tasks);
-        counts_ = Tensor<T>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
+        counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
     /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
@@ -152,43 +157,43 @@ public:
               m2_(epilogue.moments_.second(task)),
               counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
-        void add(const TileResult<T>& tile) {
-            T& seen = counts_[tile.column / lanes<T>];
-            const T points = static_cast<T>(tile.points);
-            const T share = T(1) / points;
-            const T weight = points / (seen + points);
-            const T both = seen * weight;
+        void add(const TileResult<A>& tile) {
+            A& seen = counts_[tile.column / lanes<T>];
+            const A points = static_cast<A>(tile.points);
+            const A share = A(1) / points;
+            const A weight = points / (seen + points);
+            const A both = seen * weight;
             tile.for_each_vector([&](Index c, auto count) {
                 Vector<T> mean = {};
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> value = tile.sum(r, c);
-                    mean += value;
+                    mean += as_stored<T>(value);
                     target_.put(value, tile.at(r, c), count);
                 }
                 mean *= share;
                 Vector<T> m2 = {};
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> difference = tile.sum(r, c) - mean;
+                    const Vector<T> difference = as_stored<T>(tile.sum(r, c)) - mean;
                     m2 += difference * difference;
                 }
-                T* task_mean = mean_ + tile.column + c;
-                T* task_m2 = m2_ + tile.column + c;
+                A* task_mean = mean_ + tile.column + c;
+                A* task_m2 = m2_ + tile.column + c;
                 const Vector<T> delta = mean - load(task_mean);
-                store<T>(load(task_mean) + delta * weight, task_mean);
-                store<T>(load(task_m2) + m2 + delta * delta * both, task_m2);
+                store<A>(load(task_mean) + delta * weight, task_mean);
+                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
             seen += points;
         }
 
     private:
         Target<T> target_;
-        T* mean_;
-        T* m2_;
-        T* counts_;
+        A* mean_;
+        A* m2_;
+        A* counts_;
     };
 
     /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
-    void merge(Index first_channel, Moments<T>& moments) {
+    void merge(Index first_channel, Moments<A>& moments) {
         parallel_ranges(moments_.columns(), 64, [&](Index first, Index last) {
             for (Index c = first; c < last; ++c) {
                 double mean = 0;
@@ -200,22 +205,24 @@ public:
                                           static_cast<double>(moments_.second(t)[c]));
                     count += task_count;
                 }
-                moments.mean.data()[first_channel + c] = static_cast<T>(mean);
-                moments.m2.data()[first_channel + c] = static_cast<T>(m2);
+                moments.mean.data()[first_channel + c] = static_cast<A>(mean);
+                moments.m2.data()[first_channel + c] = static_cast<A>(m2);
             }
         });
     }
 
 private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));  // tasks do not write to the same one
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(A));  // tasks do not write to the same one
 
     Target<T> target_;
-    TaskPairs<T> moments_;
-    Tensor<T> counts_;  ///< (task, first vector of a panel): points so far, of all panels the same in the end
+    TaskPairs<A> moments_;
+    Tensor<A> counts_;  ///< (task, first vector of a panel): points so far, of all panels the same in the end
 };
 
 template <class T>
 class StoreWithSums {
+    using A = accumulate_t<T>;
+
 public:
     /// The columns are the channels [first_channel, first_channel + columns) of `pass`.y, whose elements lie as the
     /// target's do.
@@ -236,7 +243,7 @@ public:
         Task(StoreWithSums& epilogue, Index task)
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
                 const bool relu = activation == Activation::relu;
@@ -245,14 +252,14 @@ public:
                 });
             } else {
                 add(tile,
-                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<T>(activation, dy, v); });
+                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
             }
         }
 
     private:
         /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
         template <class Gradient>
-        [[gnu::always_inline]] void add(const TileResult<T>& tile, const Gradient& gradient) {
+        [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Index column = tile.column + c;
                 const Vector<T> scale = load(epilogue_.scale_.data() + column);
@@ -261,26 +268,25 @@ public:
                 Vector<T> dweight = load(dweight_ + column);
                 Vector<T> dbias = load(dbias_ + column);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    const Vector<T> g = gradient(dy, scale * z + shift);
+                    const Vector<T> g = as_stored<T>(gradient(tile.sum(r, c), scale * z + shift));
                     epilogue_.target_.put(g, tile.at(r, c), count);
                     dbias += g;
                     dweight += g * (z - center);
                 }
-                store<T>(dweight, dweight_ + column);
-                store<T>(dbias, dbias_ + column);
+                store<A>(dweight, dweight_ + column);
+                store<A>(dbias, dbias_ + column);
             });
         }
 
         const StoreWithSums& epilogue_;
-        T* dweight_;
-        T* dbias_;
+        A* dweight_;
+        A* dbias_;
     };
 
     /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`, but for those before
     /// `begin`, which another epilogue has added.
-    void merge(Index first_channel, Index begin, BatchNormSums<T>& sums) {
+    void merge(Index first_channel, Index begin, BatchNormSums<A>& sums) {
         parallel_ranges(sums_.columns(), 64, [&](Index first, Index last) {
             for (Index c = std::max(first, begin - first_channel); c < last; ++c) {
                 double dweight = 0;
@@ -290,8 +296,8 @@ public:
                     dbias += static_cast<double>(sums_.second(t)[c]);
                 }
                 sums.dweight.data()[first_channel + c] +=
-                    static_cast<T>(dweight * static_cast<double>(inverse_std_[c]));
-                sums.dbias.data()[first_channel + c] += static_cast<T>(dbias);
+                    static_cast<A>(dweight * static_cast<double>(inverse_std_[c]));
+                sums.dbias.data()[first_channel + c] += static_cast<A>(dbias);
             }
         });
     }
@@ -300,9 +306,9 @@ private:
     Target<T> target_;
     const T* z_;
     Activation activation_;
-    Tensor<T> scale_, shift_, center_;
-    const T* inverse_std_;
-    TaskPairs<T> sums_;
+    Tensor<A> scale_, shift_, center_;
+    const A* inverse_std_;
+    TaskPairs<A> sums_;
 };
 
 }  // namespace cpu

@@ -16,6 +16,8 @@
 #include "sd/cpu/pending.hpp"
 #include "sd/cpu/source.hpp"
 
+#include <type_traits>
+
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -38,7 +40,7 @@ public:
             lattice.height = 1;
             lattice.width = y_shape[2];
         } else if (options.groups == 1 && options.dilation == 1 && geometry.in_channels < lanes<T> &&
-                   geometry.kernel_width > 1) {
+                   geometry.kernel_width > 1 && copies_exactly()) {
             read_columns_as_channels(geometry);
         }
         drop_idle_taps(lattice, x_view.extents.height, x_view.extents.width);
@@ -66,6 +68,9 @@ public:
     Shape y_shape;  ///< of y, as the lattice sees it
 
 private:
+    // Whether a copy of the values has them as they are.
+    [[nodiscard]] bool copies_exactly() const { return std::is_same_v<T, accumulate_t<T>> || x.is_plain(); }
+
     void read_columns_as_channels(const Conv2dGeometry& geometry) {
         const Conv2dOptions& options = geometry.options;
         const Index channels = geometry.in_channels;

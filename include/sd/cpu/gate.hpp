@@ -5,6 +5,7 @@
 #include "sd/core/moments.hpp"
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/batch_norm.hpp"
+#include "sd/cpu/elementwise.hpp"
 #include "sd/cpu/sample_sums.hpp"
 #include "sd/cpu/source.hpp"
 #include "sd/cpu/vector_activation.hpp"
@@ -19,7 +20,8 @@ namespace cpu {
 
 /// The sums of a gate behind a batch norm: (N, 5, C), that of the gate first.
 template <class T>
-[[nodiscard]] Tensor<T> gate_sums_with_norm(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
+[[nodiscard]] Tensor<accumulate_t<T>> gate_sums_with_norm(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
+    using A = accumulate_t<T>;
     const Pending<T>& y = pass.y;
     const auto run = [&](const auto& value_and_slope) {
         return sums_of_samples<T, 5>(dy.shape(), 1, [&](Index element, Index pixels, Index c, auto count, auto& sums) {
@@ -41,11 +43,11 @@ template <class T>
         });
     };
     if (!has_own_path(y.activation)) {
-        return run([&](const Vector<T>& v) { return activated_with_slope<T>(y.activation, v); });
+        return run([&](const Vector<T>& v) { return activated_with_slope<A>(y.activation, v); });
     }
-    const Vector<T> ones = Vector<T>{} + T(1);
-    if (y.activation == Activation::none) return run([&](const Vector<T>& v) { return ValueAndSlope<T>{v, ones}; });
-    return run([&](const Vector<T>& v) { return ValueAndSlope<T>{rectified<T>(v), gradient_before_relu<T>(ones, v)}; });
+    const Vector<T> ones = Vector<T>{} + A(1);
+    if (y.activation == Activation::none) return run([&](const Vector<T>& v) { return ValueAndSlope<A>{v, ones}; });
+    return run([&](const Vector<T>& v) { return ValueAndSlope<A>{rectified<T>(v), gradient_before_relu<T>(ones, v)}; });
 }
 
 }  // namespace cpu
@@ -68,15 +70,16 @@ template <cpu::Vectorized T>
                 }
             });
         };
-        return {cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels), {}};
+        return {converted<T>(cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels)), {}};
     }
     detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
-    const Tensor<T> all = cpu::gate_sums_with_norm(dy, *before);
-    GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<T>::empty({of_channels[0], 4, of_channels[1]})};
+    using A = accumulate_t<T>;
+    const Tensor<A> all = cpu::gate_sums_with_norm(dy, *before);
+    GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<A>::empty({of_channels[0], 4, of_channels[1]})};
     const Index channels = of_channels[1];
     for (Index n = 0; n < of_channels[0]; ++n) {
-        const T* own = all.data() + n * 5 * channels;
-        std::copy(own, own + channels, sums.of_gate.data() + n * channels);
+        const A* own = all.data() + n * 5 * channels;
+        for (Index c = 0; c < channels; ++c) sums.of_gate.data()[n * channels + c] = T(own[c]);
         std::copy(own + channels, own + 5 * channels, sums.of_norm.data() + n * 4 * channels);
     }
     return sums;
@@ -90,16 +93,18 @@ template <cpu::Vectorized T>
     const Shape& shape = sums.of_gate.shape();
     expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
     expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    using A = accumulate_t<T>;
     const Index channels = shape[1];
-    Tensor<T> partial = Tensor<T>::empty({shape[0], 2, channels});
+    Tensor<A> partial = Tensor<A>::empty({shape[0], 2, channels});
     for (Index n = 0; n < shape[0]; ++n) {
-        const T* own = sums.of_norm.data() + n * 4 * channels;
+        const A* own = sums.of_norm.data() + n * 4 * channels;
         const T* factor = gate.factor.data() + n * channels;
         const T* common = gate.common.data() + n * channels;
-        T* target = partial.data() + n * 2 * channels;
+        A* target = partial.data() + n * 2 * channels;
         for (Index k = 0; k < 2; ++k) {
             for (Index c = 0; c < channels; ++c) {
-                target[k * channels + c] = factor[c] * own[k * channels + c] + common[c] * own[(k + 2) * channels + c];
+                target[k * channels + c] =
+                    A(factor[c]) * own[k * channels + c] + A(common[c]) * own[(k + 2) * channels + c];
             }
         }
     }

@@ -30,13 +30,11 @@ template <cpu::Vectorized T>
     expect_rank("linear_forward", "weight", weight.shape(), 2);
     expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
     expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
-    Tensor<T> y = conv2d_forward(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
-                                 weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {})
-                      .reshape({x.extent(0), weight.extent(0)});
-    for (Index n = 0; n < y.extent(0); ++n) {
-        for (Index o = 0; o < y.extent(1); ++o) y(n, o) += bias(o);
-    }
-    return y;
+    using A = accumulate_t<T>;
+    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
+                                        weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
+                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
+        .reshape({x.extent(0), weight.extent(0)});
 }
 
 /// dx = dy weight.
@@ -61,19 +59,23 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_bias(const Tensor<T>& dy) {
     expect_rank("linear_by_bias", "dy", dy.shape(), 2);
+    using A = accumulate_t<T>;
     const Index columns = dy.extent(1);
     const Index grain = cpu::sweep_rows(columns);
-    Tensor<T> partial(Shape{cpu::quotient_up(dy.extent(0), grain), columns});
+    Tensor<A> partial(Shape{cpu::quotient_up(dy.extent(0), grain), columns});
     parallel_ranges(dy.extent(0), grain, [&](Index first, Index last) {
-        T* sums = partial.data() + first / grain * columns;
+        A* sums = partial.data() + first / grain * columns;
         for (Index row = first; row < last; ++row) {
             const T* values = dy.data() + row * columns;
-            for (Index o = 0; o < columns; ++o) sums[o] += values[o];
+            cpu::for_each_vector<T>(columns, [&](Index o, auto count) {
+                cpu::store_some<A>(cpu::load_some(sums + o, count) + cpu::load_some(values + o, count), sums + o,
+                                   count);
+            });
         }
     });
     const Tensor<double> total = cpu::merged_rows(partial);
-    Tensor<T> dbias = Tensor<T>::empty({columns});
-    for (Index o = 0; o < columns; ++o) dbias.data()[o] = static_cast<T>(total.data()[o]);
+    Tensor<A> dbias = Tensor<A>::empty({columns});
+    for (Index o = 0; o < columns; ++o) dbias.data()[o] = static_cast<A>(total.data()[o]);
     return dbias;
 }
 

@@ -20,13 +20,15 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
     Tensor<T> mixed = Tensor<T>::empty(x.shape());
     const Index slab = x.size() / std::max<Index>(1, x.extent(0));
-    const T own = static_cast<T>(share);
-    const T other = static_cast<T>(1 - share);
+    const auto own = static_cast<accumulate_t<T>>(share);
+    const auto other = static_cast<accumulate_t<T>>(1 - share);
     parallel_for(x.extent(0), [&](Index n) {
         const T* a = x.data() + n * slab;
         const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
         T* y = mixed.data() + n * slab;
-        for (Index i = 0; i < slab; ++i) y[i] = own * a[i] + other * b[i];
+        cpu::for_each_vector<T>(slab, [&](Index i, auto count) {
+            cpu::store_some<T>(own * cpu::load_some(a + i, count) + other * cpu::load_some(b + i, count), y + i, count);
+        });
     });
     return mixed;
 }

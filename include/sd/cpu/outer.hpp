@@ -46,12 +46,13 @@ struct OuterOperands {
     bool accumulate;  ///< else the sums are the product alone
 };
 
-/// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x. `step` as in
-/// multiply_tile.
+/// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x, which are
+/// stored as T. `step` as in multiply_tile.
 template <class T, Index vectors, Index step>
-void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T>>& x_ahead,
-               SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    constexpr Index rows = outer_rows<T, vectors>;
+void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<PendingSource<T>>& x_ahead,
+               SlabPrefetch<GradientSource<T>>& dy_ahead) {
+    using A = accumulate_t<T>;
+    constexpr Index rows = outer_rows<A, vectors>;
     const auto pixel_stride = [&] {
         if constexpr (step != 0) {
             return constant<step * lanes<T>>;
@@ -61,9 +62,9 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
     }();
     for (Index tap = 0; tap < operands.taps; ++tap) {
         for (Index channel = 0; channel < operands.x_channels; channel += rows) {
-            T* target = operands.sums + tap * operands.sums_tap + channel * operands.columns;
+            A* target = operands.sums + tap * operands.sums_tap + channel * operands.columns;
             Vector<T> sum[rows][vectors] = {};
-            const T* x =
+            const A* x =
                 operands.x + channel / lanes<T> * operands.x_plane + channel % lanes<T> + operands.tap_offsets[tap];
             for (Index i = 0; i < operands.rows; ++i) {
                 multiply_add<rows, vectors>(
@@ -75,10 +76,10 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
             for (Index r = 0; r < rows; ++r, target += operands.columns) {
 #pragma GCC unroll 4
                 for (Index v = 0; v < vectors; ++v) {
-                    T* to = target + v * lanes<T>;
-                    store<T>(operands.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
+                    A* to = target + v * lanes<T>;
+                    store<A>(operands.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
                 }
-                if (!operands.accumulate) std::fill(target + vectors * lanes<T>, target + operands.columns, T(0));
+                if (!operands.accumulate) std::fill(target + vectors * lanes<T>, target + operands.columns, A(0));
             }
             x_ahead.advance();
             dy_ahead.advance();
@@ -87,8 +88,8 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
 }
 
 template <class T>
-using RunOuter = void (*)(const OuterOperands<T>&, SlabPrefetch<T, PendingSource<T>>&,
-                          SlabPrefetch<T, GradientSource<T>>&);
+using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<PendingSource<T>>&,
+                          SlabPrefetch<GradientSource<T>>&);
 
 /// run_outer for the vectors in use, at most most_outer_vectors, and a step.
 template <class T>
@@ -104,8 +105,8 @@ template <class T>
 /// The outer products of all panels that `channels` channels of dy make; `operands` begin with the first one, and a
 /// panel has `panel_size` sums.
 template <class T>
-void run_panels(OuterOperands<T> operands, Index channels, Index panel_size, SlabPrefetch<T, PendingSource<T>>& x_ahead,
-                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
+void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size,
+                SlabPrefetch<PendingSource<T>>& x_ahead, SlabPrefetch<GradientSource<T>>& dy_ahead) {
     for (Index first = 0; first < channels; first += operands.columns) {
         const Index vectors = quotient_up(std::min(operands.columns, channels - first), lanes<T>);
         find_run_outer<T>(vectors, operands.point_step)(operands, x_ahead, dy_ahead);

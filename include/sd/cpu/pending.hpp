@@ -22,42 +22,28 @@ inline constexpr Index sweep_elements = 32768;
     return std::max<Index>(1, sweep_elements / std::max<Index>(1, columns));
 }
 
-/// values[0..count) = those of channels [channel, channel + count), whose raw values start at `raw`, before the gate.
-template <class T>
-void load_activated(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
-    const T* scale = x.scale.data() + channel;
-    const T* shift = x.shift.data() + channel;
-    if (!has_own_path(x.activation)) {
-        for_each_vector<T>(count, [&](Index c, auto some) {
-            Vector<T> value = load_some(raw + c, some);
-            if (x.scale) value = load_some(scale + c, some) * value + load_some(shift + c, some);
-            store_some<T>(activated<T>(x.activation, value), values + c, some);
-        });
-        return;
-    }
-    if (!x.scale) {
-        const bool relu = x.activation == Activation::relu;
-        for (Index c = 0; c < count; ++c) values[c] = relu && raw[c] < T(0) ? T(0) : raw[c];
-        return;
-    }
-    if (x.activation == Activation::relu) {
-        for (Index c = 0; c < count; ++c) {
-            const T value = scale[c] * raw[c] + shift[c];
-            values[c] = value < T(0) ? T(0) : value;
-        }
-    } else {
-        for (Index c = 0; c < count; ++c) values[c] = scale[c] * raw[c] + shift[c];
-    }
-}
-
 /// values[0..count) = the values of channels [channel, channel + count), whose raw values start at `raw`.
 template <class T>
 void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
-    load_activated(x, raw, channel, count, values);
-    if (!x.gate) return;
-    const Index sample = (raw - x.raw.data()) / (x.raw.size() / x.gate.extent(0));
-    const T* gate = x.gate.data() + sample * x.channels() + channel;
-    for (Index c = 0; c < count; ++c) values[c] *= gate[c];
+    const T* gate = nullptr;
+    if (x.gate) {
+        const Index sample = (raw - x.raw.data()) / (x.raw.size() / x.gate.extent(0));
+        gate = x.gate.data() + sample * x.channels() + channel;
+    }
+    for_each_vector<T>(count, [&](Index c, auto some) {
+        Vector<T> value = load_some(raw + c, some);
+        if (x.scale) {
+            const Index own = channel + c;
+            value = load_some(x.scale.data() + own, some) * value + load_some(x.shift.data() + own, some);
+        }
+        if (!has_own_path(x.activation)) {
+            value = activated<accumulate_t<T>>(x.activation, value);
+        } else if (x.activation == Activation::relu) {
+            value = rectified<T>(value);
+        }
+        if (gate != nullptr) value *= load_some(gate + c, some);
+        store_some<T>(value, values + c, some);
+    });
 }
 
 /// The same gradient under other extents.
@@ -93,41 +79,30 @@ template <cpu::Vectorized T>
     if (dz.size() == 0) return dz;
     const Index channels = dy.y.channels();
     parallel_ranges(dz.size() / channels, cpu::sweep_rows(channels), [&](Index first, Index last) {
-        const T* scale = dy.y.scale.data();
-        const T* shift = dy.y.shift.data();
-        const T* center = dy.center.data();
-        const T* slope = dy.slope.data();
-        const T* offset = dy.offset.data();
+        using cpu::load_some;
         const Index pixels = dy.gate ? dz.size() / channels / dy.gate.factor.extent(0) : 1;
         for (Index row = first; row < last; ++row) {
-            const T* z = dy.y.raw.data() + row * channels;
-            const T* upstream = dy.dy.data() + row * channels;
-            T* target = dz.data() + row * channels;
-            if (dy.gate) {  // in the target first, which the rest is then computed in
-                const T* gate = dy.gate.factor.data() + row / pixels * channels;
-                const T* common = dy.gate.common.data() + row / pixels * channels;
-                for (Index c = 0; c < channels; ++c) target[c] = gate[c] * upstream[c] + common[c];
-                upstream = target;
-            }
-            if (!cpu::has_own_path(dy.y.activation)) {
-                cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
-                    using cpu::load_some;
-                    const cpu::Vector<T> factor = load_some(scale + c, some);
-                    const cpu::Vector<T> raw = load_some(z + c, some);
-                    const cpu::Vector<T> g = cpu::gradient_before<T>(dy.y.activation, load_some(upstream + c, some),
-                                                                     factor * raw + load_some(shift + c, some));
-                    const cpu::Vector<T> deviation = raw - load_some(center + c, some);
-                    cpu::store_some<T>(
-                        factor * g + load_some(slope + c, some) * deviation + load_some(offset + c, some), target + c,
-                        some);
-                });
-                continue;
-            }
-            const bool relu = dy.y.activation == Activation::relu;
-            for (Index c = 0; c < channels; ++c) {
-                const T g = !relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
-                target[c] = scale[c] * g + slope[c] * (z[c] - center[c]) + offset[c];
-            }
+            const Index from = row * channels;
+            const Index gate = row / pixels * channels;
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                const cpu::Vector<T> factor = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> z = load_some(dy.y.raw.data() + from + c, some);
+                const cpu::Vector<T> value = factor * z + load_some(dy.y.shift.data() + c, some);
+                cpu::Vector<T> g = load_some(dy.dy.data() + from + c, some);
+                if (dy.gate) {
+                    g = load_some(dy.gate.factor.data() + gate + c, some) * g +
+                        load_some(dy.gate.common.data() + gate + c, some);
+                }
+                if (!cpu::has_own_path(dy.y.activation)) {
+                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, value);
+                } else if (dy.y.activation == Activation::relu) {
+                    g = cpu::gradient_before_relu<T>(g, value);
+                }
+                const cpu::Vector<T> deviation = z - load_some(dy.center.data() + c, some);
+                cpu::store_some<T>(factor * g + load_some(dy.slope.data() + c, some) * deviation +
+                                       load_some(dy.offset.data() + c, some),
+                                   dz.data() + from + c, some);
+            });
         }
     });
     return dz;

@@ -3,6 +3,7 @@
 
 #include "sd/core/parallel.hpp"
 #include "sd/core/window.hpp"
+#include "sd/cpu/elementwise.hpp"
 #include "sd/cpu/sample_sums.hpp"
 #include "sd/cpu/source.hpp"
 #include "sd/reference/pooling.hpp"
@@ -30,9 +31,9 @@ struct WindowRange {
 };
 
 /// What one position counts in the average of window (oh, ow).
-template <class T>
-[[nodiscard]] T window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
-    return T(1) / static_cast<T>(detail::averaged_positions(options, oh, x[1]) *
+template <class A>
+[[nodiscard]] A window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
+    return A(1) / static_cast<A>(detail::averaged_positions(options, oh, x[1]) *
                                  detail::averaged_positions(options, ow, x[2]));
 }
 
@@ -50,9 +51,9 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
             x.with_channels(c, count, [&](const auto& value_at) {
                 Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
-                T number = 0;
+                accumulate_t<T> number = 0;
                 for (Index h = rows.first; h < rows.last; ++h) {
-                    for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
+                    for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
                         const Vector<T> value = value_at(x.element(n, h, w) + c);
                         const auto larger = (value > maximum) | (value != value);
                         maximum = larger ? value : maximum;
@@ -64,6 +65,68 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
         });
     }
 }
+
+/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each is
+/// cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs it
+/// any more.
+template <class T>
+class GradientRows {
+    using A = accumulate_t<T>;
+    static constexpr bool in_place = std::is_same_v<T, A>;
+
+public:
+    /// Memory of all threads for gradients of shape x.
+    [[nodiscard]] static Tensor<A> memory(const Shape& x, Index kernel) {
+        return Tensor<A>::empty({in_place ? 0 : num_threads(), std::min(kernel, x[1]) * x[2] * x[3]});
+    }
+
+    GradientRows(Tensor<T>& dx, Index n, Index kernel, Tensor<A>& memory)
+        : height_(dx.extent(1)),
+          row_(dx.extent(2) * dx.extent(3)),
+          kept_(std::min(kernel, height_)),
+          target_(dx.data() + n * height_ * row_),
+          sums_(in_place ? nullptr : memory.data() + thread_index() * memory.extent(1)) {}
+
+    /// Has all rows before `end` ready to be added to, but for those `kernel` rows back.
+    void open(Index end) {
+        for (; opened_ < end; ++opened_) {
+            if (opened_ >= kept_) close(opened_ - kept_);
+            std::fill_n(at(opened_), row_, A(0));
+        }
+    }
+    /// Adds to `count` elements of a row, from an element on.
+    [[gnu::always_inline]] void add(const Vector<T>& values, Index row, Index element, Index count) {
+        A* to = at(row) + element;
+        store_some<A>(load_some(to, count) + values, to, count);
+    }
+    /// To be called behind the last window.
+    void finish() {
+        open(height_);
+        for (Index row = height_ - kept_; row < height_; ++row) close(row);
+    }
+
+private:
+    [[nodiscard]] A* at(Index row) {
+        if constexpr (in_place) {
+            return target_ + row * row_;
+        } else {
+            return sums_ + row % kept_ * row_;
+        }
+    }
+    void close(Index row) {
+        if constexpr (!in_place) {
+            const A* sums = at(row);
+            T* to = target_ + row * row_;
+            for_each_vector<T>(row_,
+                               [&](Index i, auto count) { store_some<T>(load_some(sums + i, count), to + i, count); });
+        }
+    }
+
+    Index height_, row_, kept_;
+    T* target_;
+    A* sums_;
+    Index opened_ = 0;
+};
 
 }  // namespace cpu
 
@@ -91,34 +154,28 @@ template <cpu::Vectorized T>
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
-    const Index row = x.shape()[2] * x.shape()[3];
-    const Index slab = x.shape()[1] * row;
+    Tensor<accumulate_t<T>> memory = cpu::GradientRows<T>::memory(x.shape(), options.kernel);
     parallel_for(shape[0], [&](Index n) {  // windows of one sample overlap: one thread takes them in order
-        Index cleared = 0;                 // rows, just before they are written, so that they still are in the cache
-        const auto clear_rows = [&](Index end) {
-            if (end > cleared) std::fill_n(dx.data() + n * slab + cleared * row, (end - cleared) * row, T(0));
-            cleared = std::max(cleared, end);
-        };
+        cpu::GradientRows<T> sums(dx, n, options.kernel, memory);
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x.shape()[1]);
-            clear_rows(rows.last);
+            sums.open(rows.last);
             cpu::for_each_maximum(
                 source, options, n, oh, shape[2],
                 [&](Index ow, Index c, auto count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
                     const cpu::WindowRange columns(ow, options, x.shape()[2]);
                     const cpu::Vector<T> upstream =
                         cpu::load_some(dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3] + c, count);
-                    T number = 0;
+                    accumulate_t<T> number = 0;
                     for (Index h = rows.first; h < rows.last; ++h) {
-                        for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
-                            T* target = dx.data() + source.element(n, h, w) + c;
+                        for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
                             const cpu::Vector<T> chosen = position == number ? upstream : cpu::Vector<T>{};
-                            cpu::store_some<T>(cpu::load_some(target, count) + chosen, target, count);
+                            sums.add(chosen, h, w * shape[3] + c, count);
                         }
                     }
                 });
         }
-        clear_rows(x.shape()[1]);
+        sums.finish();
     });
     return dx;
 }
@@ -127,20 +184,23 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
     const Shape shape = detail::pool2d_shape("avg_pool2d_forward", x.shape(), options);
-    Tensor<T> y(shape);
+    Tensor<T> y = Tensor<T>::empty(shape);
     parallel_for(shape[0] * shape[1], [&](Index row) {
         const cpu::WindowRange rows(row % shape[1], options, x.extent(1));
         for (Index ow = 0; ow < shape[2]; ++ow) {
             const cpu::WindowRange columns(ow, options, x.extent(2));
-            const T share = cpu::window_share<T>(x.shape(), options, row % shape[1], ow);
+            const auto share = cpu::window_share<accumulate_t<T>>(x.shape(), options, row % shape[1], ow);
             T* target = y.data() + (row * shape[2] + ow) * shape[3];
-            for (Index h = rows.first; h < rows.last; ++h) {
-                for (Index w = columns.first; w < columns.last; ++w) {
-                    const T* source = x.data() + ((row / shape[1] * x.extent(1) + h) * x.extent(2) + w) * shape[3];
-                    for (Index c = 0; c < shape[3]; ++c) target[c] += source[c];
+            cpu::for_each_vector<T>(shape[3], [&](Index c, auto count) {
+                cpu::Vector<T> sum = {};
+                for (Index h = rows.first; h < rows.last; ++h) {
+                    for (Index w = columns.first; w < columns.last; ++w) {
+                        const Index pixel = (row / shape[1] * x.extent(1) + h) * x.extent(2) + w;
+                        sum += cpu::load_some(x.data() + pixel * shape[3] + c, count);
+                    }
                 }
-            }
-            for (Index c = 0; c < shape[3]; ++c) target[c] *= share;
+                cpu::store_some<T>(sum * share, target + c, count);
+            });
         }
     });
     return y;
@@ -151,22 +211,27 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
     const Shape shape = detail::pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
-    Tensor<T> dx(x_shape);
+    Tensor<T> dx = Tensor<T>::empty(x_shape);
+    Tensor<accumulate_t<T>> memory = cpu::GradientRows<T>::memory(x_shape, options.kernel);
     parallel_for(shape[0], [&](Index n) {
+        cpu::GradientRows<T> sums(dx, n, options.kernel, memory);
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x_shape[1]);
+            sums.open(rows.last);
             for (Index ow = 0; ow < shape[2]; ++ow) {
                 const cpu::WindowRange columns(ow, options, x_shape[2]);
-                const T share = cpu::window_share<T>(x_shape, options, oh, ow);
+                const auto share = cpu::window_share<accumulate_t<T>>(x_shape, options, oh, ow);
                 const T* upstream = dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3];
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w) {
-                        T* target = dx.data() + ((n * x_shape[1] + h) * x_shape[2] + w) * shape[3];
-                        for (Index c = 0; c < shape[3]; ++c) target[c] += share * upstream[c];
+                        cpu::for_each_vector<T>(shape[3], [&](Index c, auto count) {
+                            sums.add(share * cpu::load_some(upstream + c, count), h, w * shape[3] + c, count);
+                        });
                     }
                 }
             }
         }
+        sums.finish();
     });
     return dx;
 }
@@ -184,7 +249,7 @@ template <cpu::Vectorized T>
         });
     };
     const double share = 1 / static_cast<double>(x.shape()[1] * x.shape()[2]);
-    return cpu::sums_of_samples<T, 1>(x.shape(), share, add).reshape({x.shape()[0], x.channels()});
+    return converted<T>(cpu::sums_of_samples<T, 1>(x.shape(), share, add).reshape({x.shape()[0], x.channels()}));
 }
 
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
@@ -199,7 +264,10 @@ template <cpu::Vectorized T>
         const T* upstream = dy.data() + n * channels;
         for (Index pixel = 0; pixel < pixels; ++pixel) {
             T* target = dx.data() + (n * pixels + pixel) * channels;
-            for (Index c = 0; c < channels; ++c) target[c] = upstream[c] / static_cast<T>(pixels);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
+                const cpu::Vector<T> value = cpu::load_some(upstream + c, count);
+                cpu::store_some<T>(value / static_cast<accumulate_t<T>>(pixels), target + c, count);
+            });
         }
     });
     return dx;

@@ -104,14 +104,14 @@ public:
 
     /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks,
     /// whose slabs are not read at once.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
                 chunks_ == 1 ? tiles_of(largest) * products : 0};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
         const Piece piece = cut_.piece(lattice_, number);
         typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {

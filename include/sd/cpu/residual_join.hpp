@@ -28,6 +28,8 @@ namespace cpu {
 /// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
 template <class T>
 class Rows {
+    using A = accumulate_t<T>;
+
 public:
     explicit Rows(const Pending<T>& x)
         : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
@@ -38,15 +40,15 @@ public:
         Vector<T> value = load_some(raw_ + row + c, count);
         if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
         if constexpr (any) {
-            if (!has_own_path(activation_)) return activated<T>(activation_, value);
+            if (!has_own_path(activation_)) return activated<A>(activation_, value);
         }
         return activation_ == Activation::relu ? rectified<T>(value) : value;
     }
 
 private:
     const T* raw_;
-    const T* scale_;
-    const T* shift_;
+    const A* scale_;
+    const A* shift_;
     Activation activation_;
 };
 
@@ -77,8 +79,9 @@ template <cpu::Vectorized T>
     const Index channels = slabs.channels;
 
     // scale (a z + b) = (scale a) z + scale b: the pass then knows one factor and one term a channel
-    Tensor<T> factor = Tensor<T>::full(Shape{channels}, branch_scale);
-    Tensor<T> term(Shape{channels});
+    using A = accumulate_t<T>;
+    Tensor<A> factor = Tensor<A>::full(Shape{channels}, branch_scale);
+    Tensor<A> term(Shape{channels});
     if (branch.scale) {
         for (Index c = 0; c < channels; ++c) {
             factor.data()[c] *= branch.scale.data()[c];
@@ -151,6 +154,7 @@ template <cpu::Vectorized T>
                                                              const accumulate_t<T>& branch_scale, bool relu,
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
     constexpr const char* where = "residual_join_backward";
     detail::expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
@@ -158,13 +162,13 @@ template <cpu::Vectorized T>
     detail::expect_distinct(where, branch_sample, branch_samples);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
-    const bool same = branch_sample.empty() && branch_scale == T(1);
+    const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
     cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
     if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
-    Tensor<T> partial = Tensor<T>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
+    Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
     const cpu::Target<T> dshortcut(gradient.dshortcut);
     const cpu::Target<T> dbranch(gradient.dbranch);
@@ -184,7 +188,7 @@ template <cpu::Vectorized T>
                     const cpu::Vector<T> scaled = branch_scale * g;
                     if constexpr (!one_tensor) dbranch.put(scaled, branch_row + c, count);
                     if (row_sums != nullptr) {
-                        row_sums->add(scaled, cpu::load_some(z + branch_row + c, count), c, count);
+                        row_sums->add(cpu::as_stored<T>(scaled), cpu::load_some(z + branch_row + c, count), c, count);
                     }
                 }
             });
@@ -195,7 +199,7 @@ template <cpu::Vectorized T>
         const bool joins = sample >= 0;
         std::optional<cpu::RowSums<T>> row_sums;
         if (before != nullptr && joins) {
-            T* part = partial.data() + slabs.piece(n, first) * 2 * channels;
+            A* part = partial.data() + slabs.piece(n, first) * 2 * channels;
             row_sums.emplace(before->y, before->mean, part, part + channels);
         }
         cpu::with_constants(

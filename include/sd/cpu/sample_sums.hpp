@@ -18,23 +18,24 @@ inline constexpr Index summed_pixels = 16;
 /// count, sums) adds those of `pixels` pixels to sums[0..parts), for channels [c, c + count), at most a vector, whose first
 /// pixel begins at the element.
 template <class T, Index parts, class Add>
-[[nodiscard]] Tensor<T> sums_of_samples(const Shape& shape, double factor, const Add& add) {
+[[nodiscard]] Tensor<accumulate_t<T>> sums_of_samples(const Shape& shape, double factor, const Add& add) {
+    using A = accumulate_t<T>;
     const Slabs slabs(shape);
     const Index channels = slabs.channels;
-    Tensor<T> partial(Shape{slabs.pieces(), parts, channels});
+    Tensor<A> partial(Shape{slabs.pieces(), parts, channels});
     slabs.for_each_piece([&](Index n, Index first, Index last) {
-        T* target = partial.data() + slabs.piece(n, first) * parts * channels;
+        A* target = partial.data() + slabs.piece(n, first) * parts * channels;
         for (Index begin = first; begin < last; begin += summed_pixels) {
             const Index pixels = std::min(summed_pixels, last - begin);
             for_each_vector<T>(channels, [&](Index c, auto count) {
                 Vector<T> sums[parts];
                 for (Index k = 0; k < parts; ++k) sums[k] = load_some(target + k * channels + c, count);
                 add((n * slabs.pixels + begin) * channels + c, pixels, c, count, sums);
-                for (Index k = 0; k < parts; ++k) store_some<T>(sums[k], target + k * channels + c, count);
+                for (Index k = 0; k < parts; ++k) store_some<A>(sums[k], target + k * channels + c, count);
             });
         }
     });
-    Tensor<T> merged = Tensor<T>::empty({slabs.samples, parts, channels});
+    Tensor<A> merged = Tensor<A>::empty({slabs.samples, parts, channels});
     parallel_for(slabs.samples, [&](Index n) {
         for (Index i = 0; i < parts * channels; ++i) {
             double sum = 0;
@@ -42,7 +43,7 @@ template <class T, Index parts, class Add>
                 const Index part = n * slabs.pieces_of_sample() + piece;
                 sum += static_cast<double>(partial.data()[part * parts * channels + i]);
             }
-            merged.data()[n * parts * channels + i] = static_cast<T>(sum * factor);
+            merged.data()[n * parts * channels + i] = static_cast<A>(sum * factor);
         }
     });
     return merged;

@@ -1,6 +1,7 @@
 // Vectors of the width that the target offers, by the compilers' vector extension.
 #pragma once
 
+#include "sd/core/bfloat16.hpp"
 #include "sd/core/shape.hpp"
 
 #include <concepts>
@@ -17,9 +18,10 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// The scalar types that the fast kernels take. The kernels of reference/ stand beside them as less constrained
-/// overloads, so every other type goes through those.
+/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed, and
+/// all that a kernel keeps beside its results, is float.
 template <class T>
-concept Vectorized = std::same_as<T, float> || std::same_as<T, double>;
+concept Vectorized = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16>;
 
 #if defined(__AVX512F__)
 inline constexpr Index vector_bytes = 64;
@@ -32,11 +34,12 @@ inline constexpr Index vector_bytes = 16;
 inline constexpr Index vector_registers = 16;
 #endif
 
-/// `lanes` values of T that are loaded, multiplied and stored together.
+/// `lanes` values of T that are loaded, multiplied and stored together, in the type that they are multiplied in.
 template <class T>
 struct Simd {
-    static constexpr Index lanes = vector_bytes / static_cast<Index>(sizeof(T));
-    typedef T Vector __attribute__((vector_size(vector_bytes)));
+    using Number = accumulate_t<T>;
+    static constexpr Index lanes = vector_bytes / static_cast<Index>(sizeof(Number));
+    typedef Number Vector __attribute__((vector_size(vector_bytes)));
 };
 
 template <class T>
@@ -44,18 +47,96 @@ using Vector = typename Simd<T>::Vector;
 template <class T>
 inline constexpr Index lanes = Simd<T>::lanes;
 
+/// The bits of as many bfloat16 and floats as a vector has lanes.
+typedef std::uint16_t HalfWords __attribute__((vector_size(vector_bytes / 2)));
+typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
+
+/// The numbers whose upper halves are given: exact.
+[[nodiscard, gnu::always_inline]] inline Vector<float> widened(const HalfWords& halves) {
+#if defined(__CUDACC__)  // nvcc's front end has no conversions of vectors
+    Words words;
+    for (Index i = 0; i < lanes<float>; ++i) words[i] = halves[i];
+#else
+    Words words = __builtin_convertvector(halves, Words);
+#endif
+    words <<= 16;
+    return reinterpret_cast<Vector<float>>(words);
+}
+
+/// The bits of bfloat16(value) in the upper half of each lane; the lower halves are anything.
+[[nodiscard, gnu::always_inline]] inline Words rounded_words(const Vector<float>& values) {
+    typedef std::int32_t Integers __attribute__((vector_size(vector_bytes)));
+    const auto words = reinterpret_cast<Words>(values);
+    const auto is_nan = reinterpret_cast<Integers>(words & 0x7FFFFFFFU) > 0x7F800000;
+    return is_nan ? words | 0x400000U : words + 0x7FFFU + ((words >> 16) & 1U);
+}
+
+/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN.
+[[nodiscard, gnu::always_inline]] inline HalfWords narrowed(const Vector<float>& values) {
+    const Words words = rounded_words(values) >> 16;
+#if defined(__CUDACC__)
+    HalfWords halves;
+    for (Index i = 0; i < lanes<float>; ++i) halves[i] = static_cast<std::uint16_t>(words[i]);
+    return halves;
+#else
+    return __builtin_convertvector(words, HalfWords);
+#endif
+}
+
+/// The values as they are after they were stored as T and loaded again.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const Words words = rounded_words(values) & 0xFFFF0000U;
+        return reinterpret_cast<Vector<T>>(words);
+    } else {
+        return values;
+    }
+}
+
 /// The `lanes` values at an address of any alignment.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load(const T* from) {
-    Vector<T> result;
-    std::memcpy(&result, from, sizeof result);
-    return result;
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        HalfWords halves;
+        std::memcpy(&halves, from, sizeof halves);
+        return widened(halves);
+    } else {
+        Vector<T> result;
+        std::memcpy(&result, from, sizeof result);
+        return result;
+    }
 }
 
 /// Writes all lanes to an address of any alignment.
 template <class T>
 [[gnu::always_inline]] inline void store(const Vector<T>& values, std::type_identity_t<T>* to) {
-    std::memcpy(to, &values, sizeof values);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const HalfWords halves = narrowed(values);
+        std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+    } else {
+        std::memcpy(to, &values, sizeof values);
+    }
+}
+
+/// The first `count` half words at an address, fewer than all; zeros in the other lanes, whose memory is not touched.
+[[nodiscard, gnu::always_inline]] inline HalfWords load_halves(const void* from, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return reinterpret_cast<HalfWords>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1U << count) - 1), from));
+#else
+    HalfWords result = {};
+    std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(bfloat16));
+    return result;
+#endif
+}
+
+/// Writes the first `count` half words, fewer than all.
+[[gnu::always_inline]] inline void store_halves(const HalfWords& values, void* to, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1U << count) - 1), reinterpret_cast<__m256i>(values));
+#else
+    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(bfloat16));
+#endif
 }
 
 #if defined(__AVX512F__)
@@ -82,23 +163,27 @@ template <class T>
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load_some(const T* from, Index count) {
     if (count >= lanes<T>) return load(from);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        return widened(load_halves(from, count));
+    } else {
 #if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, float>) {
-        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
-    } else {
-        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
-    }
+        if constexpr (std::is_same_v<T, float>) {
+            return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
+        } else {
+            return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
+        }
 #elif defined(__AVX__)
-    if constexpr (std::is_same_v<T, float>) {
-        return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(from, first_lanes<T>(count)));
-    } else {
-        return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(from, first_lanes<T>(count)));
-    }
+        if constexpr (std::is_same_v<T, float>) {
+            return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(from, first_lanes<T>(count)));
+        } else {
+            return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(from, first_lanes<T>(count)));
+        }
 #else
-    Vector<T> result = {};
-    std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
-    return result;
+        Vector<T> result = {};
+        std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
+        return result;
 #endif
+    }
 }
 
 /// The first `count` values at an address that lie `step` elements apart, at most `lanes`; zeros in the other lanes.
@@ -118,32 +203,41 @@ template <class T>
 template <class T>
 [[gnu::always_inline]] inline void store_some(const Vector<T>& values, std::type_identity_t<T>* to, Index count) {
     if (count >= lanes<T>) return store<T>(values, to);
-#if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, float>) {
-        _mm512_mask_storeu_ps(to, first_lanes<T>(count), reinterpret_cast<__m512>(values));
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        store_halves(narrowed(values), to, count);
     } else {
-        _mm512_mask_storeu_pd(to, first_lanes<T>(count), reinterpret_cast<__m512d>(values));
-    }
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<T, float>) {
+            _mm512_mask_storeu_ps(to, first_lanes<T>(count), reinterpret_cast<__m512>(values));
+        } else {
+            _mm512_mask_storeu_pd(to, first_lanes<T>(count), reinterpret_cast<__m512d>(values));
+        }
 #else
-    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
+        std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
 #endif
+    }
 }
 
-/// Writes all lanes past the caches, to an address that is a multiple of vector_bytes: for results that no cache will
-/// keep until they are read, whose lines would be fetched only to be overwritten.
+/// Writes all lanes past the caches, to an address that is a multiple of their bytes: for results that no cache will
+/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come one
+/// after the other.
 template <class T>
 [[gnu::always_inline]] inline void stream(const Vector<T>& values, std::type_identity_t<T>* to) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<T, float>) {
         _mm512_stream_ps(to, reinterpret_cast<__m512>(values));
-    } else {
+    } else if constexpr (std::is_same_v<T, double>) {
         _mm512_stream_pd(to, reinterpret_cast<__m512d>(values));
+    } else {
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(narrowed(values)));
     }
 #elif defined(__AVX__)
     if constexpr (std::is_same_v<T, float>) {
         _mm256_stream_ps(to, reinterpret_cast<__m256>(values));
-    } else {
+    } else if constexpr (std::is_same_v<T, double>) {
         _mm256_stream_pd(to, reinterpret_cast<__m256d>(values));
+    } else {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to), reinterpret_cast<__m128i>(narrowed(values)));
     }
 #else
     store<T>(values, to);

@@ -4,6 +4,8 @@
 //     image   (row, column, channel)                 channels contiguous
 //     slab    (block, row, column, lane)             channel = block * lanes + lane
 //
+// Its elements are of the type that is computed in, whatever the image's are.
+//
 // Neighbouring pixels of a block lie `lanes` elements apart, whatever the number of channels, so a register tile walks
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
 #pragma once
@@ -40,7 +42,7 @@ struct SlabShape {
 };
 
 /// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
-template <class T, class Source>
+template <class Source>
 class SlabPrefetch {
 public:
     /// In `calls` calls of advance(). Only whole pixels are asked for.
@@ -61,7 +63,7 @@ public:
     }
 
 private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(typename Source::Stored));
 
     const Source& source_;
     Index next_ = 0, end_ = 0, each_ = 0;

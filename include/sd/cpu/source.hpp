@@ -80,7 +80,11 @@ private:
 /// The values of a pending tensor, a vector at a time.
 template <class T>
 class PendingSource {
+    using A = accumulate_t<T>;
+
 public:
+    using Stored = T;
+
     explicit PendingSource(const Pending<T>& x) : PendingSource(x, x.shape()) {}
     /// The same elements seen as another image.
     PendingSource(const Pending<T>& x, const ImageView& view)
@@ -104,10 +108,10 @@ public:
     void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
         if (gate_ || !has_own_path(activation_)) {
-            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + T(1) : load_some(scale_ + channel, count);
+            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + A(1) : load_some(scale_ + channel, count);
             const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
             use([=, activation = activation_, gate = gate_.of_channels(channel, count)](Index element) {
-                const Vector<T> value = activated<T>(activation, scale * load_some(raw + element, count) + shift);
+                const Vector<T> value = activated<A>(activation, scale * load_some(raw + element, count) + shift);
                 return gate ? gate.at(element) * value : value;
             });
         } else if (scale_ == nullptr && activation_ == Activation::none) {
@@ -127,8 +131,8 @@ public:
 
 private:
     const T* raw_;
-    const T* scale_;
-    const T* shift_;
+    const A* scale_;
+    const A* shift_;
     Activation activation_;
     SampleFactors<T> gate_;
     ImageView view_;
@@ -137,7 +141,11 @@ private:
 /// The values of a pending gradient, a vector at a time; as PendingSource.
 template <class T>
 class GradientSource {
+    using A = accumulate_t<T>;
+
 public:
+    using Stored = T;
+
     explicit GradientSource(const PendingGradient<T>& dy)
         : dy_(dy.dy.data()),
           z_(dy.y.raw.data()),
@@ -179,7 +187,7 @@ public:
                 const Vector<T> raw = load_some(z + element, count);
                 Vector<T> upstream = load_some(dy + element, count);
                 if (gate) upstream = gate.at(element) * upstream + common.at(element);
-                const Vector<T> g = gradient_before<T>(activation, upstream, scale * raw + shift);
+                const Vector<T> g = gradient_before<A>(activation, upstream, scale * raw + shift);
                 return scale * g + slope * (raw - center) + offset;
             });
         } else if (activation_ == Activation::relu) {
@@ -199,11 +207,11 @@ public:
 private:
     const T* dy_;
     const T* z_;
-    const T* scale_;
-    const T* shift_;
-    const T* center_;
-    const T* slope_;
-    const T* offset_;
+    const A* scale_;
+    const A* shift_;
+    const A* center_;
+    const A* slope_;
+    const A* offset_;
     Activation activation_;
     SampleFactors<T> gate_, common_;
     ImageView view_;

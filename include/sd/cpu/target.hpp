@@ -4,6 +4,8 @@
 #include "sd/core/tensor.hpp"
 #include "sd/cpu/simd.hpp"
 
+#include <type_traits>
+
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -16,12 +18,12 @@ template <class T>
 class Target {
 public:
     /// All channels are written together.
-    explicit Target(Tensor<T>& target) : Target(target, target.extent(target.rank() - 1)) {}
-    /// `channels` of the last dimension are written together. Those of a group may be half a line of the cache, which
-    /// past the caches would cost more than a whole one.
+    explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
+    /// `channels` of the last dimension are written together, a vector of some pixels after the other. Those of a group
+    /// may be half a line of the cache, and a vector of bfloat16 is, which past the caches would cost more than a whole
+    /// one.
     Target(Tensor<T>& target, Index channels)
-        : Target(target.data(), target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-                                    target.extent(target.rank() - 1) % lanes<T> == 0 &&
+        : Target(target.data(), is_streamed(target) && !std::is_same_v<T, bfloat16> &&
                                     (channels == target.extent(target.rank() - 1) ||
                                      channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
     /// Elements that go past the caches, or do not.
@@ -37,6 +39,11 @@ public:
     }
 
 private:
+    [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
+        return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+               target.extent(target.rank() - 1) % lanes<T> == 0;
+    }
+
     T* data_;
     bool streamed_;
 };

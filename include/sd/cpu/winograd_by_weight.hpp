@@ -20,6 +20,8 @@ namespace cpu {
 /// As OuterProduct, for a convolution that suits.
 template <class T>
 class WinogradOuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     WinogradOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
@@ -30,27 +32,27 @@ public:
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_position_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_position_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
           sums_of_panel_(winograd_positions * sums_of_position_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
-    void run(Index group, Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+    void run(Index group, Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Index channels = std::min(tasks_.panels_each * width_, side_.plan.out());
         const Index tiles = rows_each_ * cut_.tile_columns;
         const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
-        Tensor<T> slabs = Tensor<T>::empty(
-            {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<T>(0),
-                                     dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<T>(0))});
-        Tensor<T> x_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
-        Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
+        Tensor<A> slabs = Tensor<A>::empty(
+            {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<A>(0),
+                                     dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<A>(0))});
+        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, side_.depth).size()});
+        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
             run_task(group, tasks_.task(t, side_.plan.out(), width_), sums,
                      {slabs.data() + thread * slabs.extent(1),
-                      WinogradTiles<T>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
-                      WinogradTiles<T>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
+                      WinogradTiles<A>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
+                      WinogradTiles<A>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
         });
         add_spans(sums);
         transform_back(sums);
@@ -62,14 +64,14 @@ public:
 private:
     /// A thread's own.
     struct Memory {
-        T* slab;
-        WinogradTiles<T> x, dy;
+        A* slab;
+        WinogradTiles<A> x, dy;
     };
 
     /// The more, the longer a tile's sums stay in registers.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{1} << 20;
-        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(T));
+        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
         return std::clamp<Index>(bytes / of_tile, 32, 256);
     }
 
@@ -87,7 +89,7 @@ private:
                 .channels = channels};
     }
 
-    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, const Memory& memory) const {
+    void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, const Memory& memory) const {
         const Index first_channel = task.first_channel;
         const Index channels = task.channels;
         Index x_positions[winograd_positions];
@@ -106,9 +108,9 @@ private:
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
             const Index calls = !has_next ? 0
                                           : quotient_up(channels, width_) * winograd_positions *
-                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(
+                                                quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
+            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
+            SlabPrefetch<GradientSource<T>> dy_ahead(
                 dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             run_panels<T>({.x = memory.x.data,
                            .x_columns = 0,
@@ -140,21 +142,21 @@ private:
             const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
-            pack_slab<T>(x_, x, memory.slab);
+            pack_slab<A>(x_, x, memory.slab);
             transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
-            pack_slab<T>(dy_, dy, memory.slab);
+            pack_slab<A>(dy_, dy, memory.slab);
             transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }
     }
 
     // From 16 positions to 9 taps, in place.
-    void transform_back(Tensor<T>& sums) const {
+    void transform_back(Tensor<A>& sums) const {
         const Index depth = round_up(side_.depth, lanes<T>);
         parallel_ranges(tasks_.panels * depth, 64, [&](Index first, Index last) {
             for (Index i = first; i < last; ++i) {
-                T* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
+                A* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
                 for (Index c = 0; c < width_; c += lanes<T>) {
                     Vector<T> du[4][4];
                     Vector<T> dg[3][3];
@@ -163,7 +165,7 @@ private:
                     }
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
                     for (Index tap = 0; tap < 9; ++tap) {
-                        store<T>(dg[tap / 3][tap % 3], sum + tap * sums_of_position_ + c);
+                        store<A>(dg[tap / 3][tap % 3], sum + tap * sums_of_position_ + c);
                     }
                 }
             }

@@ -125,13 +125,13 @@ public:
     };
 
     /// Asks for all that a piece reads while `products` products compute another.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
         const Index calls = winograd_positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
         const SlabShape slab = slab_of(number, first_channel_, channels_);
         const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
         const Index tile_rows = cut_.rows(first_row);

@@ -61,13 +61,14 @@ template <class T>
     using A = accumulate_t<T>;
     using std::exp;
     using std::log;
-    T largest = logits(n, 0);
+    A largest(logits(n, 0));
     for (Index c = 1; c < logits.extent(1); ++c) {
-        if (logits(n, c) > largest) largest = logits(n, c);
+        const A other(logits(n, c));
+        if (other > largest) largest = other;
     }
     A sum(0);
-    for (Index c = 0; c < logits.extent(1); ++c) sum = sum + exp(A(logits(n, c)) - A(largest));
-    return A(largest) + log(sum);
+    for (Index c = 0; c < logits.extent(1); ++c) sum = sum + exp(A(logits(n, c)) - largest);
+    return largest + log(sum);
 }
 
 // The loss and, if it is wanted, the gradient, by one softmax of each sample.

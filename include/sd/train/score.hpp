@@ -18,13 +18,15 @@ template <class T>
     if (static_cast<Index>(labels.size()) != logits.extent(0)) {
         refuse("count_in_top", "number of labels", labels.size(), logits.extent(0));
     }
+    using A = accumulate_t<T>;
     std::uint64_t count = 0;
     const T* row = logits.data();
     for (const Index label : labels) {
         if (label < 0 || label >= classes) refuse("count_in_top", "label", label, text("0 to ", classes - 1));
+        const A own(row[label]);
         Index larger = 0;
         for (Index c = 0; c < classes && larger < k; ++c) {
-            const bool is_smaller = c < label ? row[c] < row[label] : row[c] <= row[label];  // false for not a number
+            const bool is_smaller = c < label ? A(row[c]) < own : A(row[c]) <= own;  // false for not a number
             if (!is_smaller) ++larger;
         }
         if (larger < k) ++count;
