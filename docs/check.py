@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Builds the site with Doxygen and fails if it warns, a public name without documentation included.
 
-    check.py DOXYGEN DOXYFILE XML
+    check.py DOXYGEN DOXYFILE ROOT SITE
 
-XML is the folder of Doxygen's XML, for what Doxygen does not warn of: values of enumerations.
+ROOT is the tree, SITE the folder of the site, with the HTML and with the XML, for what Doxygen does not warn of: values of
+enumerations.
 
 Member types, deduction guides, the functions of numbers, operators, and types of elements explain themselves; the
 macros that make up the name of the inline namespace are nobody else's.
@@ -13,6 +14,8 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree
+
+import finish_site
 
 EXPLAINED = {"value_type", "device_type", "T", "Device", "exp", "log", "sqrt", "tanh", "abs", "Dtype"}
 
@@ -36,7 +39,9 @@ def undocumented_values(path):
 
 warnings = subprocess.run(sys.argv[1:3], check=True, capture_output=True, text=True).stderr.splitlines()
 faults = [line for line in warnings if line.strip() and not explains_itself(line)]
-for path in sorted(pathlib.Path(sys.argv[3]).glob("*.xml")):
+root, site = map(pathlib.Path, sys.argv[3:5])
+for path in sorted((site / "xml").glob("*.xml")):
     faults += undocumented_values(path)
+finish_site.finish(root, site)
 print("\n".join(faults) or "every public name is documented")
 sys.exit(1 if faults else 0)
