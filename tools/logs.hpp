@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,6 +48,17 @@ inline std::vector<LogName> parse_logs(std::string_view list) {
         if (comma == std::string_view::npos) return names;
         list.remove_prefix(comma + 1);
     }
+}
+
+/// Where the settings of a run stand beside a file of its log: run.settings.toml beside run.jsonl. Nothing for the
+/// console, a pipe or a device.
+inline std::optional<std::filesystem::path> settings_beside(const LogName& name) {
+    const std::filesystem::path file(name.file);
+    std::error_code error;
+    const auto status = std::filesystem::status(file, error);
+    const bool keeps_nothing = std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+    if (name.kind == "console" || keeps_nothing) return std::nullopt;
+    return std::filesystem::path(file).replace_extension(".settings.toml");
 }
 
 /// Destinations of a log.
