@@ -19352,16 +19352,16 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/logs/metrics_file.hpp
 
-// A file of lines that grows while a run goes on, and that a resumed run cuts back.
+// A file that grows while a run goes on, and that a resumed run cuts back.
 
 SD_NAMESPACE_BEGIN
 namespace detail {
 
 /// A file open for appending, or a pipe or a device, which keep nothing.
-class LineFile {
+class LogFile {
 public:
     /// Opens the file, or makes an empty one. Throws std::runtime_error if that fails.
-    explicit LineFile(std::filesystem::path path) : path_(std::move(path)), name_(path_.string()) {
+    explicit LogFile(std::filesystem::path path) : path_(std::move(path)), name_(path_.string()) {
         open();
         // Behind links, also those of /dev/stdout: replace() puts a file in the place of another, not of its link.
         std::error_code error;
@@ -19372,14 +19372,14 @@ public:
     /// What it was called.
     [[nodiscard]] const std::string& name() const { return name_; }
 
-    /// Adds a line and its end, in one write. Throws std::runtime_error unless the system has taken all of it; none of
-    /// it is in the file then.
-    void append(std::string line) {
-        line += '\n';
+    /// Adds a line with its end, or another record, in one write. Throws std::runtime_error unless the system has taken
+    /// all of it; none of it is in the file then.
+    void append(std::string_view record) {
+        const std::uint64_t before = status().size;
         try {
-            write_all(file_->get(), std::as_bytes(std::span(line)), name_);
+            write_all(file_->get(), std::as_bytes(std::span(record)), name_);
         } catch (...) {
-            cut(content().rfind('\n') + 1);
+            cut(static_cast<std::size_t>(before));
             throw;
         }
     }
@@ -19416,11 +19416,12 @@ private:
         file_ = std::make_unique<FileDescriptor>(open_file(path_, O_WRONLY | O_CREAT | O_APPEND));
         if (!file_->is_open()) fail("opening");
     }
-    [[nodiscard]] bool is_regular() const {
-        FileStatus status;
-        if (!read_status(file_->get(), status)) fail("status");
-        return status.is_regular;
+    [[nodiscard]] FileStatus status() const {
+        FileStatus now;
+        if (!read_status(file_->get(), now)) fail("status");
+        return now;
     }
+    [[nodiscard]] bool is_regular() const { return status().is_regular; }
     [[noreturn]] void fail(const char* what) const { refuse_file(name_, what, system_message(), "a writable file"); }
 
     std::filesystem::path path_;
@@ -19428,27 +19429,30 @@ private:
     std::unique_ptr<FileDescriptor> file_;
 };
 
-/// What a line says of itself.
-struct LinePosition {
+/// What a line or another record says of itself.
+struct RecordPosition {
     LogEvent event;
     std::uint64_t epoch;
     std::uint64_t batch;
 };
 
-/// How many bytes of the content, from `begin` on, are lines that a run resumed at `start` does not write again: those
-/// up to its timestamp, but for an end of the run that was none, and an evaluation that is still to come. A last line
-/// without its end does not count. `position_of(line, number)` reads a line; the first has the number given.
+/// Whether a run resumed at `start` writes the record again: what comes after its timestamp, an end of the run that was
+/// none, and an evaluation that is still to come.
+inline bool comes_again(const LogRecord& start, const RecordPosition& record) {
+    if (record.event == LogEvent::fit_end) return true;
+    const std::pair here(record.epoch, record.batch), last(start.timestamp.epoch, start.timestamp.batch);
+    return here > last || (here == last && record.event == LogEvent::evaluation && start.evaluation_is_pending);
+}
+
+/// How many bytes of the content, from `begin` on, are lines that a run resumed at `start` does not write again. A last
+/// line without its end does not count. `position_of(line, number)` reads a line; the first has the number given.
 template <class PositionOf>
 std::size_t size_until(const LogRecord& start, std::string_view content, std::size_t begin, std::size_t number,
                        const PositionOf& position_of) {
     while (true) {
         const std::size_t end = content.find('\n', begin);
         if (end == std::string_view::npos) return begin;
-        const LinePosition position = position_of(content.substr(begin, end - begin), number);
-        if (position.event == LogEvent::fit_end) return begin;
-        const std::pair here(position.epoch, position.batch), last(start.timestamp.epoch, start.timestamp.batch);
-        if (here > last) return begin;
-        if (here == last && position.event == LogEvent::evaluation && start.evaluation_is_pending) return begin;
+        if (comes_again(start, position_of(content.substr(begin, end - begin), number))) return begin;
         begin = end + 1;
         ++number;
     }
@@ -19503,7 +19507,7 @@ public:
         }
         if (columns.size() != columns_.size()) {
             if (columns_.empty()) {
-                file_.append(header(columns));
+                file_.append(header(columns) + '\n');
             } else {
                 file_.replace(table(file_.content(), columns_.size(), columns));
             }
@@ -19512,7 +19516,7 @@ public:
         std::string row = text(to_string(record.event), ',', record.timestamp.epoch, ',', record.timestamp.batch, ',',
                                record.timestamp.sample);
         for (const std::string& cell : cells) row += ',' + cell;
-        file_.append(std::move(row));
+        file_.append(row + '\n');
     }
     void flush() override { file_.flush(); }
 
@@ -19614,7 +19618,7 @@ private:
         }
     }
     /// Reads where a row belongs.
-    [[nodiscard]] detail::LinePosition position(std::string_view line, std::size_t number) const {
+    [[nodiscard]] detail::RecordPosition position(std::string_view line, std::size_t number) const {
         const std::vector<std::string_view> cells = split(line);
         const auto fail = [&] {
             refuse_file(file_.name(), text("line ", number), text('"', line.substr(0, 80), '"'),
@@ -19635,8 +19639,315 @@ private:
         return {};
     }
 
-    detail::LineFile file_;
+    detail::LogFile file_;
     std::vector<std::string> columns_;  ///< after the fixed ones
+};
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/io/crc32c.hpp
+
+// The checksum of TensorFlow's records.
+
+SD_NAMESPACE_BEGIN
+namespace detail {
+
+/// The remainders of all bytes by Castagnoli's polynomial, 0x1edc6f41, with its bits in reverse.
+inline constexpr auto crc32c_table = [] {
+    std::array<std::uint32_t, 256> table{};
+    for (std::uint32_t byte = 0; byte < 256; ++byte) {
+        std::uint32_t rest = byte;
+        for (int bit = 0; bit < 8; ++bit) rest = rest >> 1 ^ ((rest & 1) != 0 ? 0x82f63b78 : 0);
+        table[byte] = rest;
+    }
+    return table;
+}();
+
+/// CRC-32C, as RFC 3720 has it: 0xe3069283 of "123456789".
+inline std::uint32_t crc32c(std::string_view bytes) {
+    std::uint32_t rest = 0xffffffff;
+    for (const char byte : bytes) rest = rest >> 8 ^ crc32c_table[(rest ^ static_cast<unsigned char>(byte)) & 0xff];
+    return ~rest;
+}
+
+}  // namespace detail
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/logs/event_file.hpp
+
+// TensorBoard's event files: records of a length, the event and their checksums. An event is a message of protocol
+// buffers; its fields are those of tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
+
+SD_NAMESPACE_BEGIN
+namespace detail {
+
+/// The bytes of an unsigned number, the lowest first.
+template <class Unsigned>
+std::string little_endian(Unsigned number) {
+    std::string bytes;
+    for (std::size_t i = 0; i < sizeof number; ++i) bytes += static_cast<char>(number >> 8 * i & 0xff);
+    return bytes;
+}
+
+/// The unsigned number that the first bytes are, of which there are enough.
+template <class Unsigned>
+Unsigned from_little_endian(std::string_view bytes) {
+    Unsigned number = 0;
+    for (std::size_t i = sizeof number; i-- > 0;) {
+        number = static_cast<Unsigned>(number << 8 | static_cast<unsigned char>(bytes[i]));
+    }
+    return number;
+}
+
+/// A message of protocol buffers in the making.
+class ProtoMessage {
+public:
+    void add_varint(std::uint32_t field, std::uint64_t number) {
+        put_varint(field << 3 | 0);
+        put_varint(number);
+    }
+    void add_double(std::uint32_t field, double number) {
+        put_varint(field << 3 | 1);
+        bytes_ += little_endian(std::bit_cast<std::uint64_t>(number));
+    }
+    void add_bytes(std::uint32_t field, std::string_view bytes) {
+        put_varint(field << 3 | 2);
+        put_varint(bytes.size());
+        bytes_ += bytes;
+    }
+    void add_float(std::uint32_t field, float number) {
+        put_varint(field << 3 | 5);
+        bytes_ += little_endian(std::bit_cast<std::uint32_t>(number));
+    }
+
+    [[nodiscard]] const std::string& bytes() const { return bytes_; }
+
+private:
+    /// Seven bits a byte, the lowest first; the top bit says that more follow.
+    void put_varint(std::uint64_t number) {
+        for (; number >= 0x80; number >>= 7) bytes_ += static_cast<char>((number & 0x7f) | 0x80);
+        bytes_ += static_cast<char>(number);
+    }
+
+    std::string bytes_;
+};
+
+/// Takes a varint from the front; nothing if there is none.
+inline std::optional<std::uint64_t> take_varint(std::string_view& bytes) {
+    std::uint64_t number = 0;
+    for (std::size_t i = 0; i < bytes.size() && i < 10; ++i) {
+        const auto byte = static_cast<unsigned char>(bytes[i]);
+        number |= static_cast<std::uint64_t>(byte & 0x7f) << 7 * i;
+        if (byte < 0x80) {
+            bytes.remove_prefix(i + 1);
+            return number;
+        }
+    }
+    return std::nullopt;
+}
+
+/// The first field of that number that is a text or a message; nothing if there is none, or the message is damaged.
+inline std::optional<std::string_view> bytes_field(std::string_view message, std::uint64_t field) {
+    while (const auto key = take_varint(message)) {
+        std::uint64_t size = 0;
+        if (const std::uint64_t kind = *key & 7; kind == 0) {
+            if (!take_varint(message)) return std::nullopt;
+        } else if (kind == 2) {
+            const auto length = take_varint(message);
+            if (!length) return std::nullopt;
+            size = *length;
+        } else if (kind == 1 || kind == 5) {
+            size = kind == 1 ? 8 : 4;
+        } else {
+            return std::nullopt;
+        }
+        if (size > message.size()) return std::nullopt;
+        if (*key == (field << 3 | 2)) return message.substr(0, static_cast<std::size_t>(size));
+        message.remove_prefix(static_cast<std::size_t>(size));
+    }
+    return std::nullopt;
+}
+
+/// The checksum in a record: rotated, so that the checksum of bytes that hold checksums is a good one too.
+inline std::uint32_t masked_crc32c(std::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xa282ead8; }
+
+/// The record of an event.
+inline std::string event_record(std::string_view event) {
+    std::string record = little_endian(std::uint64_t{event.size()});
+    record += little_endian(masked_crc32c(record));
+    record += event;
+    return record + little_endian(masked_crc32c(event));
+}
+
+/// What event_record() adds before and behind an event.
+inline constexpr std::size_t record_head = 12, record_tail = 4;
+
+/// The size of an event's record.
+inline std::size_t size_of_record(std::string_view event) { return record_head + event.size() + record_tail; }
+
+/// The event of the record that begins at `begin`; nothing if the file ends within it, or has zeros alone from there,
+/// as a loss of power leaves it.
+/// Throws std::runtime_error for another checksum than the record's.
+inline std::optional<std::string_view> event_at(std::string_view content, std::size_t begin, const std::string& name) {
+    const auto check = [&](std::string_view bytes, std::string_view checksum) {
+        const auto expected = from_little_endian<std::uint32_t>(checksum);
+        if (masked_crc32c(bytes) == expected) return;
+        refuse_file(name, text("checksum at byte ", begin), masked_crc32c(bytes), text(expected, ", as in the record"));
+    };
+    const std::string_view rest = content.substr(begin);
+    if (rest.size() < record_head || rest.find_first_not_of('\0') == std::string_view::npos) return std::nullopt;
+    check(rest.substr(0, 8), rest.substr(8));
+    const auto size = from_little_endian<std::uint64_t>(rest);
+    if (size > rest.size() || rest.size() - static_cast<std::size_t>(size) < record_head + record_tail)
+        return std::nullopt;
+    const std::string_view event = rest.substr(record_head, static_cast<std::size_t>(size));
+    check(event, rest.substr(record_head + event.size()));
+    return event;
+}
+
+}  // namespace detail
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/logs/tensorboard_logger.hpp
+
+// Metrics as curves of TensorBoard: tensorboard --logdir DIR.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Seconds since 1970.
+inline double unix_seconds() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+/// A folder's file of events, which TensorBoard knows by this name; makes the folder, and those above it, if there is
+/// none. Throws std::runtime_error if that fails.
+inline std::filesystem::path event_file_in(const std::filesystem::path& directory) {
+    std::error_code error;
+    std::filesystem::create_directories(directory, error);
+    if (error) refuse_file(directory.string(), "creating the folder", error.message(), "a folder for TensorBoard");
+    return directory / "events.out.tfevents.sd";
+}
+
+}  // namespace detail
+
+/// Writes one event for every record that has numbers to a file in a folder of the run's own. Its step is the number of
+/// finished batches, and each metric is a scalar under its name; one of several numbers is several, `name[0]` and so on.
+/// Values are floats, as TensorBoard has them; texts are left out. `Event.source_metadata.writer` says where the record
+/// belongs: `sd EVENT EPOCH BATCH`.
+///
+/// A run that starts anew empties the file. A resumed one removes what was written after its checkpoint, half an event at
+/// the end included, and goes on: but for the times of the events, and values measured by the clock, the file is then
+/// the uninterrupted run's.
+class TensorBoardLogger final : public LogDestination {
+public:
+    /// `seconds`: the clock behind the times of the events, in seconds since 1970. Throws std::runtime_error if folder or
+    /// file can neither be opened nor made, std::invalid_argument without a clock.
+    explicit TensorBoardLogger(const std::filesystem::path& directory,
+                               std::function<double()> seconds = detail::unix_seconds)
+        : seconds_(std::move(seconds)), file_(detail::event_file_in(directory)) {
+        if (!seconds_) refuse("TensorBoardLogger", "clock", "none", "one");
+    }
+
+    /// Throws std::runtime_error, if the run is a resumed one, for a file whose events are not such; it is then left
+    /// alone.
+    void start(const RunLength& /*run*/, const LogRecord& record) override {
+        const std::size_t kept =
+            record.timestamp == Timestamp{} ? 0 : size_until(record, file_.content(), file_.name());
+        file_.cut(kept);
+        if (kept != 0) return;
+        detail::ProtoMessage version;
+        version.add_double(1, seconds_());
+        version.add_bytes(3, "brain.Event:2");
+        file_.append(detail::event_record(version.bytes()));
+        write(record);
+    }
+    void write(const LogRecord& record) override {
+        detail::ProtoMessage summary;
+        for (const Metric& metric : record.metrics) add_scalars(summary, metric);
+        if (summary.bytes().empty()) return;
+        detail::ProtoMessage source, event;
+        source.add_bytes(
+            1, text(writer, to_string(record.event), ' ', record.timestamp.epoch, ' ', record.timestamp.batch));
+        event.add_double(1, seconds_());
+        // Protocol buffers leave out a zero.
+        if (record.timestamp.batch != 0) event.add_varint(2, record.timestamp.batch);
+        event.add_bytes(5, summary.bytes());
+        event.add_bytes(10, source.bytes());
+        file_.append(detail::event_record(event.bytes()));
+    }
+    void flush() override { file_.flush(); }
+
+    /// How many bytes of such a file, called `name`, a run resumed at `start` keeps. Throws as start() does.
+    [[nodiscard]] static std::size_t size_until(const LogRecord& start, std::string_view content,
+                                                const std::string& name) {
+        const auto version = detail::event_at(content, 0, name);
+        if (!version) return 0;
+        if (detail::bytes_field(*version, 3) != "brain.Event:2") refuse_event(name, 0, "an event of version 2");
+        const std::size_t first = detail::size_of_record(*version);
+        std::size_t kept = first;
+        while (const auto event = detail::event_at(content, kept, name)) {
+            if (detail::comes_again(start, position(*event, name, kept))) break;
+            kept += detail::size_of_record(*event);
+        }
+        return kept == first ? 0 : kept;
+    }
+
+private:
+    static constexpr std::string_view writer = "sd ";
+
+    [[noreturn]] static void refuse_event(const std::string& name, std::size_t begin, const std::string& expected) {
+        refuse_file(name, text("event at byte ", begin), "another one", expected);
+    }
+
+    static void add_scalars(detail::ProtoMessage& summary, const Metric& metric) {
+        const auto add = [&](std::string_view tag, double number) {
+            detail::ProtoMessage value;
+            value.add_bytes(1, tag);
+            value.add_float(2, static_cast<float>(number));
+            summary.add_bytes(1, value.bytes());
+        };
+        if (const auto* numbers = std::get_if<std::vector<double>>(&metric.value)) {
+            for (std::size_t i = 0; i < numbers->size(); ++i) add(text(metric.name, '[', i, ']'), (*numbers)[i]);
+        } else if (const auto* count = std::get_if<std::int64_t>(&metric.value)) {
+            add(metric.name, static_cast<double>(*count));
+        } else if (const auto* number = std::get_if<double>(&metric.value)) {
+            add(metric.name, *number);
+        }
+    }
+
+    /// Reads where an event belongs.
+    [[nodiscard]] static detail::RecordPosition position(std::string_view event, const std::string& name,
+                                                         std::size_t begin) {
+        const auto fail = [&] { refuse_event(name, begin, "one whose writer is \"sd EVENT EPOCH BATCH\""); };
+        const auto source = detail::bytes_field(event, 10);
+        std::string_view words = source ? detail::bytes_field(*source, 1).value_or("") : "";
+        if (!words.starts_with(writer)) fail();
+        words.remove_prefix(writer.size());
+        const auto next = [&] {
+            const std::string_view word = words.substr(0, words.find(' '));
+            words.remove_prefix(std::min(word.size() + 1, words.size()));
+            return word;
+        };
+        const auto count = [&](std::string_view word) {
+            std::uint64_t value = 0;
+            const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+            if (error != std::errc() || end != word.data() + word.size()) fail();
+            return value;
+        };
+        try {
+            const LogEvent kind = parse<LogEvent>(next());
+            const std::uint64_t epoch = count(next());
+            return {kind, epoch, count(words)};
+        } catch (const std::invalid_argument&) {
+            fail();
+        }
+        return {};
+    }
+
+    std::function<double()> seconds_;
+    detail::LogFile file_;
 };
 
 SD_NAMESPACE_END

@@ -86,6 +86,9 @@ class Settings(unittest.TestCase):
         run = self.good("--config", "hand.toml")
         self.assertIn("--sync-batch-norm: got true, without effect", run.stderr)
         self.assertIn("--drop-rate: got 0.5, without effect", run.stderr)
+        self.good("--config", "hand.toml", "--sync-batch-norm=false")
+        self.assertIn("\nsync-batch-norm = false\n", (self.folder / "log.settings.toml").read_text())
+        run = self.good("--config", "hand.toml")
         text = (self.folder / "log.settings.toml").read_text()
         for line in ("batch-size = 3", 'no-decay = ["fc.", "bn1."]', "sync-batch-norm = true"):
             self.assertIn(f"\n{line}\n", text)

@@ -221,7 +221,7 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_option("--workers", settings.workers, "threads that load batches ahead")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
-    app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, with commas between them")
+    app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, tensorboard:DIR, with commas between them")
         ->check(parsed_by([](const std::string& value) { (void)tools::parse_logs(value); }, "DESTINATIONS"))
         ->capture_default_str();
     CLI::Option* weights = app.add_option("--weights", settings.weights,
