@@ -309,11 +309,12 @@ TEST_CASE("destinations by name") {
     CHECK(tools::parse_logs("console") == std::vector<LogName>{{"console", ""}});
     CHECK(tools::parse_logs("console,jsonl:a/b:c.jsonl,csv:d.csv") ==
           std::vector<LogName>{{"console", ""}, {"jsonl", "a/b:c.jsonl"}, {"csv", "d.csv"}});
-    for (const char* list : {"", ",", "console,", "consoles", "console:", "console:file", "jsonl", "jsonl:", "csv:",
-                             "tensorboard:x", "console,console", "csv:a,csv:a", "jsonl:a,csv:a", " console"}) {
+    for (const char* list :
+         {"", ",", "console,", "consoles", "console:", "console:file", "jsonl",
+          "jsonl:", "csv:", "tensorboard:", "wandb:x", "console,console", "csv:a,csv:a", "jsonl:a,csv:a", " console"}) {
         CAPTURE(list);
         CHECK(contains(message_of([&] { static_cast<void>(tools::parse_logs(list)); }),
-                       "expected console, jsonl:FILE or csv:FILE"));
+                       "expected console, jsonl:FILE, csv:FILE or tensorboard:DIR"));
     }
     const TemporaryDirectory directory;
     const auto file = [&](const char* name) { return (directory.path() / name).string(); };

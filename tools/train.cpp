@@ -5,6 +5,7 @@
 #include "logs.hpp"
 #include "networks.hpp"
 #include "ranks.hpp"
+#include "settings_file.hpp"
 
 #include "sd/io/state_dict.hpp"
 #include "sd/train/checkpoint_saver.hpp"
@@ -12,8 +13,12 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <filesystem>
+#include <initializer_list>
 #include <iostream>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -26,6 +31,7 @@ using sd::Index;
 using tools::Device;
 
 struct Settings {
+    std::string config;
     std::string data = "synthetic";
     Index image_size = 224;
     std::string model = "cifar_resnet20";
@@ -85,6 +91,26 @@ CLI::Validator parsed_by(const Parse& parse, const std::string& form) {
             }
         },
         form);
+}
+
+/// Puts options under the headings that --help lists them by.
+void group_options(CLI::App& app) {
+    const auto group = [&](const char* heading, std::initializer_list<const char*> names) {
+        for (const char* name : names) app.get_option(name)->group(heading);
+    };
+    group("Data", {"--data", "--image-size", "--batch-size", "--workers"});
+    group("Network", {"--model", "--weights", "--reset-classifier", "--freeze"});
+    group("Stochastic depth",
+          {"--stochastic-method", "--compute", "--scaling", "--drop-rate", "--drop-distribution", "--drop-warmup"});
+    group("Optimisation", {"--optimizer", "--learning-rate", "--lr-schedule", "--momentum", "--weight-decay",
+                           "--no-decay", "--alpha", "--eps", "--grad-accum", "--ema"});
+    group("Regularisation and augmentation", {"--label-smoothing", "--mixup", "--cutmix", "--random-erasing"});
+    group("Run and output", {"--config", "--duration", "--eval-interval", "--seed", "--threads", "--log", "--save",
+                             "--checkpoint-dir", "--checkpoint-interval", "--keep", "--resume"});
+    group("Several processes", {"--ranks", "--sync-batch-norm", "--use-same-gpu-seed"});
+#if defined(SD_TOOLS_CUDA)
+    group("GPU", {"--precision", "--cuda-graph"});
+#endif
 }
 
 void add_options(CLI::App& app, Settings& settings) {
@@ -188,14 +214,14 @@ void add_options(CLI::App& app, Settings& settings) {
         ->capture_default_str();
     app.add_flag("--sync-batch-norm", settings.sync_batch_norm, "batch statistics are those of all ranks");
     app.add_option("--use-same-gpu-seed", settings.use_same_gpu_seed, "block-wise: all ranks drop the same blocks")
-        ->capture_default_str();
+        ->default_str("true");
     app.add_option("--threads", settings.threads, "of each rank; 0: as many as there are")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
     app.add_option("--workers", settings.workers, "threads that load batches ahead")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
-    app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, with commas between them")
+    app.add_option("--log", settings.log, "console, jsonl:FILE, csv:FILE, tensorboard:DIR, with commas between them")
         ->check(parsed_by([](const std::string& value) { (void)tools::parse_logs(value); }, "DESTINATIONS"))
         ->capture_default_str();
     CLI::Option* weights = app.add_option("--weights", settings.weights,
@@ -218,13 +244,19 @@ void add_options(CLI::App& app, Settings& settings) {
         ->needs(directory)
         ->check(CLI::Range(Index{1}, Index{1} << 20))
         ->capture_default_str();
-    app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")->needs(directory);
+    app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")
+        ->needs(directory)
+        ->configurable(false);
 #if defined(SD_TOOLS_CUDA)
     app.add_option("--precision", settings.precision, "of images between layers and of products")
         ->check(CLI::IsMember({"float", "tf32", "bf16"}))
         ->capture_default_str();
     app.add_flag("--cuda-graph", settings.step_graph, "start each training step as one CUDA graph");
 #endif
+    app.add_option("--config", settings.config,
+                   "file of settings, such as the settings.toml of another run; the command line wins")
+        ->configurable(false);
+    group_options(app);
 }
 
 /// Writes the model's weights after each epoch and at the end, or their averages if there are any.
@@ -358,7 +390,8 @@ void freeze(Model& model, const Settings& settings) {
 void warn_of_idle_options(const CLI::App& app, const Settings& settings) {
     const auto expect = [&](bool has_effect, const char* name, const char* with) {
         const CLI::Option& option = *app.get_option(name);
-        if (has_effect || option.count() == 0) return;
+        // A file of settings has the defaults too.
+        if (has_effect || option.count() == 0 || option.as<std::string>() == option.get_default_str()) return;
         sd::warn(sd::text("train: ", name, ": got ", option.as<std::string>(), ", without effect; expected ", with));
     };
     const bool drops = settings.stochastic_method != "none";
@@ -373,6 +406,18 @@ void warn_of_idle_options(const CLI::App& app, const Settings& settings) {
     expect(settings.data.starts_with("folder:"), "--image-size", "--data folder:DIR");
     expect(settings.ranks > 1, "--sync-batch-norm", "--ranks 2 or more");
     expect(settings.ranks > 1, "--use-same-gpu-seed", "--ranks 2 or more");
+}
+
+/// Where the settings of a run stand: beside its checkpoints and beside each file of its log.
+std::set<std::filesystem::path> settings_files(const Settings& settings) {
+    std::set<std::filesystem::path> files;
+    if (!settings.checkpoint_dir.empty()) {
+        files.insert(std::filesystem::path(settings.checkpoint_dir) / "settings.toml");
+    }
+    for (const tools::LogName& name : tools::parse_logs(settings.log)) {
+        if (const auto file = tools::settings_beside(name)) files.insert(*file);
+    }
+    return files;
 }
 
 /// What the trainer does not know of a run. Of the data set the kind alone: its folder may have moved.
@@ -398,7 +443,8 @@ void resume(sd::CheckpointSaver<Trainer>& saver, const Trainer& trainer, const S
 }
 
 template <class Model>
-int train(Model& model, const tools::Data& data, const Settings& settings, sd::Communicator& ranks) {
+int train(Model& model, const tools::Data& data, const Settings& settings, const std::string& settings_text,
+          sd::Communicator& ranks) {
     const bool is_first_rank = ranks.rank() == 0;
     if (!settings.save.empty() && is_first_rank) sd::expect_writable(settings.save);
     freeze(model, settings);
@@ -426,6 +472,11 @@ int train(Model& model, const tools::Data& data, const Settings& settings, sd::C
     auto algorithms = make_algorithms(model, settings, is_first_rank);
     // After the model was made stochastic: weights that a factor was folded into become those that were trained.
     if (!settings.weights.empty() && is_first_rank) load_weights(model, settings);
+    tools::Logs logs;
+    if (is_first_rank) {
+        logs = tools::open_logs(settings.log, ranks.size() == 1);
+        logs.insert(logs.begin(), std::make_shared<tools::SettingsWriter>(settings_text, settings_files(settings)));
+    }
     sd::Trainer trainer(model, optimizer, tools::on_device<T>(train_loader), tools::on_device<T>(test_loader),
                         {.max_duration = settings.duration,
                          .algorithms = std::move(algorithms),
@@ -433,7 +484,7 @@ int train(Model& model, const tools::Data& data, const Settings& settings, sd::C
                          .learning_rate = settings.lr_schedule,
                          .microbatches = settings.grad_accum,
                          .eval_interval = settings.eval_interval,
-                         .loggers = is_first_rank ? tools::open_logs(settings.log, ranks.size() == 1) : tools::Logs(),
+                         .loggers = std::move(logs),
                          .communicator = &ranks,
                          .data_parallel = {.synchronised_batch_norm = settings.sync_batch_norm},
                          .step_graph = settings.step_graph});
@@ -449,16 +500,31 @@ int train(Model& model, const tools::Data& data, const Settings& settings, sd::C
     return trainer.fit() == sd::FitEnd::stopped ? stop.status(ranks) : 0;
 }
 
+/// The words of the command line, behind those of the file that --config names.
+std::vector<std::string> all_words(int argc, char** argv) {
+    const std::vector<std::string> given(argv + 1, argv + argc);
+    const auto add = [settings = std::make_shared<Settings>()](CLI::App& app) { add_options(app, *settings); };
+    CLI::App alone;
+    std::string file;
+    alone.allow_extras()->set_help_flag();
+    alone.add_option("--config", file);
+    tools::parse_words(alone, given);
+    if (file.empty()) return given;
+    std::vector<std::string> words = tools::read_settings(file, given, add);
+    words.insert(words.end(), given.begin(), given.end());
+    return words;
+}
+
 int run(int argc, char** argv, sd::Communicator& ranks) {
     CLI::App app{"Trains a residual network with stochastic depth."};
     app.name("train");
     Settings settings;
     add_options(app, settings);
     try {
-        app.parse(argc, argv);
+        tools::parse_words(app, all_words(argc, argv));
     } catch (const CLI::CallForHelp& help) {
         return app.exit(help);
-    } catch (const CLI::ParseError& error) {
+    } catch (const std::runtime_error& error) {  // CLI::ParseError is one
         if (ranks.rank() == 0) std::cerr << "train: " << error.what() << '\n';
         return 2;
     }
@@ -476,7 +542,8 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const auto fit = [&](auto& model) { return train(model, data, settings, ranks); };
+        const std::string text = tools::settings_text(app);
+        const auto fit = [&](auto& model) { return train(model, data, settings, text, ranks); };
 #if defined(SD_TOOLS_CUDA)
         if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
         return settings.precision == "bf16" ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)

@@ -91,6 +91,7 @@
 #include "sd/train/algorithm.hpp"
 #include "sd/logs/console_logger.hpp"
 #include "sd/logs/csv_logger.hpp"
+#include "sd/logs/tensorboard_logger.hpp"
 #include "sd/train/data_parallel.hpp"
 #include "sd/train/engine.hpp"
 #include "sd/train/event.hpp"

@@ -60,7 +60,7 @@ public:
         }
         if (columns.size() != columns_.size()) {
             if (columns_.empty()) {
-                file_.append(header(columns));
+                file_.append(header(columns) + '\n');
             } else {
                 file_.replace(table(file_.content(), columns_.size(), columns));
             }
@@ -69,7 +69,7 @@ public:
         std::string row = text(to_string(record.event), ',', record.timestamp.epoch, ',', record.timestamp.batch, ',',
                                record.timestamp.sample);
         for (const std::string& cell : cells) row += ',' + cell;
-        file_.append(std::move(row));
+        file_.append(row + '\n');
     }
     void flush() override { file_.flush(); }
 
@@ -171,7 +171,7 @@ private:
         }
     }
     /// Reads where a row belongs.
-    [[nodiscard]] detail::LinePosition position(std::string_view line, std::size_t number) const {
+    [[nodiscard]] detail::RecordPosition position(std::string_view line, std::size_t number) const {
         const std::vector<std::string_view> cells = split(line);
         const auto fail = [&] {
             refuse_file(file_.name(), text("line ", number), text('"', line.substr(0, 80), '"'),
@@ -192,7 +192,7 @@ private:
         return {};
     }
 
-    detail::LineFile file_;
+    detail::LogFile file_;
     std::vector<std::string> columns_;  ///< after the fixed ones
 };
 

@@ -45,7 +45,7 @@ public:
         for (const Metric& metric : record.metrics) {
             std::visit([&](const auto& value) { line[metric.name] = value; }, metric.value);
         }
-        file_.append(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+        file_.append(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n');
     }
     void flush() override { file_.flush(); }
 
@@ -55,9 +55,9 @@ private:
         return detail::size_until(start, file_.content(), 0, 1, [this](std::string_view line, std::size_t number) {
             try {
                 const auto object = nlohmann::json::parse(line);
-                return detail::LinePosition{parse<LogEvent>(object.at("event").get<std::string>()),
-                                            object.at("epoch").get<std::uint64_t>(),
-                                            object.at("batch").get<std::uint64_t>()};
+                return detail::RecordPosition{parse<LogEvent>(object.at("event").get<std::string>()),
+                                              object.at("epoch").get<std::uint64_t>(),
+                                              object.at("batch").get<std::uint64_t>()};
             } catch (const std::exception& error) {
                 refuse_file(file_.name(), text("line ", number), error.what(),
                             "a JSON object with event, epoch and batch");
@@ -65,7 +65,7 @@ private:
         });
     }
 
-    detail::LineFile file_;
+    detail::LogFile file_;
 };
 
 SD_NAMESPACE_END

@@ -1,4 +1,4 @@
-// A file of lines that grows while a run goes on, and that a resumed run cuts back.
+// A file that grows while a run goes on, and that a resumed run cuts back.
 #pragma once
 
 #include "sd/core/system.hpp"
@@ -20,10 +20,10 @@ SD_NAMESPACE_BEGIN
 namespace detail {
 
 /// A file open for appending, or a pipe or a device, which keep nothing.
-class LineFile {
+class LogFile {
 public:
     /// Opens the file, or makes an empty one. Throws std::runtime_error if that fails.
-    explicit LineFile(std::filesystem::path path) : path_(std::move(path)), name_(path_.string()) {
+    explicit LogFile(std::filesystem::path path) : path_(std::move(path)), name_(path_.string()) {
         open();
         // Behind links, also those of /dev/stdout: replace() puts a file in the place of another, not of its link.
         std::error_code error;
@@ -34,14 +34,14 @@ public:
     /// What it was called.
     [[nodiscard]] const std::string& name() const { return name_; }
 
-    /// Adds a line and its end, in one write. Throws std::runtime_error unless the system has taken all of it; none of
-    /// it is in the file then.
-    void append(std::string line) {
-        line += '\n';
+    /// Adds a line with its end, or another record, in one write. Throws std::runtime_error unless the system has taken
+    /// all of it; none of it is in the file then.
+    void append(std::string_view record) {
+        const std::uint64_t before = status().size;
         try {
-            write_all(file_->get(), std::as_bytes(std::span(line)), name_);
+            write_all(file_->get(), std::as_bytes(std::span(record)), name_);
         } catch (...) {
-            cut(content().rfind('\n') + 1);
+            cut(static_cast<std::size_t>(before));
             throw;
         }
     }
@@ -78,11 +78,12 @@ private:
         file_ = std::make_unique<FileDescriptor>(open_file(path_, O_WRONLY | O_CREAT | O_APPEND));
         if (!file_->is_open()) fail("opening");
     }
-    [[nodiscard]] bool is_regular() const {
-        FileStatus status;
-        if (!read_status(file_->get(), status)) fail("status");
-        return status.is_regular;
+    [[nodiscard]] FileStatus status() const {
+        FileStatus now;
+        if (!read_status(file_->get(), now)) fail("status");
+        return now;
     }
+    [[nodiscard]] bool is_regular() const { return status().is_regular; }
     [[noreturn]] void fail(const char* what) const { refuse_file(name_, what, system_message(), "a writable file"); }
 
     std::filesystem::path path_;
@@ -90,27 +91,30 @@ private:
     std::unique_ptr<FileDescriptor> file_;
 };
 
-/// What a line says of itself.
-struct LinePosition {
+/// What a line or another record says of itself.
+struct RecordPosition {
     LogEvent event;
     std::uint64_t epoch;
     std::uint64_t batch;
 };
 
-/// How many bytes of the content, from `begin` on, are lines that a run resumed at `start` does not write again: those
-/// up to its timestamp, but for an end of the run that was none, and an evaluation that is still to come. A last line
-/// without its end does not count. `position_of(line, number)` reads a line; the first has the number given.
+/// Whether a run resumed at `start` writes the record again: what comes after its timestamp, an end of the run that was
+/// none, and an evaluation that is still to come.
+inline bool comes_again(const LogRecord& start, const RecordPosition& record) {
+    if (record.event == LogEvent::fit_end) return true;
+    const std::pair here(record.epoch, record.batch), last(start.timestamp.epoch, start.timestamp.batch);
+    return here > last || (here == last && record.event == LogEvent::evaluation && start.evaluation_is_pending);
+}
+
+/// How many bytes of the content, from `begin` on, are lines that a run resumed at `start` does not write again. A last
+/// line without its end does not count. `position_of(line, number)` reads a line; the first has the number given.
 template <class PositionOf>
 std::size_t size_until(const LogRecord& start, std::string_view content, std::size_t begin, std::size_t number,
                        const PositionOf& position_of) {
     while (true) {
         const std::size_t end = content.find('\n', begin);
         if (end == std::string_view::npos) return begin;
-        const LinePosition position = position_of(content.substr(begin, end - begin), number);
-        if (position.event == LogEvent::fit_end) return begin;
-        const std::pair here(position.epoch, position.batch), last(start.timestamp.epoch, start.timestamp.batch);
-        if (here > last) return begin;
-        if (here == last && position.event == LogEvent::evaluation && start.evaluation_is_pending) return begin;
+        if (comes_again(start, position_of(content.substr(begin, end - begin), number))) return begin;
         begin = end + 1;
         ++number;
     }
