@@ -1557,6 +1557,43 @@ template <class T>
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/core/bfloat16.hpp
+
+// The upper half of a float: eight bits of exponent, seven of fraction.
+
+SD_NAMESPACE_BEGIN
+
+/// A 16-bit floating-point number with a float's range. A format to store activations in: arithmetic is done in float,
+/// and parameters, statistics and sums are float (accumulate_t).
+class bfloat16 {
+public:
+    bfloat16() = default;
+    /// Rounds to the nearest, ties to even. NaN stays NaN.
+    SD_HOST_DEVICE explicit bfloat16(float value) {
+        const auto word = std::bit_cast<std::uint32_t>(value);
+        const bool is_nan = (word & 0x7FFFFFFFU) > 0x7F800000U;
+        const std::uint32_t rounded = is_nan ? word | 0x400000U : word + 0x7FFFU + ((word >> 16) & 1U);
+        bits_ = static_cast<std::uint16_t>(rounded >> 16);
+    }
+    /// Exact.
+    SD_HOST_DEVICE explicit operator float() const {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(bits_) << 16);
+    }
+    /// The bits: sign, exponent, fraction.
+    [[nodiscard]] SD_HOST_DEVICE std::uint16_t bits() const { return bits_; }
+
+private:
+    std::uint16_t bits_;
+};
+
+/// Sums of bfloat16 are kept in float.
+template <>
+struct Accumulate<bfloat16> {
+    using type = float;  ///< float
+};
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/simd.hpp
 
 // Vectors of the width that the target offers, by the compilers' vector extension.
@@ -1570,9 +1607,10 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// The scalar types that the fast kernels take. The kernels of reference/ stand beside them as less constrained
-/// overloads, so every other type goes through those.
+/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed, and
+/// all that a kernel keeps beside its results, is float.
 template <class T>
-concept Vectorized = std::same_as<T, float> || std::same_as<T, double>;
+concept Vectorized = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16>;
 
 #if defined(__AVX512F__)
 inline constexpr Index vector_bytes = 64;
@@ -1585,11 +1623,12 @@ inline constexpr Index vector_bytes = 16;
 inline constexpr Index vector_registers = 16;
 #endif
 
-/// `lanes` values of T that are loaded, multiplied and stored together.
+/// `lanes` values of T that are loaded, multiplied and stored together, in the type that they are multiplied in.
 template <class T>
 struct Simd {
-    static constexpr Index lanes = vector_bytes / static_cast<Index>(sizeof(T));
-    typedef T Vector __attribute__((vector_size(vector_bytes)));
+    using Number = accumulate_t<T>;
+    static constexpr Index lanes = vector_bytes / static_cast<Index>(sizeof(Number));
+    typedef Number Vector __attribute__((vector_size(vector_bytes)));
 };
 
 template <class T>
@@ -1597,18 +1636,96 @@ using Vector = typename Simd<T>::Vector;
 template <class T>
 inline constexpr Index lanes = Simd<T>::lanes;
 
+/// The bits of as many bfloat16 and floats as a vector has lanes.
+typedef std::uint16_t HalfWords __attribute__((vector_size(vector_bytes / 2)));
+typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
+
+/// The numbers whose upper halves are given: exact.
+[[nodiscard, gnu::always_inline]] inline Vector<float> widened(const HalfWords& halves) {
+#if defined(__CUDACC__)  // nvcc's front end has no conversions of vectors
+    Words words;
+    for (Index i = 0; i < lanes<float>; ++i) words[i] = halves[i];
+#else
+    Words words = __builtin_convertvector(halves, Words);
+#endif
+    words <<= 16;
+    return reinterpret_cast<Vector<float>>(words);
+}
+
+/// The bits of bfloat16(value) in the upper half of each lane; the lower halves are anything.
+[[nodiscard, gnu::always_inline]] inline Words rounded_words(const Vector<float>& values) {
+    typedef std::int32_t Integers __attribute__((vector_size(vector_bytes)));
+    const auto words = reinterpret_cast<Words>(values);
+    const auto is_nan = reinterpret_cast<Integers>(words & 0x7FFFFFFFU) > 0x7F800000;
+    return is_nan ? words | 0x400000U : words + 0x7FFFU + ((words >> 16) & 1U);
+}
+
+/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN.
+[[nodiscard, gnu::always_inline]] inline HalfWords narrowed(const Vector<float>& values) {
+    const Words words = rounded_words(values) >> 16;
+#if defined(__CUDACC__)
+    HalfWords halves;
+    for (Index i = 0; i < lanes<float>; ++i) halves[i] = static_cast<std::uint16_t>(words[i]);
+    return halves;
+#else
+    return __builtin_convertvector(words, HalfWords);
+#endif
+}
+
+/// The values as they are after they were stored as T and loaded again.
+template <class T>
+[[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const Words words = rounded_words(values) & 0xFFFF0000U;
+        return reinterpret_cast<Vector<T>>(words);
+    } else {
+        return values;
+    }
+}
+
 /// The `lanes` values at an address of any alignment.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load(const T* from) {
-    Vector<T> result;
-    std::memcpy(&result, from, sizeof result);
-    return result;
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        HalfWords halves;
+        std::memcpy(&halves, from, sizeof halves);
+        return widened(halves);
+    } else {
+        Vector<T> result;
+        std::memcpy(&result, from, sizeof result);
+        return result;
+    }
 }
 
 /// Writes all lanes to an address of any alignment.
 template <class T>
 [[gnu::always_inline]] inline void store(const Vector<T>& values, std::type_identity_t<T>* to) {
-    std::memcpy(to, &values, sizeof values);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const HalfWords halves = narrowed(values);
+        std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+    } else {
+        std::memcpy(to, &values, sizeof values);
+    }
+}
+
+/// The first `count` half words at an address, fewer than all; zeros in the other lanes, whose memory is not touched.
+[[nodiscard, gnu::always_inline]] inline HalfWords load_halves(const void* from, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return reinterpret_cast<HalfWords>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1U << count) - 1), from));
+#else
+    HalfWords result = {};
+    std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(bfloat16));
+    return result;
+#endif
+}
+
+/// Writes the first `count` half words, fewer than all.
+[[gnu::always_inline]] inline void store_halves(const HalfWords& values, void* to, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1U << count) - 1), reinterpret_cast<__m256i>(values));
+#else
+    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(bfloat16));
+#endif
 }
 
 #if defined(__AVX512F__)
@@ -1635,23 +1752,27 @@ template <class T>
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> load_some(const T* from, Index count) {
     if (count >= lanes<T>) return load(from);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        return widened(load_halves(from, count));
+    } else {
 #if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, float>) {
-        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
-    } else {
-        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
-    }
+        if constexpr (std::is_same_v<T, float>) {
+            return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(first_lanes<T>(count), from));
+        } else {
+            return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(first_lanes<T>(count), from));
+        }
 #elif defined(__AVX__)
-    if constexpr (std::is_same_v<T, float>) {
-        return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(from, first_lanes<T>(count)));
-    } else {
-        return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(from, first_lanes<T>(count)));
-    }
+        if constexpr (std::is_same_v<T, float>) {
+            return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(from, first_lanes<T>(count)));
+        } else {
+            return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(from, first_lanes<T>(count)));
+        }
 #else
-    Vector<T> result = {};
-    std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
-    return result;
+        Vector<T> result = {};
+        std::memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
+        return result;
 #endif
+    }
 }
 
 /// The first `count` values at an address that lie `step` elements apart, at most `lanes`; zeros in the other lanes.
@@ -1671,32 +1792,41 @@ template <class T>
 template <class T>
 [[gnu::always_inline]] inline void store_some(const Vector<T>& values, std::type_identity_t<T>* to, Index count) {
     if (count >= lanes<T>) return store<T>(values, to);
-#if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, float>) {
-        _mm512_mask_storeu_ps(to, first_lanes<T>(count), reinterpret_cast<__m512>(values));
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        store_halves(narrowed(values), to, count);
     } else {
-        _mm512_mask_storeu_pd(to, first_lanes<T>(count), reinterpret_cast<__m512d>(values));
-    }
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<T, float>) {
+            _mm512_mask_storeu_ps(to, first_lanes<T>(count), reinterpret_cast<__m512>(values));
+        } else {
+            _mm512_mask_storeu_pd(to, first_lanes<T>(count), reinterpret_cast<__m512d>(values));
+        }
 #else
-    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
+        std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(T));
 #endif
+    }
 }
 
-/// Writes all lanes past the caches, to an address that is a multiple of vector_bytes: for results that no cache will
-/// keep until they are read, whose lines would be fetched only to be overwritten.
+/// Writes all lanes past the caches, to an address that is a multiple of their bytes: for results that no cache will
+/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come one
+/// after the other.
 template <class T>
 [[gnu::always_inline]] inline void stream(const Vector<T>& values, std::type_identity_t<T>* to) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<T, float>) {
         _mm512_stream_ps(to, reinterpret_cast<__m512>(values));
-    } else {
+    } else if constexpr (std::is_same_v<T, double>) {
         _mm512_stream_pd(to, reinterpret_cast<__m512d>(values));
+    } else {
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(narrowed(values)));
     }
 #elif defined(__AVX__)
     if constexpr (std::is_same_v<T, float>) {
         _mm256_stream_ps(to, reinterpret_cast<__m256>(values));
-    } else {
+    } else if constexpr (std::is_same_v<T, double>) {
         _mm256_stream_pd(to, reinterpret_cast<__m256d>(values));
+    } else {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to), reinterpret_cast<__m128i>(narrowed(values)));
     }
 #else
     store<T>(values, to);
@@ -2032,42 +2162,28 @@ inline constexpr Index sweep_elements = 32768;
     return std::max<Index>(1, sweep_elements / std::max<Index>(1, columns));
 }
 
-/// values[0..count) = those of channels [channel, channel + count), whose raw values start at `raw`, before the gate.
-template <class T>
-void load_activated(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
-    const T* scale = x.scale.data() + channel;
-    const T* shift = x.shift.data() + channel;
-    if (!has_own_path(x.activation)) {
-        for_each_vector<T>(count, [&](Index c, auto some) {
-            Vector<T> value = load_some(raw + c, some);
-            if (x.scale) value = load_some(scale + c, some) * value + load_some(shift + c, some);
-            store_some<T>(activated<T>(x.activation, value), values + c, some);
-        });
-        return;
-    }
-    if (!x.scale) {
-        const bool relu = x.activation == Activation::relu;
-        for (Index c = 0; c < count; ++c) values[c] = relu && raw[c] < T(0) ? T(0) : raw[c];
-        return;
-    }
-    if (x.activation == Activation::relu) {
-        for (Index c = 0; c < count; ++c) {
-            const T value = scale[c] * raw[c] + shift[c];
-            values[c] = value < T(0) ? T(0) : value;
-        }
-    } else {
-        for (Index c = 0; c < count; ++c) values[c] = scale[c] * raw[c] + shift[c];
-    }
-}
-
 /// values[0..count) = the values of channels [channel, channel + count), whose raw values start at `raw`.
 template <class T>
 void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count, T* values) {
-    load_activated(x, raw, channel, count, values);
-    if (!x.gate) return;
-    const Index sample = (raw - x.raw.data()) / (x.raw.size() / x.gate.extent(0));
-    const T* gate = x.gate.data() + sample * x.channels() + channel;
-    for (Index c = 0; c < count; ++c) values[c] *= gate[c];
+    const T* gate = nullptr;
+    if (x.gate) {
+        const Index sample = (raw - x.raw.data()) / (x.raw.size() / x.gate.extent(0));
+        gate = x.gate.data() + sample * x.channels() + channel;
+    }
+    for_each_vector<T>(count, [&](Index c, auto some) {
+        Vector<T> value = load_some(raw + c, some);
+        if (x.scale) {
+            const Index own = channel + c;
+            value = load_some(x.scale.data() + own, some) * value + load_some(x.shift.data() + own, some);
+        }
+        if (!has_own_path(x.activation)) {
+            value = activated<accumulate_t<T>>(x.activation, value);
+        } else if (x.activation == Activation::relu) {
+            value = rectified<T>(value);
+        }
+        if (gate != nullptr) value *= load_some(gate + c, some);
+        store_some<T>(value, values + c, some);
+    });
 }
 
 /// The same gradient under other extents.
@@ -2103,41 +2219,30 @@ template <cpu::Vectorized T>
     if (dz.size() == 0) return dz;
     const Index channels = dy.y.channels();
     parallel_ranges(dz.size() / channels, cpu::sweep_rows(channels), [&](Index first, Index last) {
-        const T* scale = dy.y.scale.data();
-        const T* shift = dy.y.shift.data();
-        const T* center = dy.center.data();
-        const T* slope = dy.slope.data();
-        const T* offset = dy.offset.data();
+        using cpu::load_some;
         const Index pixels = dy.gate ? dz.size() / channels / dy.gate.factor.extent(0) : 1;
         for (Index row = first; row < last; ++row) {
-            const T* z = dy.y.raw.data() + row * channels;
-            const T* upstream = dy.dy.data() + row * channels;
-            T* target = dz.data() + row * channels;
-            if (dy.gate) {  // in the target first, which the rest is then computed in
-                const T* gate = dy.gate.factor.data() + row / pixels * channels;
-                const T* common = dy.gate.common.data() + row / pixels * channels;
-                for (Index c = 0; c < channels; ++c) target[c] = gate[c] * upstream[c] + common[c];
-                upstream = target;
-            }
-            if (!cpu::has_own_path(dy.y.activation)) {
-                cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
-                    using cpu::load_some;
-                    const cpu::Vector<T> factor = load_some(scale + c, some);
-                    const cpu::Vector<T> raw = load_some(z + c, some);
-                    const cpu::Vector<T> g = cpu::gradient_before<T>(dy.y.activation, load_some(upstream + c, some),
-                                                                     factor * raw + load_some(shift + c, some));
-                    const cpu::Vector<T> deviation = raw - load_some(center + c, some);
-                    cpu::store_some<T>(
-                        factor * g + load_some(slope + c, some) * deviation + load_some(offset + c, some), target + c,
-                        some);
-                });
-                continue;
-            }
-            const bool relu = dy.y.activation == Activation::relu;
-            for (Index c = 0; c < channels; ++c) {
-                const T g = !relu || scale[c] * z[c] + shift[c] > T(0) ? upstream[c] : T(0);
-                target[c] = scale[c] * g + slope[c] * (z[c] - center[c]) + offset[c];
-            }
+            const Index from = row * channels;
+            const Index gate = row / pixels * channels;
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                const cpu::Vector<T> factor = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> z = load_some(dy.y.raw.data() + from + c, some);
+                const cpu::Vector<T> value = factor * z + load_some(dy.y.shift.data() + c, some);
+                cpu::Vector<T> g = load_some(dy.dy.data() + from + c, some);
+                if (dy.gate) {
+                    g = load_some(dy.gate.factor.data() + gate + c, some) * g +
+                        load_some(dy.gate.common.data() + gate + c, some);
+                }
+                if (!cpu::has_own_path(dy.y.activation)) {
+                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, value);
+                } else if (dy.y.activation == Activation::relu) {
+                    g = cpu::gradient_before_relu<T>(g, value);
+                }
+                const cpu::Vector<T> deviation = z - load_some(dy.center.data() + c, some);
+                cpu::store_some<T>(factor * g + load_some(dy.slope.data() + c, some) * deviation +
+                                       load_some(dy.offset.data() + c, some),
+                                   dz.data() + from + c, some);
+            });
         }
     });
     return dz;
@@ -2390,25 +2495,32 @@ using reference::update_running_statistics;
 template <cpu::Vectorized T>
 [[nodiscard]] Moments<accumulate_t<T>> batch_moments(const Tensor<T>& x) {
     const Index channels = x.extent(x.rank() - 1);
-    Moments<T> moments{0, Tensor<T>(Shape{channels}), Tensor<T>(Shape{channels})};
+    using A = accumulate_t<T>;
+    using cpu::load_some;
+    Moments<A> moments{0, Tensor<A>(Shape{channels}), Tensor<A>(Shape{channels})};
     if (x.size() == 0) return moments;
     const Index rows = x.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
     const Index chunks = cpu::quotient_up(rows, grain);
 
-    Tensor<T> partial(Shape{chunks, 2, channels});
+    Tensor<A> partial(Shape{chunks, 2, channels});
     parallel_ranges(rows, grain, [&](Index first, Index last) {
-        T* mean = partial.data() + first / grain * 2 * channels;
-        T* m2 = mean + channels;
+        A* mean = partial.data() + first / grain * 2 * channels;
+        A* m2 = mean + channels;
         for (Index row = first; row < last; ++row) {
             const T* value = x.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) mean[c] += value[c];
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                cpu::store_some<A>(load_some(mean + c, some) + load_some(value + c, some), mean + c, some);
+            });
         }
-        const T count = static_cast<T>(last - first);
+        const A count = static_cast<A>(last - first);
         for (Index c = 0; c < channels; ++c) mean[c] /= count;
         for (Index row = first; row < last; ++row) {  // the chunk is still in the cache
             const T* value = x.data() + row * channels;
-            for (Index c = 0; c < channels; ++c) m2[c] += (value[c] - mean[c]) * (value[c] - mean[c]);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
+                const cpu::Vector<T> deviation = load_some(value + c, some) - load_some(mean + c, some);
+                cpu::store_some<A>(load_some(m2 + c, some) + deviation * deviation, m2 + c, some);
+            });
         }
     });
 
@@ -2419,12 +2531,12 @@ template <cpu::Vectorized T>
             double m2 = 0;
             for (Index chunk = 0; chunk < chunks; ++chunk) {
                 const Index count = std::min(grain, rows - chunk * grain);
-                const T* part = partial.data() + chunk * 2 * channels;
+                const A* part = partial.data() + chunk * 2 * channels;
                 detail::merge_moments(chunk * grain, mean, m2, count, static_cast<double>(part[c]),
                                       static_cast<double>(part[channels + c]));
             }
-            moments.mean.data()[c] = static_cast<T>(mean);
-            moments.m2.data()[c] = static_cast<T>(m2);
+            moments.mean.data()[c] = static_cast<A>(mean);
+            moments.m2.data()[c] = static_cast<A>(m2);
         }
     });
     return moments;
@@ -2436,17 +2548,19 @@ namespace cpu {
 /// output with z as raw values.
 template <class T>
 class RowSums {
+    using A = accumulate_t<T>;
+
 public:
     /// Sums into dweight and dbias (C), which begin as zeros.
-    RowSums(const Pending<T>& y, const Tensor<T>& mean, T* dweight, T* dbias)
+    RowSums(const Pending<T>& y, const Tensor<A>& mean, A* dweight, A* dbias)
         : scale_(y.scale.data()),
           shift_(y.shift.data()),
           center_(mean.data()),
           activation_(y.activation),
           dweight_(dweight),
           dbias_(dbias) {
-        std::fill_n(dweight, y.channels(), T(0));
-        std::fill_n(dbias, y.channels(), T(0));
+        std::fill_n(dweight, y.channels(), A(0));
+        std::fill_n(dbias, y.channels(), A(0));
     }
 
     /// Takes in the gradient by y and the value of z at `count` channels from c on.
@@ -2465,30 +2579,30 @@ private:
         return load_some(scale_ + c, count) * z + load_some(shift_ + c, count);
     }
     [[gnu::always_inline]] void add_gradient(const Vector<T>& g, const Vector<T>& z, Index c, Index count) {
-        store_some<T>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
-        store_some<T>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
+        store_some<A>(load_some(dbias_ + c, count) + g, dbias_ + c, count);
+        store_some<A>(load_some(dweight_ + c, count) + g * (z - load_some(center_ + c, count)), dweight_ + c, count);
     }
     [[gnu::noinline]] void add_any(Vector<T> dy, Vector<T> z, Index c, Index count) {
-        add_gradient(gradient_before<T>(activation_, dy, before_activation(z, c, count)), z, c, count);
+        add_gradient(gradient_before<A>(activation_, dy, before_activation(z, c, count)), z, c, count);
     }
 
-    const T* scale_;
-    const T* shift_;
-    const T* center_;
+    const A* scale_;
+    const A* shift_;
+    const A* center_;
     Activation activation_;
-    T* dweight_;
-    T* dbias_;
+    A* dweight_;
+    A* dbias_;
 };
 
 /// Adds up partial sums (chunks, 2, C) of deviations and of gradients, in order.
-template <class T>
-[[nodiscard]] BatchNormSums<T> merge_row_sums(const Tensor<T>& partial, const Tensor<T>& inverse_std) {
+template <class A>
+[[nodiscard]] BatchNormSums<A> merge_row_sums(const Tensor<A>& partial, const Tensor<A>& inverse_std) {
     const Index channels = partial.extent(2);
     const Tensor<double> total = merged_rows(partial.reshape({partial.extent(0), 2 * channels}));
-    BatchNormSums<T> sums{Tensor<T>::empty({channels}), Tensor<T>::empty({channels})};
+    BatchNormSums<A> sums{Tensor<A>::empty({channels}), Tensor<A>::empty({channels})};
     for (Index c = 0; c < channels; ++c) {
-        sums.dweight.data()[c] = static_cast<T>(total.data()[c] * static_cast<double>(inverse_std.data()[c]));
-        sums.dbias.data()[c] = static_cast<T>(total.data()[channels + c]);
+        sums.dweight.data()[c] = static_cast<A>(total.data()[c] * static_cast<double>(inverse_std.data()[c]));
+        sums.dbias.data()[c] = static_cast<A>(total.data()[channels + c]);
     }
     return sums;
 }
@@ -2504,13 +2618,14 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
     detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
+    using A = accumulate_t<T>;
     const Pending<T>& y = pass.y;
     const Index channels = y.channels();
     const Index rows = channels == 0 ? 0 : dy.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
-    Tensor<T> partial = Tensor<T>::empty({cpu::quotient_up(rows, grain), 2, channels});
+    Tensor<A> partial = Tensor<A>::empty({cpu::quotient_up(rows, grain), 2, channels});
     parallel_ranges(rows, grain, [&](Index first, Index last) {
-        T* dweight = partial.data() + first / grain * 2 * channels;
+        A* dweight = partial.data() + first / grain * 2 * channels;
         cpu::RowSums<T> sums(y, pass.mean, dweight, dweight + channels);
         for (Index row = first; row < last; ++row) {
             cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
@@ -3415,7 +3530,7 @@ SD_NAMESPACE_END
 // ---------------------------------------------------------------------------- sd/cpu/elementwise.hpp
 
 // Kernels whose elements know nothing of each other: gradients that add up, weights that are averaged, buckets that ranks
-// exchange.
+// exchange, other types of number.
 
 SD_NAMESPACE_BEGIN
 
@@ -3424,32 +3539,43 @@ using reference::copy_elements;
 using reference::move_towards;
 using reference::scale_by;
 
+namespace cpu {
+
+/// Calls use(i, count) for every vector of `size` elements, in parallel.
+template <class T, class Use>
+void sweep_vectors(Index size, const Use& use) {
+    parallel_ranges(size, sweep_elements, [&](Index first, Index last) {
+        for_each_vector<T>(last - first, [&](Index i, auto count) { use(first + i, count); });
+    });
+}
+
+}  // namespace cpu
+
 /// sum += term, element by element; shapes are equal.
 template <cpu::Vectorized T>
 void add_to(Tensor<T>& sum, const Tensor<T>& term) {
-    parallel_ranges(sum.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        T* target = sum.data();
-        const T* source = term.data();
-        for (Index i = first; i < last; ++i) target[i] = target[i] + source[i];
+    cpu::sweep_vectors<T>(sum.size(), [&](Index i, auto count) {
+        T* target = sum.data() + i;
+        cpu::store_some<T>(cpu::load_some(target, count) + cpu::load_some(term.data() + i, count), target, count);
     });
 }
 
 /// x *= factor, element by element.
 template <cpu::Vectorized T>
 void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        T* target = x.data();
-        for (Index i = first; i < last; ++i) target[i] = target[i] * factor;
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        T* target = x.data() + i;
+        cpu::store_some<T>(cpu::load_some(target, count) * factor, target, count);
     });
 }
 
 /// x += share (target - x), element by element; shapes are equal.
 template <cpu::Vectorized T>
 void move_towards(Tensor<T>& x, const Tensor<T>& target, const accumulate_t<T>& share) {
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        T* own = x.data();
-        const T* other = target.data();
-        for (Index i = first; i < last; ++i) own[i] = own[i] + share * (other[i] - own[i]);
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> own = cpu::load_some(x.data() + i, count);
+        const cpu::Vector<T> other = cpu::load_some(target.data() + i, count);
+        cpu::store_some<T>(own + share * (other - own), x.data() + i, count);
     });
 }
 
@@ -3461,6 +3587,24 @@ void copy_elements(const Tensor<T>& source, Index source_first, Index count, Ten
         std::copy(from + first, from + last, target.data() + target_first + first);
     });
 }
+
+/// x with another type of elements, each rounded once; x itself if it has that type.
+template <cpu::Vectorized T, cpu::Vectorized From>
+requires std::same_as<accumulate_t<T>, accumulate_t<From>>
+[[nodiscard]] Tensor<T> converted(const Tensor<From>& x) {
+    if constexpr (std::is_same_v<T, From>) {
+        return x;
+    } else {
+        Tensor<T> y = Tensor<T>::empty(x.shape());
+        cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+            cpu::store_some<T>(cpu::load_some(x.data() + i, count), y.data() + i, count);
+        });
+        return y;
+    }
+}
+
+/// The same elements, of a type to calculate with: float.
+[[nodiscard]] inline Tensor<float> to_host_numbers(const Tensor<bfloat16>& x) { return converted<float>(x); }
 
 SD_NAMESPACE_END
 
@@ -3921,12 +4065,12 @@ template <class T>
 class Target {
 public:
     /// All channels are written together.
-    explicit Target(Tensor<T>& target) : Target(target, target.extent(target.rank() - 1)) {}
-    /// `channels` of the last dimension are written together. Those of a group may be half a line of the cache, which
-    /// past the caches would cost more than a whole one.
+    explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
+    /// `channels` of the last dimension are written together, a vector of some pixels after the other. Those of a group
+    /// may be half a line of the cache, and a vector of bfloat16 is, which past the caches would cost more than a whole
+    /// one.
     Target(Tensor<T>& target, Index channels)
-        : Target(target.data(), target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-                                    target.extent(target.rank() - 1) % lanes<T> == 0 &&
+        : Target(target.data(), is_streamed(target) && !std::is_same_v<T, bfloat16> &&
                                     (channels == target.extent(target.rank() - 1) ||
                                      channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
     /// Elements that go past the caches, or do not.
@@ -3942,6 +4086,11 @@ public:
     }
 
 private:
+    [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
+        return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+               target.extent(target.rank() - 1) % lanes<T> == 0;
+    }
+
     T* data_;
     bool streamed_;
 };
@@ -4078,6 +4227,8 @@ namespace cpu {
 /// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
 template <class T>
 class Rows {
+    using A = accumulate_t<T>;
+
 public:
     explicit Rows(const Pending<T>& x)
         : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
@@ -4088,15 +4239,15 @@ public:
         Vector<T> value = load_some(raw_ + row + c, count);
         if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
         if constexpr (any) {
-            if (!has_own_path(activation_)) return activated<T>(activation_, value);
+            if (!has_own_path(activation_)) return activated<A>(activation_, value);
         }
         return activation_ == Activation::relu ? rectified<T>(value) : value;
     }
 
 private:
     const T* raw_;
-    const T* scale_;
-    const T* shift_;
+    const A* scale_;
+    const A* shift_;
     Activation activation_;
 };
 
@@ -4127,8 +4278,9 @@ template <cpu::Vectorized T>
     const Index channels = slabs.channels;
 
     // scale (a z + b) = (scale a) z + scale b: the pass then knows one factor and one term a channel
-    Tensor<T> factor = Tensor<T>::full(Shape{channels}, branch_scale);
-    Tensor<T> term(Shape{channels});
+    using A = accumulate_t<T>;
+    Tensor<A> factor = Tensor<A>::full(Shape{channels}, branch_scale);
+    Tensor<A> term(Shape{channels});
     if (branch.scale) {
         for (Index c = 0; c < channels; ++c) {
             factor.data()[c] *= branch.scale.data()[c];
@@ -4201,6 +4353,7 @@ template <cpu::Vectorized T>
                                                              const accumulate_t<T>& branch_scale, bool relu,
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
     constexpr const char* where = "residual_join_backward";
     detail::expect_pass_and_sums(where, before, sums);
     expect_shape(where, "dy", dy.shape(), y.shape());
@@ -4208,13 +4361,13 @@ template <cpu::Vectorized T>
     detail::expect_distinct(where, branch_sample, branch_samples);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
-    const bool same = branch_sample.empty() && branch_scale == T(1);
+    const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
     cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
     if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
-    Tensor<T> partial = Tensor<T>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
+    Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
     const cpu::Target<T> dshortcut(gradient.dshortcut);
     const cpu::Target<T> dbranch(gradient.dbranch);
@@ -4234,7 +4387,7 @@ template <cpu::Vectorized T>
                     const cpu::Vector<T> scaled = branch_scale * g;
                     if constexpr (!one_tensor) dbranch.put(scaled, branch_row + c, count);
                     if (row_sums != nullptr) {
-                        row_sums->add(scaled, cpu::load_some(z + branch_row + c, count), c, count);
+                        row_sums->add(cpu::as_stored<T>(scaled), cpu::load_some(z + branch_row + c, count), c, count);
                     }
                 }
             });
@@ -4245,7 +4398,7 @@ template <cpu::Vectorized T>
         const bool joins = sample >= 0;
         std::optional<cpu::RowSums<T>> row_sums;
         if (before != nullptr && joins) {
-            T* part = partial.data() + slabs.piece(n, first) * 2 * channels;
+            A* part = partial.data() + slabs.piece(n, first) * 2 * channels;
             row_sums.emplace(before->y, before->mean, part, part + channels);
         }
         cpu::with_constants(
@@ -5409,7 +5562,11 @@ private:
 /// The values of a pending tensor, a vector at a time.
 template <class T>
 class PendingSource {
+    using A = accumulate_t<T>;
+
 public:
+    using Stored = T;
+
     explicit PendingSource(const Pending<T>& x) : PendingSource(x, x.shape()) {}
     /// The same elements seen as another image.
     PendingSource(const Pending<T>& x, const ImageView& view)
@@ -5433,10 +5590,10 @@ public:
     void with_channels(Index channel, Count count, const Use& use) const {
         const T* raw = raw_;
         if (gate_ || !has_own_path(activation_)) {
-            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + T(1) : load_some(scale_ + channel, count);
+            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + A(1) : load_some(scale_ + channel, count);
             const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
             use([=, activation = activation_, gate = gate_.of_channels(channel, count)](Index element) {
-                const Vector<T> value = activated<T>(activation, scale * load_some(raw + element, count) + shift);
+                const Vector<T> value = activated<A>(activation, scale * load_some(raw + element, count) + shift);
                 return gate ? gate.at(element) * value : value;
             });
         } else if (scale_ == nullptr && activation_ == Activation::none) {
@@ -5456,8 +5613,8 @@ public:
 
 private:
     const T* raw_;
-    const T* scale_;
-    const T* shift_;
+    const A* scale_;
+    const A* shift_;
     Activation activation_;
     SampleFactors<T> gate_;
     ImageView view_;
@@ -5466,7 +5623,11 @@ private:
 /// The values of a pending gradient, a vector at a time; as PendingSource.
 template <class T>
 class GradientSource {
+    using A = accumulate_t<T>;
+
 public:
+    using Stored = T;
+
     explicit GradientSource(const PendingGradient<T>& dy)
         : dy_(dy.dy.data()),
           z_(dy.y.raw.data()),
@@ -5508,7 +5669,7 @@ public:
                 const Vector<T> raw = load_some(z + element, count);
                 Vector<T> upstream = load_some(dy + element, count);
                 if (gate) upstream = gate.at(element) * upstream + common.at(element);
-                const Vector<T> g = gradient_before<T>(activation, upstream, scale * raw + shift);
+                const Vector<T> g = gradient_before<A>(activation, upstream, scale * raw + shift);
                 return scale * g + slope * (raw - center) + offset;
             });
         } else if (activation_ == Activation::relu) {
@@ -5528,11 +5689,11 @@ public:
 private:
     const T* dy_;
     const T* z_;
-    const T* scale_;
-    const T* shift_;
-    const T* center_;
-    const T* slope_;
-    const T* offset_;
+    const A* scale_;
+    const A* shift_;
+    const A* center_;
+    const A* slope_;
+    const A* offset_;
     Activation activation_;
     SampleFactors<T> gate_, common_;
     ImageView view_;
@@ -5549,6 +5710,8 @@ SD_NAMESPACE_END
 //
 //     image   (row, column, channel)                 channels contiguous
 //     slab    (block, row, column, lane)             channel = block * lanes + lane
+//
+// Its elements are of the type that is computed in, whatever the image's are.
 //
 // Neighbouring pixels of a block lie `lanes` elements apart, whatever the number of channels, so a register tile walks
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
@@ -5581,7 +5744,7 @@ struct SlabShape {
 };
 
 /// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
-template <class T, class Source>
+template <class Source>
 class SlabPrefetch {
 public:
     /// In `calls` calls of advance(). Only whole pixels are asked for.
@@ -5602,7 +5765,7 @@ public:
     }
 
 private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(typename Source::Stored));
 
     const Source& source_;
     Index next_ = 0, end_ = 0, each_ = 0;
@@ -5887,7 +6050,7 @@ public:
     }
 
     /// Asks for the rows that the next row of points reads and this one did not, in `calls` calls.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for_next(Index calls) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for_next(Index calls) const {
         const Index first = std::max(next_, first_ + shape_.row_step);
         return {source_, slab(first, first_ + shape_.row_step + shape_.rows - first), calls};
     }
@@ -6103,13 +6266,15 @@ private:
 /// dweight, summed span by span.
 template <class T>
 class DepthwiseOuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     DepthwiseOuterProduct(const Pending<T>& x, const PendingGradient<T>& dy, const Lattice& lattice)
         : x_(x),
           dy_(dy),
           lattice_(lattice),
           runs_(lattice),
-          outer_(DepthwiseOuter<T>::of(runs_.length, lattice.column_step)),
+          outer_(DepthwiseOuter<A>::of(runs_.length, lattice.column_step)),
           x_shape_(std::span(&lattice, 1), outer_.points),
           channels_(x.channels()),
           blocks_(quotient_up(channels_, lanes<T>)),
@@ -6120,10 +6285,10 @@ public:
           spans_(quotient_up(cut_.pieces, pieces_each_)) {}
 
     /// Writes the gradients of the weights that meet some pixel.
-    void run(Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>(Shape{spans_, blocks_, runs_.tap_count(), lanes<T>});
-        Tensor<T> rings = Tensor<T>::empty({num_threads(), x_shape_.size(blocks_each_)});
-        Tensor<T> rows = Tensor<T>::empty({num_threads(), dy_slab({}, 0, 0).template plane<T>() * blocks_each_});
+    void run(Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>(Shape{spans_, blocks_, runs_.tap_count(), lanes<T>});
+        Tensor<A> rings = Tensor<A>::empty({num_threads(), x_shape_.size(blocks_each_)});
+        Tensor<A> rows = Tensor<A>::empty({num_threads(), dy_slab({}, 0, 0).template plane<A>() * blocks_each_});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), runs_.count()});
         parallel_for(spans_, [&](Index span) {
             const Index thread = thread_index();
@@ -6150,26 +6315,26 @@ private:
                 .channels = std::min(blocks_each_ * lanes<T>, channels_ - first)};
     }
 
-    void run_piece(const RowCut::Piece& piece, T* ring_memory, T* dy_row, Index* offsets, T* sums) const {
+    void run_piece(const RowCut::Piece& piece, A* ring_memory, A* dy_row, Index* offsets, A* sums) const {
         const Index taps = runs_.tap_count();
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index blocks = std::min(blocks_each_, blocks_ - first);
-            RowRing<T, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
+            RowRing<A, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
                                               dy_slab(piece, 0, first).channels, ring_memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 const SlabShape slab = dy_slab(piece, row, first);
-                pack_slab<T>(dy_, slab, dy_row);
+                pack_slab<A>(dy_, slab, dy_row);
                 const auto runs = ring.locate(runs_, offsets);
-                T* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
+                A* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
                 const Index calls = row + 1 < piece.last_row ? blocks : 0;
                 auto x_ahead = ring.ask_for_next(calls);
-                SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
+                SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
                 for (Index b = 0; b < blocks; ++b) {
                     sum_row({.point = ring.block(b),
                              .point_step = lattice_.column_step,
                              .offsets = offsets,
-                             .dy = dy_row + b * slab.template plane<T>(),
+                             .dy = dy_row + b * slab.template plane<A>(),
                              .width = lattice_.width},
                             runs.count, row_sums + b * taps * lanes<T>);
                     x_ahead.advance();
@@ -6180,7 +6345,7 @@ private:
     }
 
     /// Adds a row of points to the taps of some runs, in a block.
-    void sum_row(DepthwiseOuterOperands<T> operands, Index runs, T* sums) const {
+    void sum_row(DepthwiseOuterOperands<A> operands, Index runs, A* sums) const {
         for (Index r = 0; r < runs;) {
             const bool several = r + outer_.runs <= runs;
             (several ? outer_.several : outer_.one)(operands, sums);
@@ -6192,7 +6357,7 @@ private:
     }
 
     /// Adds up the spans in order, and writes the sums to where the weights stand.
-    void merge(const Tensor<T>& sums, Tensor<T>& dweight) const {
+    void merge(const Tensor<A>& sums, Tensor<A>& dweight) const {
         const Index positions = dweight.extent(2) * dweight.extent(3);
         const Index taps = runs_.tap_count();
         const Index span = sums.size() / spans_;
@@ -6200,14 +6365,14 @@ private:
             for (Index b = first; b < last; ++b) {
                 const Index channels = std::min(lanes<T>, channels_ - b * lanes<T>);
                 for (Index t = 0; t < taps; ++t) {
-                    const T* from = sums.data() + (b * taps + t) * lanes<T>;
+                    const A* from = sums.data() + (b * taps + t) * lanes<T>;
                     double total[lanes<T>] = {};
                     for (Index s = 0; s < spans_; ++s, from += span) {
                         for (Index i = 0; i < lanes<T>; ++i) total[i] += static_cast<double>(from[i]);
                     }
-                    T* to = dweight.data() + b * lanes<T> * positions +
+                    A* to = dweight.data() + b * lanes<T> * positions +
                             runs_.taps[static_cast<std::size_t>(t)].kernel_position;
-                    for (Index i = 0; i < channels; ++i) to[i * positions] = static_cast<T>(total[i]);
+                    for (Index i = 0; i < channels; ++i) to[i * positions] = static_cast<A>(total[i]);
                 }
             }
         });
@@ -6217,8 +6382,8 @@ private:
     GradientSource<T> dy_;
     const Lattice& lattice_;
     TapRuns runs_;
-    DepthwiseOuter<T> outer_;
-    RingShape<T> x_shape_;
+    DepthwiseOuter<A> outer_;
+    RingShape<A> x_shape_;
     Index channels_, blocks_, blocks_each_, dy_columns_;
     RowCut cut_;
     Index pieces_each_, spans_;
@@ -6264,7 +6429,7 @@ public:
             lattice.height = 1;
             lattice.width = y_shape[2];
         } else if (options.groups == 1 && options.dilation == 1 && geometry.in_channels < lanes<T> &&
-                   geometry.kernel_width > 1) {
+                   geometry.kernel_width > 1 && copies_exactly()) {
             read_columns_as_channels(geometry);
         }
         drop_idle_taps(lattice, x_view.extents.height, x_view.extents.width);
@@ -6292,6 +6457,9 @@ public:
     Shape y_shape;  ///< of y, as the lattice sees it
 
 private:
+    // Whether a copy of the values has them as they are.
+    [[nodiscard]] bool copies_exactly() const { return std::is_same_v<T, accumulate_t<T>> || x.is_plain(); }
+
     void read_columns_as_channels(const Conv2dGeometry& geometry) {
         const Conv2dOptions& options = geometry.options;
         const Index channels = geometry.in_channels;
@@ -6552,12 +6720,13 @@ struct OuterOperands {
     bool accumulate;  ///< else the sums are the product alone
 };
 
-/// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x. `step` as in
-/// multiply_tile.
+/// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x, which are
+/// stored as T. `step` as in multiply_tile.
 template <class T, Index vectors, Index step>
-void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T>>& x_ahead,
-               SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
-    constexpr Index rows = outer_rows<T, vectors>;
+void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<PendingSource<T>>& x_ahead,
+               SlabPrefetch<GradientSource<T>>& dy_ahead) {
+    using A = accumulate_t<T>;
+    constexpr Index rows = outer_rows<A, vectors>;
     const auto pixel_stride = [&] {
         if constexpr (step != 0) {
             return constant<step * lanes<T>>;
@@ -6567,9 +6736,9 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
     }();
     for (Index tap = 0; tap < operands.taps; ++tap) {
         for (Index channel = 0; channel < operands.x_channels; channel += rows) {
-            T* target = operands.sums + tap * operands.sums_tap + channel * operands.columns;
+            A* target = operands.sums + tap * operands.sums_tap + channel * operands.columns;
             Vector<T> sum[rows][vectors] = {};
-            const T* x =
+            const A* x =
                 operands.x + channel / lanes<T> * operands.x_plane + channel % lanes<T> + operands.tap_offsets[tap];
             for (Index i = 0; i < operands.rows; ++i) {
                 multiply_add<rows, vectors>(
@@ -6581,10 +6750,10 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
             for (Index r = 0; r < rows; ++r, target += operands.columns) {
 #pragma GCC unroll 4
                 for (Index v = 0; v < vectors; ++v) {
-                    T* to = target + v * lanes<T>;
-                    store<T>(operands.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
+                    A* to = target + v * lanes<T>;
+                    store<A>(operands.accumulate ? load(to) + sum[r][v] : sum[r][v], to);
                 }
-                if (!operands.accumulate) std::fill(target + vectors * lanes<T>, target + operands.columns, T(0));
+                if (!operands.accumulate) std::fill(target + vectors * lanes<T>, target + operands.columns, A(0));
             }
             x_ahead.advance();
             dy_ahead.advance();
@@ -6593,8 +6762,8 @@ void run_outer(const OuterOperands<T>& operands, SlabPrefetch<T, PendingSource<T
 }
 
 template <class T>
-using RunOuter = void (*)(const OuterOperands<T>&, SlabPrefetch<T, PendingSource<T>>&,
-                          SlabPrefetch<T, GradientSource<T>>&);
+using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<PendingSource<T>>&,
+                          SlabPrefetch<GradientSource<T>>&);
 
 /// run_outer for the vectors in use, at most most_outer_vectors, and a step.
 template <class T>
@@ -6610,8 +6779,8 @@ template <class T>
 /// The outer products of all panels that `channels` channels of dy make; `operands` begin with the first one, and a
 /// panel has `panel_size` sums.
 template <class T>
-void run_panels(OuterOperands<T> operands, Index channels, Index panel_size, SlabPrefetch<T, PendingSource<T>>& x_ahead,
-                SlabPrefetch<T, GradientSource<T>>& dy_ahead) {
+void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size,
+                SlabPrefetch<PendingSource<T>>& x_ahead, SlabPrefetch<GradientSource<T>>& dy_ahead) {
     for (Index first = 0; first < channels; first += operands.columns) {
         const Index vectors = quotient_up(std::min(operands.columns, channels - first), lanes<T>);
         find_run_outer<T>(vectors, operands.point_step)(operands, x_ahead, dy_ahead);
@@ -6900,6 +7069,8 @@ namespace cpu {
 /// As OuterProduct, for a convolution that suits.
 template <class T>
 class WinogradOuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     WinogradOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
@@ -6910,27 +7081,27 @@ public:
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_position_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_position_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
           sums_of_panel_(winograd_positions * sums_of_position_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
-    void run(Index group, Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+    void run(Index group, Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Index channels = std::min(tasks_.panels_each * width_, side_.plan.out());
         const Index tiles = rows_each_ * cut_.tile_columns;
         const Index rows_of_slab = std::min(rows_each_, cut_.tile_rows);
-        Tensor<T> slabs = Tensor<T>::empty(
-            {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<T>(0),
-                                     dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<T>(0))});
-        Tensor<T> x_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, side_.depth).size()});
-        Tensor<T> dy_tiles = Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, tiles, channels).size()});
+        Tensor<A> slabs = Tensor<A>::empty(
+            {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<A>(0),
+                                     dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<A>(0))});
+        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, side_.depth).size()});
+        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
             run_task(group, tasks_.task(t, side_.plan.out(), width_), sums,
                      {slabs.data() + thread * slabs.extent(1),
-                      WinogradTiles<T>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
-                      WinogradTiles<T>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
+                      WinogradTiles<A>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
+                      WinogradTiles<A>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
         });
         add_spans(sums);
         transform_back(sums);
@@ -6942,14 +7113,14 @@ public:
 private:
     /// A thread's own.
     struct Memory {
-        T* slab;
-        WinogradTiles<T> x, dy;
+        A* slab;
+        WinogradTiles<A> x, dy;
     };
 
     /// The more, the longer a tile's sums stay in registers.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{1} << 20;
-        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(T));
+        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
         return std::clamp<Index>(bytes / of_tile, 32, 256);
     }
 
@@ -6967,7 +7138,7 @@ private:
                 .channels = channels};
     }
 
-    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, const Memory& memory) const {
+    void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, const Memory& memory) const {
         const Index first_channel = task.first_channel;
         const Index channels = task.channels;
         Index x_positions[winograd_positions];
@@ -6986,9 +7157,9 @@ private:
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
             const Index calls = !has_next ? 0
                                           : quotient_up(channels, width_) * winograd_positions *
-                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(
+                                                quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
+            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
+            SlabPrefetch<GradientSource<T>> dy_ahead(
                 dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             run_panels<T>({.x = memory.x.data,
                            .x_columns = 0,
@@ -7020,21 +7191,21 @@ private:
             const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
-            pack_slab<T>(x_, x, memory.slab);
+            pack_slab<A>(x_, x, memory.slab);
             transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
-            pack_slab<T>(dy_, dy, memory.slab);
+            pack_slab<A>(dy_, dy, memory.slab);
             transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }
     }
 
     // From 16 positions to 9 taps, in place.
-    void transform_back(Tensor<T>& sums) const {
+    void transform_back(Tensor<A>& sums) const {
         const Index depth = round_up(side_.depth, lanes<T>);
         parallel_ranges(tasks_.panels * depth, 64, [&](Index first, Index last) {
             for (Index i = first; i < last; ++i) {
-                T* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
+                A* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
                 for (Index c = 0; c < width_; c += lanes<T>) {
                     Vector<T> du[4][4];
                     Vector<T> dg[3][3];
@@ -7043,7 +7214,7 @@ private:
                     }
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
                     for (Index tap = 0; tap < 9; ++tap) {
-                        store<T>(dg[tap / 3][tap % 3], sum + tap * sums_of_position_ + c);
+                        store<A>(dg[tap / 3][tap % 3], sum + tap * sums_of_position_ + c);
                     }
                 }
             }
@@ -7199,6 +7370,8 @@ namespace cpu {
 /// What by-weight sums, one merged group at a time.
 template <class T>
 class OuterProduct {
+    using A = accumulate_t<T>;
+
 public:
     OuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
@@ -7210,18 +7383,18 @@ public:
           taps_(static_cast<Index>(side.lattice.taps.size())),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
-          sums_of_tap_(spread_stride<T>(round_up(side.depth, lanes<T>) * width_)),
+          sums_of_tap_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
           sums_of_panel_(taps_ * sums_of_tap_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, pieces_) {}
 
     /// Writes the gradients of a group's weights to where they stand.
-    void run(Index group, Tensor<T>& dweight) {
-        Tensor<T> sums = Tensor<T>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
+    void run(Index group, Tensor<A>& dweight) {
+        Tensor<A> sums = Tensor<A>::empty({tasks_.spans, tasks_.panels, sums_of_panel_});
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         const SlabShape dy_slab =
             dy_slab_of(largest, group, 0, std::min(tasks_.panels_each * width_, side_.plan.out()));
-        Tensor<T> x_slabs = Tensor<T>::empty({num_threads(), x_slab_of(largest, group).template size<T>(0)});
-        Tensor<T> dy_slabs = Tensor<T>::empty({num_threads(), dy_slab.template size<T>(0)});
+        Tensor<A> x_slabs = Tensor<A>::empty({num_threads(), x_slab_of(largest, group).template size<A>(0)});
+        Tensor<A> dy_slabs = Tensor<A>::empty({num_threads(), dy_slab.template size<A>(0)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), taps_});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
@@ -7236,7 +7409,7 @@ private:
     // The more, the fewer edges are packed twice and the longer a tile's sums stay in registers; but both slabs should
     // stay in the second-level cache.
     [[nodiscard]] static Index pixels_of_piece(Index channels) {
-        return std::clamp<Index>(slab_pixels<T>(quotient_up(channels, 2)), 160, 1024);
+        return std::clamp<Index>(slab_pixels<A>(quotient_up(channels, 2)), 160, 1024);
     }
 
     [[nodiscard]] SlabShape x_slab_of(const Piece& piece, Index group) const {
@@ -7246,31 +7419,31 @@ private:
         return piece.slab(plain_, side_.plan.first_out(group) + first_channel, channels);
     }
 
-    void run_task(Index group, const OuterCut::Task& task, Tensor<T>& sums, T* packed_x, T* packed_dy,
+    void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, A* packed_x, A* packed_dy,
                   Index* offsets) const {
         for (Index p = task.first_piece; p < task.last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
             const SlabShape x_slab = x_slab_of(piece, group);
             const SlabShape dy_slab = dy_slab_of(piece, group, task.first_channel, task.channels);
-            pack_slab<T>(x_, x_slab, packed_x);
-            pack_slab<T>(dy_, dy_slab, packed_dy);
+            pack_slab<A>(x_, x_slab, packed_x);
+            pack_slab<A>(dy_, dy_slab, packed_dy);
             const bool has_next = p + 1 < task.last_piece;
             const Piece next = has_next ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index calls = !has_next ? 0
                                           : quotient_up(task.channels, width_) * taps_ *
-                                                quotient_up(side_.depth, outer_rows<T, most_outer_vectors>);
-            SlabPrefetch<T, PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
-            SlabPrefetch<T, GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
-                                                        calls);
+                                                quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
+            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
+            SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
+                                                     calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             run_panels<T>({.x = packed_x,
                            .x_columns = x_slab.columns,
-                           .x_plane = x_slab.template plane<T>(),
+                           .x_plane = x_slab.template plane<A>(),
                            .x_channels = side_.depth,
                            .row_step = slab_row_step(side_.lattice),
                            .point_step = slab_column_step(side_.lattice),
                            .dy = packed_dy,
-                           .dy_plane = dy_slab.template plane<T>(),
+                           .dy_plane = dy_slab.template plane<A>(),
                            .dy_tap = 0,
                            .rows = piece.rows,
                            .width = piece.width,
@@ -7303,18 +7476,19 @@ private:
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,
                                                        const Conv2dOptions& options, const Shape& weight_shape) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
-    if (dy.shape().size() == 0) return Tensor<T>(weight_shape);
+    if (dy.shape().size() == 0) return Tensor<A>(weight_shape);
     if (cpu::is_depthwise(geometry)) {
-        Tensor<T> dweight(weight_shape);
+        Tensor<A> dweight(weight_shape);
         const cpu::Lattice lattice = cpu::read_lattice(geometry);
         if (!lattice.taps.empty()) cpu::DepthwiseOuterProduct<T>(x, dy, lattice).run(dweight);
         return dweight;
     }
     const cpu::ForwardSide<T> side(x, geometry);
-    if (side.lattice.taps.empty()) return Tensor<T>(weight_shape);
-    Tensor<T> dweight = side.reads_every_weight() ? Tensor<T>::empty(weight_shape) : Tensor<T>(weight_shape);
+    if (side.lattice.taps.empty()) return Tensor<A>(weight_shape);
+    Tensor<A> dweight = side.reads_every_weight() ? Tensor<A>::empty(weight_shape) : Tensor<A>(weight_shape);
     const PendingGradient<T> dy_of_lattice = cpu::reshaped(dy, side.y_shape);
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
@@ -7341,7 +7515,8 @@ SD_NAMESPACE_END
 //                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads.
+// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
+// the type that they were computed in; what is gathered is gathered of the values as they are stored.
 
 SD_NAMESPACE_BEGIN
 
@@ -7384,7 +7559,7 @@ public:
     class Task {
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<accumulate_t<T>>& tile) {
             tile.for_each_vector([&](Index c, auto count) {
                 for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
             });
@@ -7400,9 +7575,11 @@ private:
 
 template <class T>
 class StoreActivated {
+    using A = accumulate_t<T>;
+
 public:
     /// value = act(sum + shift); shift (columns).
-    StoreActivated(Tensor<T>& target, const T* shift, Index columns, Activation activation)
+    StoreActivated(Tensor<T>& target, const A* shift, Index columns, Activation activation)
         : target_(target, columns), shift_(padded(shift, columns)), activation_(activation) {}
 
     void reserve(Index) {}
@@ -7410,19 +7587,19 @@ public:
     class Task {
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
                 const bool relu = activation == Activation::relu;
                 store(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
             } else {
-                store(tile, [&](const Vector<T>& value) { return activated<T>(activation, value); });
+                store(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
             }
         }
 
     private:
         template <class Act>
-        [[gnu::always_inline]] void store(const TileResult<T>& tile, const Act& act) {
+        [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
                 for (Index r = 0; r < tile.points; ++r) {
@@ -7436,7 +7613,7 @@ public:
 
 private:
     Target<T> target_;
-    Tensor<T> shift_;
+    Tensor<A> shift_;
     Activation activation_;
 };
 
@@ -7459,12 +7636,14 @@ private:
 
 template <class T>
 class StoreWithMoments {
+    using A = accumulate_t<T>;
+
 public:
     StoreWithMoments(Tensor<T>& target, Index columns) : target_(target, columns), moments_(columns) {}
 
     void reserve(Index tasks) {
         moments_.reserve(tasks);
-        counts_ = Tensor<T>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
+        counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
     /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
@@ -7476,43 +7655,43 @@ public:
               m2_(epilogue.moments_.second(task)),
               counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
-        void add(const TileResult<T>& tile) {
-            T& seen = counts_[tile.column / lanes<T>];
-            const T points = static_cast<T>(tile.points);
-            const T share = T(1) / points;
-            const T weight = points / (seen + points);
-            const T both = seen * weight;
+        void add(const TileResult<A>& tile) {
+            A& seen = counts_[tile.column / lanes<T>];
+            const A points = static_cast<A>(tile.points);
+            const A share = A(1) / points;
+            const A weight = points / (seen + points);
+            const A both = seen * weight;
             tile.for_each_vector([&](Index c, auto count) {
                 Vector<T> mean = {};
                 for (Index r = 0; r < tile.points; ++r) {
                     const Vector<T> value = tile.sum(r, c);
-                    mean += value;
+                    mean += as_stored<T>(value);
                     target_.put(value, tile.at(r, c), count);
                 }
                 mean *= share;
                 Vector<T> m2 = {};
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> difference = tile.sum(r, c) - mean;
+                    const Vector<T> difference = as_stored<T>(tile.sum(r, c)) - mean;
                     m2 += difference * difference;
                 }
-                T* task_mean = mean_ + tile.column + c;
-                T* task_m2 = m2_ + tile.column + c;
+                A* task_mean = mean_ + tile.column + c;
+                A* task_m2 = m2_ + tile.column + c;
                 const Vector<T> delta = mean - load(task_mean);
-                store<T>(load(task_mean) + delta * weight, task_mean);
-                store<T>(load(task_m2) + m2 + delta * delta * both, task_m2);
+                store<A>(load(task_mean) + delta * weight, task_mean);
+                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
             seen += points;
         }
 
     private:
         Target<T> target_;
-        T* mean_;
-        T* m2_;
-        T* counts_;
+        A* mean_;
+        A* m2_;
+        A* counts_;
     };
 
     /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
-    void merge(Index first_channel, Moments<T>& moments) {
+    void merge(Index first_channel, Moments<A>& moments) {
         parallel_ranges(moments_.columns(), 64, [&](Index first, Index last) {
             for (Index c = first; c < last; ++c) {
                 double mean = 0;
@@ -7524,22 +7703,24 @@ public:
                                           static_cast<double>(moments_.second(t)[c]));
                     count += task_count;
                 }
-                moments.mean.data()[first_channel + c] = static_cast<T>(mean);
-                moments.m2.data()[first_channel + c] = static_cast<T>(m2);
+                moments.mean.data()[first_channel + c] = static_cast<A>(mean);
+                moments.m2.data()[first_channel + c] = static_cast<A>(m2);
             }
         });
     }
 
 private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));  // tasks do not write to the same one
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(A));  // tasks do not write to the same one
 
     Target<T> target_;
-    TaskPairs<T> moments_;
-    Tensor<T> counts_;  ///< (task, first vector of a panel): points so far, of all panels the same in the end
+    TaskPairs<A> moments_;
+    Tensor<A> counts_;  ///< (task, first vector of a panel): points so far, of all panels the same in the end
 };
 
 template <class T>
 class StoreWithSums {
+    using A = accumulate_t<T>;
+
 public:
     /// The columns are the channels [first_channel, first_channel + columns) of `pass`.y, whose elements lie as the
     /// target's do.
@@ -7560,7 +7741,7 @@ public:
         Task(StoreWithSums& epilogue, Index task)
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
-        void add(const TileResult<T>& tile) {
+        void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
                 const bool relu = activation == Activation::relu;
@@ -7569,14 +7750,14 @@ public:
                 });
             } else {
                 add(tile,
-                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<T>(activation, dy, v); });
+                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
             }
         }
 
     private:
         /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
         template <class Gradient>
-        [[gnu::always_inline]] void add(const TileResult<T>& tile, const Gradient& gradient) {
+        [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
             tile.for_each_vector([&](Index c, auto count) {
                 const Index column = tile.column + c;
                 const Vector<T> scale = load(epilogue_.scale_.data() + column);
@@ -7585,26 +7766,25 @@ public:
                 Vector<T> dweight = load(dweight_ + column);
                 Vector<T> dbias = load(dbias_ + column);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> dy = tile.sum(r, c);
                     const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    const Vector<T> g = gradient(dy, scale * z + shift);
+                    const Vector<T> g = as_stored<T>(gradient(tile.sum(r, c), scale * z + shift));
                     epilogue_.target_.put(g, tile.at(r, c), count);
                     dbias += g;
                     dweight += g * (z - center);
                 }
-                store<T>(dweight, dweight_ + column);
-                store<T>(dbias, dbias_ + column);
+                store<A>(dweight, dweight_ + column);
+                store<A>(dbias, dbias_ + column);
             });
         }
 
         const StoreWithSums& epilogue_;
-        T* dweight_;
-        T* dbias_;
+        A* dweight_;
+        A* dbias_;
     };
 
     /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`, but for those before
     /// `begin`, which another epilogue has added.
-    void merge(Index first_channel, Index begin, BatchNormSums<T>& sums) {
+    void merge(Index first_channel, Index begin, BatchNormSums<A>& sums) {
         parallel_ranges(sums_.columns(), 64, [&](Index first, Index last) {
             for (Index c = std::max(first, begin - first_channel); c < last; ++c) {
                 double dweight = 0;
@@ -7614,8 +7794,8 @@ public:
                     dbias += static_cast<double>(sums_.second(t)[c]);
                 }
                 sums.dweight.data()[first_channel + c] +=
-                    static_cast<T>(dweight * static_cast<double>(inverse_std_[c]));
-                sums.dbias.data()[first_channel + c] += static_cast<T>(dbias);
+                    static_cast<A>(dweight * static_cast<double>(inverse_std_[c]));
+                sums.dbias.data()[first_channel + c] += static_cast<A>(dbias);
             }
         });
     }
@@ -7624,9 +7804,9 @@ private:
     Target<T> target_;
     const T* z_;
     Activation activation_;
-    Tensor<T> scale_, shift_, center_;
-    const T* inverse_std_;
-    TaskPairs<T> sums_;
+    Tensor<A> scale_, shift_, center_;
+    const A* inverse_std_;
+    TaskPairs<A> sums_;
 };
 
 }  // namespace cpu
@@ -7786,7 +7966,7 @@ private:
 
     /// Writes a row of a lattice in blocks [first, last) of channels.
     void run_row(const Part& part, Index sample, Index row, Index first, Index last, const RowRing<T, Source>& ring,
-                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<T, Source>& ahead) const {
+                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<Source>& ahead) const {
         constexpr Index width = depthwise_vectors * lanes<T>;
         alignas(64) T sums[depthwise_points * width];
         const Lattice& lattice = part.lattice;
@@ -7935,14 +8115,14 @@ public:
 
     /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks,
     /// whose slabs are not read at once.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
                 chunks_ == 1 ? tiles_of(largest) * products : 0};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
         const Piece piece = cut_.piece(lattice_, number);
         typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
@@ -8157,13 +8337,13 @@ public:
     };
 
     /// Asks for all that a piece reads while `products` products compute another.
-    [[nodiscard]] SlabPrefetch<T, Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
         const Index calls = winograd_positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<T, Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
         const SlabShape slab = slab_of(number, first_channel_, channels_);
         const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
         const Index tile_rows = cut_.rows(first_row);
@@ -8283,7 +8463,8 @@ using reference::conv2d_forward;
 namespace cpu {
 
 /// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads the source from
-/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on.
+/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on. T is
+/// what is computed in; source and epilogue know what is stored.
 template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
 void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
                 const FirstColumn& first_column, const Tensor<T>& weight, const WeightsOf& weights_of, const T* factors,
@@ -8316,8 +8497,9 @@ template <class EpilogueOf>
 /// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
 /// channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
-[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<T>& weight, const Conv2dGeometry& geometry,
-                                const T* factors, const EpilogueOf& epilogue_of, const Finish& finish) {
+[[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors,
+                                const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
     if (is_depthwise(geometry)) {
@@ -8331,7 +8513,7 @@ template <class T, class EpilogueOf, class Finish>
     const GroupPlan& plan = side.plan;
     auto epilogues =
         epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
-    run_groups<T>(
+    run_groups<accumulate_t<T>>(
         PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
         [&](Index group) { return plan.first_out(group); }, weight, [&](Index group) { return side.weights(group); },
         factors, side.y_shape, epilogues);
@@ -8356,8 +8538,9 @@ template <cpu::Vectorized T>
             x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
             [](const auto&, Index) {});
     }
+    using A = accumulate_t<T>;
     const Shape channels{geometry.out_channels};
-    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<T>(channels), Tensor<T>(channels)};
+    *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<A>(channels), Tensor<A>(channels)};
     return cpu::forward<T>(
         x, weight, geometry, nullptr,
         [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
@@ -8395,13 +8578,14 @@ template <cpu::Vectorized T>
                                         const Conv2dOptions& options, const Shape& x_shape,
                                         const BatchNormPass<T>* before = nullptr,
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
     if (before != nullptr) {
         detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
         const Shape channels{geometry.in_channels};
-        *sums = {Tensor<T>(channels), Tensor<T>(channels), true};
+        *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
@@ -8409,7 +8593,7 @@ template <cpu::Vectorized T>
     if (cpu::is_depthwise(geometry)) {
         const auto run = [&](auto epilogue) {
             cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
-                               static_cast<const T*>(nullptr), x_shape, epilogue);
+                               static_cast<const A*>(nullptr), x_shape, epilogue);
             return epilogue;
         };
         if (before != nullptr) {
@@ -8435,9 +8619,9 @@ template <cpu::Vectorized T>
                                   plan.positions};
         };
         const auto run = [&](auto epilogues) {
-            cpu::run_groups<T>(
+            cpu::run_groups<A>(
                 source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const T*>(nullptr),
+                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const A*>(nullptr),
                 target, epilogues);
             return epilogues;
         };
@@ -8564,13 +8748,11 @@ template <cpu::Vectorized T>
     expect_rank("linear_forward", "weight", weight.shape(), 2);
     expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
     expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
-    Tensor<T> y = conv2d_forward(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
-                                 weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {})
-                      .reshape({x.extent(0), weight.extent(0)});
-    for (Index n = 0; n < y.extent(0); ++n) {
-        for (Index o = 0; o < y.extent(1); ++o) y(n, o) += bias(o);
-    }
-    return y;
+    using A = accumulate_t<T>;
+    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
+                                        weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
+                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
+        .reshape({x.extent(0), weight.extent(0)});
 }
 
 /// dx = dy weight.
@@ -8595,19 +8777,23 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_bias(const Tensor<T>& dy) {
     expect_rank("linear_by_bias", "dy", dy.shape(), 2);
+    using A = accumulate_t<T>;
     const Index columns = dy.extent(1);
     const Index grain = cpu::sweep_rows(columns);
-    Tensor<T> partial(Shape{cpu::quotient_up(dy.extent(0), grain), columns});
+    Tensor<A> partial(Shape{cpu::quotient_up(dy.extent(0), grain), columns});
     parallel_ranges(dy.extent(0), grain, [&](Index first, Index last) {
-        T* sums = partial.data() + first / grain * columns;
+        A* sums = partial.data() + first / grain * columns;
         for (Index row = first; row < last; ++row) {
             const T* values = dy.data() + row * columns;
-            for (Index o = 0; o < columns; ++o) sums[o] += values[o];
+            cpu::for_each_vector<T>(columns, [&](Index o, auto count) {
+                cpu::store_some<A>(cpu::load_some(sums + o, count) + cpu::load_some(values + o, count), sums + o,
+                                   count);
+            });
         }
     });
     const Tensor<double> total = cpu::merged_rows(partial);
-    Tensor<T> dbias = Tensor<T>::empty({columns});
-    for (Index o = 0; o < columns; ++o) dbias.data()[o] = static_cast<T>(total.data()[o]);
+    Tensor<A> dbias = Tensor<A>::empty({columns});
+    for (Index o = 0; o < columns; ++o) dbias.data()[o] = static_cast<A>(total.data()[o]);
     return dbias;
 }
 
@@ -8937,23 +9123,24 @@ inline constexpr Index summed_pixels = 16;
 /// count, sums) adds those of `pixels` pixels to sums[0..parts), for channels [c, c + count), at most a vector, whose first
 /// pixel begins at the element.
 template <class T, Index parts, class Add>
-[[nodiscard]] Tensor<T> sums_of_samples(const Shape& shape, double factor, const Add& add) {
+[[nodiscard]] Tensor<accumulate_t<T>> sums_of_samples(const Shape& shape, double factor, const Add& add) {
+    using A = accumulate_t<T>;
     const Slabs slabs(shape);
     const Index channels = slabs.channels;
-    Tensor<T> partial(Shape{slabs.pieces(), parts, channels});
+    Tensor<A> partial(Shape{slabs.pieces(), parts, channels});
     slabs.for_each_piece([&](Index n, Index first, Index last) {
-        T* target = partial.data() + slabs.piece(n, first) * parts * channels;
+        A* target = partial.data() + slabs.piece(n, first) * parts * channels;
         for (Index begin = first; begin < last; begin += summed_pixels) {
             const Index pixels = std::min(summed_pixels, last - begin);
             for_each_vector<T>(channels, [&](Index c, auto count) {
                 Vector<T> sums[parts];
                 for (Index k = 0; k < parts; ++k) sums[k] = load_some(target + k * channels + c, count);
                 add((n * slabs.pixels + begin) * channels + c, pixels, c, count, sums);
-                for (Index k = 0; k < parts; ++k) store_some<T>(sums[k], target + k * channels + c, count);
+                for (Index k = 0; k < parts; ++k) store_some<A>(sums[k], target + k * channels + c, count);
             });
         }
     });
-    Tensor<T> merged = Tensor<T>::empty({slabs.samples, parts, channels});
+    Tensor<A> merged = Tensor<A>::empty({slabs.samples, parts, channels});
     parallel_for(slabs.samples, [&](Index n) {
         for (Index i = 0; i < parts * channels; ++i) {
             double sum = 0;
@@ -8961,7 +9148,7 @@ template <class T, Index parts, class Add>
                 const Index part = n * slabs.pieces_of_sample() + piece;
                 sum += static_cast<double>(partial.data()[part * parts * channels + i]);
             }
-            merged.data()[n * parts * channels + i] = static_cast<T>(sum * factor);
+            merged.data()[n * parts * channels + i] = static_cast<A>(sum * factor);
         }
     });
     return merged;
@@ -9166,9 +9353,9 @@ struct WindowRange {
 };
 
 /// What one position counts in the average of window (oh, ow).
-template <class T>
-[[nodiscard]] T window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
-    return T(1) / static_cast<T>(detail::averaged_positions(options, oh, x[1]) *
+template <class A>
+[[nodiscard]] A window_share(const Shape& x, const Pool2dOptions& options, Index oh, Index ow) {
+    return A(1) / static_cast<A>(detail::averaged_positions(options, oh, x[1]) *
                                  detail::averaged_positions(options, ow, x[2]));
 }
 
@@ -9186,9 +9373,9 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
             x.with_channels(c, count, [&](const auto& value_at) {
                 Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
                 Vector<T> position = {};
-                T number = 0;
+                accumulate_t<T> number = 0;
                 for (Index h = rows.first; h < rows.last; ++h) {
-                    for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
+                    for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
                         const Vector<T> value = value_at(x.element(n, h, w) + c);
                         const auto larger = (value > maximum) | (value != value);
                         maximum = larger ? value : maximum;
@@ -9200,6 +9387,68 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
         });
     }
 }
+
+/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each is
+/// cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs it
+/// any more.
+template <class T>
+class GradientRows {
+    using A = accumulate_t<T>;
+    static constexpr bool in_place = std::is_same_v<T, A>;
+
+public:
+    /// Memory of all threads for gradients of shape x.
+    [[nodiscard]] static Tensor<A> memory(const Shape& x, Index kernel) {
+        return Tensor<A>::empty({in_place ? 0 : num_threads(), std::min(kernel, x[1]) * x[2] * x[3]});
+    }
+
+    GradientRows(Tensor<T>& dx, Index n, Index kernel, Tensor<A>& memory)
+        : height_(dx.extent(1)),
+          row_(dx.extent(2) * dx.extent(3)),
+          kept_(std::min(kernel, height_)),
+          target_(dx.data() + n * height_ * row_),
+          sums_(in_place ? nullptr : memory.data() + thread_index() * memory.extent(1)) {}
+
+    /// Has all rows before `end` ready to be added to, but for those `kernel` rows back.
+    void open(Index end) {
+        for (; opened_ < end; ++opened_) {
+            if (opened_ >= kept_) close(opened_ - kept_);
+            std::fill_n(at(opened_), row_, A(0));
+        }
+    }
+    /// Adds to `count` elements of a row, from an element on.
+    [[gnu::always_inline]] void add(const Vector<T>& values, Index row, Index element, Index count) {
+        A* to = at(row) + element;
+        store_some<A>(load_some(to, count) + values, to, count);
+    }
+    /// To be called behind the last window.
+    void finish() {
+        open(height_);
+        for (Index row = height_ - kept_; row < height_; ++row) close(row);
+    }
+
+private:
+    [[nodiscard]] A* at(Index row) {
+        if constexpr (in_place) {
+            return target_ + row * row_;
+        } else {
+            return sums_ + row % kept_ * row_;
+        }
+    }
+    void close(Index row) {
+        if constexpr (!in_place) {
+            const A* sums = at(row);
+            T* to = target_ + row * row_;
+            for_each_vector<T>(row_,
+                               [&](Index i, auto count) { store_some<T>(load_some(sums + i, count), to + i, count); });
+        }
+    }
+
+    Index height_, row_, kept_;
+    T* target_;
+    A* sums_;
+    Index opened_ = 0;
+};
 
 }  // namespace cpu
 
@@ -9227,34 +9476,28 @@ template <cpu::Vectorized T>
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
-    const Index row = x.shape()[2] * x.shape()[3];
-    const Index slab = x.shape()[1] * row;
+    Tensor<accumulate_t<T>> memory = cpu::GradientRows<T>::memory(x.shape(), options.kernel);
     parallel_for(shape[0], [&](Index n) {  // windows of one sample overlap: one thread takes them in order
-        Index cleared = 0;                 // rows, just before they are written, so that they still are in the cache
-        const auto clear_rows = [&](Index end) {
-            if (end > cleared) std::fill_n(dx.data() + n * slab + cleared * row, (end - cleared) * row, T(0));
-            cleared = std::max(cleared, end);
-        };
+        cpu::GradientRows<T> sums(dx, n, options.kernel, memory);
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x.shape()[1]);
-            clear_rows(rows.last);
+            sums.open(rows.last);
             cpu::for_each_maximum(
                 source, options, n, oh, shape[2],
                 [&](Index ow, Index c, auto count, const cpu::Vector<T>&, const cpu::Vector<T>& position) {
                     const cpu::WindowRange columns(ow, options, x.shape()[2]);
                     const cpu::Vector<T> upstream =
                         cpu::load_some(dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3] + c, count);
-                    T number = 0;
+                    accumulate_t<T> number = 0;
                     for (Index h = rows.first; h < rows.last; ++h) {
-                        for (Index w = columns.first; w < columns.last; ++w, number += T(1)) {
-                            T* target = dx.data() + source.element(n, h, w) + c;
+                        for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
                             const cpu::Vector<T> chosen = position == number ? upstream : cpu::Vector<T>{};
-                            cpu::store_some<T>(cpu::load_some(target, count) + chosen, target, count);
+                            sums.add(chosen, h, w * shape[3] + c, count);
                         }
                     }
                 });
         }
-        clear_rows(x.shape()[1]);
+        sums.finish();
     });
     return dx;
 }
@@ -9263,20 +9506,23 @@ template <cpu::Vectorized T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_forward(const Tensor<T>& x, const Pool2dOptions& options) {
     const Shape shape = detail::pool2d_shape("avg_pool2d_forward", x.shape(), options);
-    Tensor<T> y(shape);
+    Tensor<T> y = Tensor<T>::empty(shape);
     parallel_for(shape[0] * shape[1], [&](Index row) {
         const cpu::WindowRange rows(row % shape[1], options, x.extent(1));
         for (Index ow = 0; ow < shape[2]; ++ow) {
             const cpu::WindowRange columns(ow, options, x.extent(2));
-            const T share = cpu::window_share<T>(x.shape(), options, row % shape[1], ow);
+            const auto share = cpu::window_share<accumulate_t<T>>(x.shape(), options, row % shape[1], ow);
             T* target = y.data() + (row * shape[2] + ow) * shape[3];
-            for (Index h = rows.first; h < rows.last; ++h) {
-                for (Index w = columns.first; w < columns.last; ++w) {
-                    const T* source = x.data() + ((row / shape[1] * x.extent(1) + h) * x.extent(2) + w) * shape[3];
-                    for (Index c = 0; c < shape[3]; ++c) target[c] += source[c];
+            cpu::for_each_vector<T>(shape[3], [&](Index c, auto count) {
+                cpu::Vector<T> sum = {};
+                for (Index h = rows.first; h < rows.last; ++h) {
+                    for (Index w = columns.first; w < columns.last; ++w) {
+                        const Index pixel = (row / shape[1] * x.extent(1) + h) * x.extent(2) + w;
+                        sum += cpu::load_some(x.data() + pixel * shape[3] + c, count);
+                    }
                 }
-            }
-            for (Index c = 0; c < shape[3]; ++c) target[c] *= share;
+                cpu::store_some<T>(sum * share, target + c, count);
+            });
         }
     });
     return y;
@@ -9287,22 +9533,27 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> avg_pool2d_by_input(const Tensor<T>& dy, const Pool2dOptions& options, const Shape& x_shape) {
     const Shape shape = detail::pool2d_shape("avg_pool2d_by_input", x_shape, options);
     expect_shape("avg_pool2d_by_input", "dy", dy.shape(), shape);
-    Tensor<T> dx(x_shape);
+    Tensor<T> dx = Tensor<T>::empty(x_shape);
+    Tensor<accumulate_t<T>> memory = cpu::GradientRows<T>::memory(x_shape, options.kernel);
     parallel_for(shape[0], [&](Index n) {
+        cpu::GradientRows<T> sums(dx, n, options.kernel, memory);
         for (Index oh = 0; oh < shape[1]; ++oh) {
             const cpu::WindowRange rows(oh, options, x_shape[1]);
+            sums.open(rows.last);
             for (Index ow = 0; ow < shape[2]; ++ow) {
                 const cpu::WindowRange columns(ow, options, x_shape[2]);
-                const T share = cpu::window_share<T>(x_shape, options, oh, ow);
+                const auto share = cpu::window_share<accumulate_t<T>>(x_shape, options, oh, ow);
                 const T* upstream = dy.data() + ((n * shape[1] + oh) * shape[2] + ow) * shape[3];
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w) {
-                        T* target = dx.data() + ((n * x_shape[1] + h) * x_shape[2] + w) * shape[3];
-                        for (Index c = 0; c < shape[3]; ++c) target[c] += share * upstream[c];
+                        cpu::for_each_vector<T>(shape[3], [&](Index c, auto count) {
+                            sums.add(share * cpu::load_some(upstream + c, count), h, w * shape[3] + c, count);
+                        });
                     }
                 }
             }
         }
+        sums.finish();
     });
     return dx;
 }
@@ -9320,7 +9571,7 @@ template <cpu::Vectorized T>
         });
     };
     const double share = 1 / static_cast<double>(x.shape()[1] * x.shape()[2]);
-    return cpu::sums_of_samples<T, 1>(x.shape(), share, add).reshape({x.shape()[0], x.channels()});
+    return converted<T>(cpu::sums_of_samples<T, 1>(x.shape(), share, add).reshape({x.shape()[0], x.channels()}));
 }
 
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
@@ -9335,7 +9586,10 @@ template <cpu::Vectorized T>
         const T* upstream = dy.data() + n * channels;
         for (Index pixel = 0; pixel < pixels; ++pixel) {
             T* target = dx.data() + (n * pixels + pixel) * channels;
-            for (Index c = 0; c < channels; ++c) target[c] = upstream[c] / static_cast<T>(pixels);
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
+                const cpu::Vector<T> value = cpu::load_some(upstream + c, count);
+                cpu::store_some<T>(value / static_cast<accumulate_t<T>>(pixels), target + c, count);
+            });
         }
     });
     return dx;
@@ -10619,13 +10873,14 @@ template <class T>
     using A = accumulate_t<T>;
     using std::exp;
     using std::log;
-    T largest = logits(n, 0);
+    A largest(logits(n, 0));
     for (Index c = 1; c < logits.extent(1); ++c) {
-        if (logits(n, c) > largest) largest = logits(n, c);
+        const A other(logits(n, c));
+        if (other > largest) largest = other;
     }
     A sum(0);
-    for (Index c = 0; c < logits.extent(1); ++c) sum = sum + exp(A(logits(n, c)) - A(largest));
-    return A(largest) + log(sum);
+    for (Index c = 0; c < logits.extent(1); ++c) sum = sum + exp(A(logits(n, c)) - largest);
+    return largest + log(sum);
 }
 
 // The loss and, if it is wanted, the gradient, by one softmax of each sample.
@@ -12030,13 +12285,15 @@ template <class T>
     if (static_cast<Index>(labels.size()) != logits.extent(0)) {
         refuse("count_in_top", "number of labels", labels.size(), logits.extent(0));
     }
+    using A = accumulate_t<T>;
     std::uint64_t count = 0;
     const T* row = logits.data();
     for (const Index label : labels) {
         if (label < 0 || label >= classes) refuse("count_in_top", "label", label, text("0 to ", classes - 1));
+        const A own(row[label]);
         Index larger = 0;
         for (Index c = 0; c < classes && larger < k; ++c) {
-            const bool is_smaller = c < label ? row[c] < row[label] : row[c] <= row[label];  // false for not a number
+            const bool is_smaller = c < label ? A(row[c]) < own : A(row[c]) <= own;  // false for not a number
             if (!is_smaller) ++larger;
         }
         if (larger < k) ++count;
@@ -12666,10 +12923,10 @@ concept ComputeDevice = detail::SaysWhatItIs<D> && requires(D device) {
 template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
-                              GateSums<T, D> gate_sums_of, GateGradient<T, D> gate,
-                              LayerNormStatistics<A, D> statistics, join_output_t<T, D> joined, mean_loss_t<T, D> loss,
-                              A number, Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
-                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
+                              GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
+                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
+                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
+                              Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
@@ -12690,6 +12947,9 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     // Layer norm: reference/layer_norm.hpp
     { layer_norm_forward(x, a, a, 1e-6, &statistics) } -> std::same_as<Tensor<T, D>>;
     { layer_norm_backward(x, x, a, statistics) } -> std::same_as<LayerNormGradient<T, D>>;
+    // Squeeze-and-excitation: reference/gate.hpp
+    { gate_sums(x, pending, &pass) } -> std::same_as<GateSums<T, D>>;
+    { batch_norm_sums(gate_parts, gate, a) } -> std::same_as<BatchNormSums<A, D>>;
     // Pooling, activations, linear: reference/pooling.hpp, activation.hpp, channels.hpp, linear.hpp
     { max_pool2d_forward(pending, pool) } -> std::same_as<Tensor<T, D>>;
     { max_pool2d_by_input(x, pending, pool) } -> std::same_as<Tensor<T, D>>;
@@ -12704,9 +12964,6 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { linear_by_input(x, a) } -> std::same_as<Tensor<T, D>>;
     { linear_by_weight(x, x) } -> std::same_as<Tensor<A, D>>;
     { linear_by_bias(x) } -> std::same_as<Tensor<A, D>>;
-    // Squeeze-and-excitation: reference/gate.hpp
-    { gate_sums(x, pending, &pass) } -> std::same_as<GateSums<T, D>>;
-    { batch_norm_sums(gate_sums_of, gate, a) } -> std::same_as<BatchNormSums<A, D>>;
     // Stochastic depth: reference/residual_join.hpp
     { residual_join_forward(pending, pending, indices, number, true, &joined) } -> std::same_as<Tensor<T, D>>;
     {
@@ -14658,13 +14915,11 @@ using reference::activation_forward;
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> activation_forward(const Tensor<T>& x, Activation activation) {
     Tensor<T> y = Tensor<T>::empty(x.shape());
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        cpu::for_each_vector<T>(last - first, [&](Index i, auto count) {
-            const cpu::Vector<T> value = cpu::load_some(x.data() + first + i, count);
-            cpu::store_some<T>(
-                activation == Activation::relu ? cpu::rectified<T>(value) : cpu::activated<T>(activation, value),
-                y.data() + first + i, count);
-        });
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> value = cpu::load_some(x.data() + i, count);
+        cpu::store_some<T>(activation == Activation::relu ? cpu::rectified<T>(value)
+                                                          : cpu::activated<accumulate_t<T>>(activation, value),
+                           y.data() + i, count);
     });
     return y;
 }
@@ -14674,14 +14929,13 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> activation_by_input(const Tensor<T>& dy, const Tensor<T>& x, Activation activation) {
     expect_shape("activation_by_input", "dy", dy.shape(), x.shape());
     Tensor<T> dx = Tensor<T>::empty(x.shape());
-    parallel_ranges(x.size(), cpu::sweep_elements, [&](Index first, Index last) {
-        cpu::for_each_vector<T>(last - first, [&](Index i, auto count) {
-            const cpu::Vector<T> upstream = cpu::load_some(dy.data() + first + i, count);
-            const cpu::Vector<T> value = cpu::load_some(x.data() + first + i, count);
-            cpu::store_some<T>(activation == Activation::relu ? cpu::gradient_before_relu<T>(upstream, value)
-                                                              : cpu::gradient_before<T>(activation, upstream, value),
-                               dx.data() + first + i, count);
-        });
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> upstream = cpu::load_some(dy.data() + i, count);
+        const cpu::Vector<T> value = cpu::load_some(x.data() + i, count);
+        cpu::store_some<T>(activation == Activation::relu
+                               ? cpu::gradient_before_relu<T>(upstream, value)
+                               : cpu::gradient_before<accumulate_t<T>>(activation, upstream, value),
+                           dx.data() + i, count);
     });
     return dx;
 }
@@ -15906,7 +16160,8 @@ namespace cpu {
 
 /// The sums of a gate behind a batch norm: (N, 5, C), that of the gate first.
 template <class T>
-[[nodiscard]] Tensor<T> gate_sums_with_norm(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
+[[nodiscard]] Tensor<accumulate_t<T>> gate_sums_with_norm(const Tensor<T>& dy, const BatchNormPass<T>& pass) {
+    using A = accumulate_t<T>;
     const Pending<T>& y = pass.y;
     const auto run = [&](const auto& value_and_slope) {
         return sums_of_samples<T, 5>(dy.shape(), 1, [&](Index element, Index pixels, Index c, auto count, auto& sums) {
@@ -15928,11 +16183,11 @@ template <class T>
         });
     };
     if (!has_own_path(y.activation)) {
-        return run([&](const Vector<T>& v) { return activated_with_slope<T>(y.activation, v); });
+        return run([&](const Vector<T>& v) { return activated_with_slope<A>(y.activation, v); });
     }
-    const Vector<T> ones = Vector<T>{} + T(1);
-    if (y.activation == Activation::none) return run([&](const Vector<T>& v) { return ValueAndSlope<T>{v, ones}; });
-    return run([&](const Vector<T>& v) { return ValueAndSlope<T>{rectified<T>(v), gradient_before_relu<T>(ones, v)}; });
+    const Vector<T> ones = Vector<T>{} + A(1);
+    if (y.activation == Activation::none) return run([&](const Vector<T>& v) { return ValueAndSlope<A>{v, ones}; });
+    return run([&](const Vector<T>& v) { return ValueAndSlope<A>{rectified<T>(v), gradient_before_relu<T>(ones, v)}; });
 }
 
 }  // namespace cpu
@@ -15955,15 +16210,16 @@ template <cpu::Vectorized T>
                 }
             });
         };
-        return {cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels), {}};
+        return {converted<T>(cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels)), {}};
     }
     detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
-    const Tensor<T> all = cpu::gate_sums_with_norm(dy, *before);
-    GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<T>::empty({of_channels[0], 4, of_channels[1]})};
+    using A = accumulate_t<T>;
+    const Tensor<A> all = cpu::gate_sums_with_norm(dy, *before);
+    GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<A>::empty({of_channels[0], 4, of_channels[1]})};
     const Index channels = of_channels[1];
     for (Index n = 0; n < of_channels[0]; ++n) {
-        const T* own = all.data() + n * 5 * channels;
-        std::copy(own, own + channels, sums.of_gate.data() + n * channels);
+        const A* own = all.data() + n * 5 * channels;
+        for (Index c = 0; c < channels; ++c) sums.of_gate.data()[n * channels + c] = T(own[c]);
         std::copy(own + channels, own + 5 * channels, sums.of_norm.data() + n * 4 * channels);
     }
     return sums;
@@ -15977,16 +16233,18 @@ template <cpu::Vectorized T>
     const Shape& shape = sums.of_gate.shape();
     expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
     expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    using A = accumulate_t<T>;
     const Index channels = shape[1];
-    Tensor<T> partial = Tensor<T>::empty({shape[0], 2, channels});
+    Tensor<A> partial = Tensor<A>::empty({shape[0], 2, channels});
     for (Index n = 0; n < shape[0]; ++n) {
-        const T* own = sums.of_norm.data() + n * 4 * channels;
+        const A* own = sums.of_norm.data() + n * 4 * channels;
         const T* factor = gate.factor.data() + n * channels;
         const T* common = gate.common.data() + n * channels;
-        T* target = partial.data() + n * 2 * channels;
+        A* target = partial.data() + n * 2 * channels;
         for (Index k = 0; k < 2; ++k) {
             for (Index c = 0; c < channels; ++c) {
-                target[k * channels + c] = factor[c] * own[k * channels + c] + common[c] * own[(k + 2) * channels + c];
+                target[k * channels + c] =
+                    A(factor[c]) * own[k * channels + c] + A(common[c]) * own[(k + 2) * channels + c];
             }
         }
     }
@@ -16095,8 +16353,8 @@ namespace cpu {
 
 /// The sum of all lanes, in order.
 template <class T>
-[[nodiscard, gnu::always_inline]] inline T lane_sum(const Vector<T>& values) {
-    T sum = 0;
+[[nodiscard, gnu::always_inline]] inline accumulate_t<T> lane_sum(const Vector<T>& values) {
+    accumulate_t<T> sum = 0;
     for (Index i = 0; i < lanes<T>; ++i) sum += values[i];
     return sum;
 }
@@ -16106,17 +16364,18 @@ template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> first_of(const Vector<T>& values, Index count) {
     if (count >= lanes<T>) return values;
     Vector<T> result = {};
-    std::memcpy(&result, &values, static_cast<std::size_t>(count) * sizeof(T));
+    std::memcpy(&result, &values, static_cast<std::size_t>(count) * sizeof(accumulate_t<T>));
     return result;
 }
 
 /// Mean and inverse deviation of a pixel.
 template <class T>
 struct PixelStatistics {
-    T mean, inverse_std;
+    using A = accumulate_t<T>;
+    A mean, inverse_std;
 
     PixelStatistics(const T* x, Index channels, double eps) {
-        const T count = static_cast<T>(channels);
+        const A count = static_cast<A>(channels);
         Vector<T> sum = {};
         for_each_vector<T>(channels, [&](Index c, auto some) { sum += load_some(x + c, some); });
         mean = lane_sum<T>(sum) / count;
@@ -16125,7 +16384,7 @@ struct PixelStatistics {
             const Vector<T> deviation = first_of<T>(load_some(x + c, some) - mean, some);
             squares += deviation * deviation;
         });
-        inverse_std = detail::inverse_deviation(lane_sum<T>(squares), count, static_cast<T>(eps));
+        inverse_std = detail::inverse_deviation(lane_sum<T>(squares), count, static_cast<A>(eps));
     }
 };
 
@@ -16137,11 +16396,12 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> layer_norm_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
                                            const Tensor<accumulate_t<T>>& bias, double eps,
                                            LayerNormStatistics<accumulate_t<T>>* statistics = nullptr) {
+    using A = accumulate_t<T>;
     using cpu::load_some;
     detail::expect_layer_norm("layer_norm_forward", x, weight, bias);
     const Index channels = weight.size();
     const Index pixels = x.size() / channels;
-    if (statistics != nullptr) *statistics = {Tensor<T>::empty({pixels}), Tensor<T>::empty({pixels})};
+    if (statistics != nullptr) *statistics = {Tensor<A>::empty({pixels}), Tensor<A>::empty({pixels})};
     Tensor<T> y = Tensor<T>::empty(x.shape());
     const cpu::Target<T> target(y);
     parallel_ranges(pixels, cpu::sweep_rows(channels), [&](Index first, Index last) {
@@ -16168,39 +16428,40 @@ template <cpu::Vectorized T>
 [[nodiscard]] LayerNormGradient<T> layer_norm_backward(const Tensor<T>& dy, const Tensor<T>& x,
                                                        const Tensor<accumulate_t<T>>& weight,
                                                        const LayerNormStatistics<accumulate_t<T>>& statistics) {
+    using A = accumulate_t<T>;
     using cpu::load_some;
     using V = cpu::Vector<T>;
     detail::expect_layer_norm_pass("layer_norm_backward", dy, x, weight, statistics);
     const Index channels = weight.size();
     const Index pixels = x.size() / channels;
     const Index grain = cpu::sweep_rows(channels);
-    const T count = static_cast<T>(channels);
-    LayerNormGradient<T> gradient{Tensor<T>::empty(x.shape()), Tensor<T>::empty({channels}),
-                                  Tensor<T>::empty({channels})};
-    Tensor<T> partial(Shape{cpu::quotient_up(pixels, grain), 2 * channels});  // of dweight, of dbias
+    const A count = static_cast<A>(channels);
+    LayerNormGradient<T> gradient{Tensor<T>::empty(x.shape()), Tensor<A>::empty({channels}),
+                                  Tensor<A>::empty({channels})};
+    Tensor<A> partial(Shape{cpu::quotient_up(pixels, grain), 2 * channels});  // of dweight, of dbias
     const cpu::Target<T> target(gradient.dx);
     parallel_ranges(pixels, grain, [&](Index first, Index last) {
-        T* dweight = partial.data() + first / grain * 2 * channels;
-        T* dbias = dweight + channels;
+        A* dweight = partial.data() + first / grain * 2 * channels;
+        A* dbias = dweight + channels;
         for (Index pixel = first; pixel < last; ++pixel) {
             const T* values = x.data() + pixel * channels;
             const T* upstream = dy.data() + pixel * channels;
-            const T mean = statistics.mean.data()[pixel];
-            const T inverse_std = statistics.inverse_std.data()[pixel];
+            const A mean = statistics.mean.data()[pixel];
+            const A inverse_std = statistics.inverse_std.data()[pixel];
             V sum = {};
             V weighted = {};
             // Lanes past the last channel have an upstream of 0 and so add nothing.
             cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
                 const V own = load_some(upstream + c, some);
                 const V normalised = (load_some(values + c, some) - mean) * inverse_std;
-                cpu::store_some<T>(load_some(dbias + c, some) + own, dbias + c, some);
-                cpu::store_some<T>(load_some(dweight + c, some) + own * normalised, dweight + c, some);
+                cpu::store_some<A>(load_some(dbias + c, some) + own, dbias + c, some);
+                cpu::store_some<A>(load_some(dweight + c, some) + own * normalised, dweight + c, some);
                 const V g = own * load_some(weight.data() + c, some);
                 sum += g;
                 weighted += g * normalised;
             });
-            const T mean_g = cpu::lane_sum<T>(sum) / count;
-            const T mean_weighted = cpu::lane_sum<T>(weighted) / count;
+            const A mean_g = cpu::lane_sum<T>(sum) / count;
+            const A mean_weighted = cpu::lane_sum<T>(weighted) / count;
             cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
                 const V g = load_some(upstream + c, some) * load_some(weight.data() + c, some);
                 const V normalised = (load_some(values + c, some) - mean) * inverse_std;
@@ -16211,8 +16472,8 @@ template <cpu::Vectorized T>
     });
     const Tensor<double> sums = cpu::merged_rows(partial);
     for (Index c = 0; c < channels; ++c) {
-        gradient.dweight.data()[c] = static_cast<T>(sums.data()[c]);
-        gradient.dbias.data()[c] = static_cast<T>(sums.data()[channels + c]);
+        gradient.dweight.data()[c] = static_cast<A>(sums.data()[c]);
+        gradient.dbias.data()[c] = static_cast<A>(sums.data()[channels + c]);
     }
     return gradient;
 }
@@ -16285,13 +16546,15 @@ template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> mix_samples(const Tensor<T>& x, std::span<const Index> partner, double share) {
     Tensor<T> mixed = Tensor<T>::empty(x.shape());
     const Index slab = x.size() / std::max<Index>(1, x.extent(0));
-    const T own = static_cast<T>(share);
-    const T other = static_cast<T>(1 - share);
+    const auto own = static_cast<accumulate_t<T>>(share);
+    const auto other = static_cast<accumulate_t<T>>(1 - share);
     parallel_for(x.extent(0), [&](Index n) {
         const T* a = x.data() + n * slab;
         const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
         T* y = mixed.data() + n * slab;
-        for (Index i = 0; i < slab; ++i) y[i] = own * a[i] + other * b[i];
+        cpu::for_each_vector<T>(slab, [&](Index i, auto count) {
+            cpu::store_some<T>(own * cpu::load_some(a + i, count) + other * cpu::load_some(b + i, count), y + i, count);
+        });
     });
     return mixed;
 }
