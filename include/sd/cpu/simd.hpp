@@ -88,7 +88,9 @@ template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
     if constexpr (std::is_same_v<T, bfloat16>) {
         const Words words = rounded_words(values) & 0xFFFF0000U;
-        return reinterpret_cast<Vector<T>>(words);
+        Vector<T> result;  // copied, since nvcc's front end refuses a cast here
+        std::memcpy(&result, &words, sizeof result);
+        return result;
     } else {
         return values;
     }
