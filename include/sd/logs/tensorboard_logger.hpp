@@ -131,7 +131,7 @@ private:
         const auto source = detail::bytes_field(event, 10);
         std::string_view words = source ? detail::bytes_field(*source, 1).value_or("") : "";
         if (!words.starts_with(writer)) fail();
-        words.remove_prefix(writer.size());
+        words = words.substr(writer.size());
         const auto next = [&] {
             const std::string_view word = words.substr(0, words.find(' '));
             words.remove_prefix(std::min(word.size() + 1, words.size()));
