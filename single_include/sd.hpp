@@ -1607,8 +1607,8 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// The scalar types that the fast kernels take. The kernels of reference/ stand beside them as less constrained
-/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed, and
-/// all that a kernel keeps beside its results, is float.
+/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed,
+/// and all that a kernel keeps beside its results, is float.
 template <class T>
 concept Vectorized = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16>;
 
@@ -1810,8 +1810,8 @@ template <class T>
 }
 
 /// Writes all lanes past the caches, to an address that is a multiple of their bytes: for results that no cache will
-/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come one
-/// after the other.
+/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come
+/// one after the other.
 template <class T>
 [[gnu::always_inline]] inline void stream(const Vector<T>& values, std::type_identity_t<T>* to) {
 #if defined(__AVX512F__)
@@ -2175,8 +2175,9 @@ void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count,
     for_each_vector<T>(count, [&](Index c, auto some) {
         Vector<T> value = load_some(raw + c, some);
         if (x.scale) {
-            const Index own = channel + c;
-            value = load_some(x.scale.data() + own, some) * value + load_some(x.shift.data() + own, some);
+            const Vector<T> scale = load_some(x.scale.data() + channel + c, some);
+            const Vector<T> shift = load_some(x.shift.data() + channel + c, some);
+            value = scale * value + shift;
         }
         if (!has_own_path(x.activation)) {
             value = activated<accumulate_t<T>>(x.activation, value);
@@ -2227,23 +2228,24 @@ template <cpu::Vectorized T>
             const Index from = row * channels;
             const Index gate = row / pixels * channels;
             cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
-                const cpu::Vector<T> factor = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> scale = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> shift = load_some(dy.y.shift.data() + c, some);
+                const cpu::Vector<T> center = load_some(dy.center.data() + c, some);
+                const cpu::Vector<T> slope = load_some(dy.slope.data() + c, some);
+                const cpu::Vector<T> offset = load_some(dy.offset.data() + c, some);
                 const cpu::Vector<T> z = load_some(dy.y.raw.data() + from + c, some);
-                const cpu::Vector<T> value = factor * z + load_some(dy.y.shift.data() + c, some);
                 cpu::Vector<T> g = load_some(dy.dy.data() + from + c, some);
                 if (dy.gate) {
-                    g = load_some(dy.gate.factor.data() + gate + c, some) * g +
-                        load_some(dy.gate.common.data() + gate + c, some);
+                    const cpu::Vector<T> factor = load_some(dy.gate.factor.data() + gate + c, some);
+                    const cpu::Vector<T> common = load_some(dy.gate.common.data() + gate + c, some);
+                    g = factor * g + common;
                 }
                 if (!cpu::has_own_path(dy.y.activation)) {
-                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, value);
+                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, scale * z + shift);
                 } else if (dy.y.activation == Activation::relu) {
-                    g = cpu::gradient_before_relu<T>(g, value);
+                    g = cpu::gradient_before_relu<T>(g, scale * z + shift);
                 }
-                const cpu::Vector<T> deviation = z - load_some(dy.center.data() + c, some);
-                cpu::store_some<T>(factor * g + load_some(dy.slope.data() + c, some) * deviation +
-                                       load_some(dy.offset.data() + c, some),
-                                   dz.data() + from + c, some);
+                cpu::store_some<T>(scale * g + slope * (z - center) + offset, dz.data() + from + c, some);
             });
         }
     });
@@ -5807,7 +5809,8 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
         }
     };
     Index k = 0;
-    if constexpr (vector_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
+    constexpr Index stored_bytes = lanes<T> * static_cast<Index>(sizeof(typename Source::Stored));
+    if constexpr (stored_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
         constexpr auto whole = constant<lanes<T>>;
         for (; k + 2 * lanes<T> <= slab.channels; k += 2 * lanes<T>) {
             const Index channel = slab.first_channel + k;
@@ -9390,9 +9393,9 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
     }
 }
 
-/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each is
-/// cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs it
-/// any more.
+/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each
+/// is cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs
+/// it any more.
 template <class T>
 class GradientRows {
     using A = accumulate_t<T>;
@@ -16555,7 +16558,9 @@ template <cpu::Vectorized T>
         const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
         T* y = mixed.data() + n * slab;
         cpu::for_each_vector<T>(slab, [&](Index i, auto count) {
-            cpu::store_some<T>(own * cpu::load_some(a + i, count) + other * cpu::load_some(b + i, count), y + i, count);
+            const cpu::Vector<T> first = cpu::load_some(a + i, count);
+            const cpu::Vector<T> second = cpu::load_some(b + i, count);
+            cpu::store_some<T>(own * first + other * second, y + i, count);
         });
     });
     return mixed;
@@ -20189,7 +20194,7 @@ private:
         const auto source = detail::bytes_field(event, 10);
         std::string_view words = source ? detail::bytes_field(*source, 1).value_or("") : "";
         if (!words.starts_with(writer)) fail();
-        words.remove_prefix(writer.size());
+        words = words.substr(writer.size());
         const auto next = [&] {
             const std::string_view word = words.substr(0, words.find(' '));
             words.remove_prefix(std::min(word.size() + 1, words.size()));

@@ -68,6 +68,20 @@ if(NOT status EQUAL 0 OR NOT batches EQUAL 4 OR NOT EXISTS ${DIRECTORY}/weights.
   message(SEND_ERROR "every option: status ${status}, ${batches} batches; '${output}${error}'")
 endif()
 
+# In 16 bits; a run that goes on in float says so.
+function(expect_precision precision expected)
+  execute_process(
+    COMMAND ${PROGRAM} --data cifar10:${DIRECTORY}/cifar10 --model cifar_resnet20 --batch-size 2 --learning-rate 0.001
+            --checkpoint-dir ${DIRECTORY}/half --checkpoint-interval 1ba --precision ${precision} ${ARGN}
+    RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE error)
+  if(NOT status EQUAL 0 OR NOT "${output}${error}" MATCHES "${expected}")
+    message(SEND_ERROR "${precision}: status ${status}; '${output}${error}', expected ${expected}")
+  endif()
+endfunction()
+expect_precision(bf16 "batch 2/2 .*loss [0-9.]+ " --duration 2ba)
+expect_precision(bf16 "resumed from .*2 batches done" --duration 3ba --resume)
+expect_precision(float "goes on with other settings: .*precision: float instead of bf16" --duration 4ba --resume)
+
 # From the home folder.
 set(home "$ENV{HOME}")
 set(directory ${DIRECTORY})

@@ -89,8 +89,8 @@ void check_close(const Tensor<T, Device>& got, const Tensor<double>& expected, d
     CHECK(relative_error(in_double(got), expected) < tolerance * rounding<T>);
 }
 
-/// What was computed in float and rounded once: each element, however small, is within half a unit in its own last place
-/// of a number that float's rounding allows.
+/// What was computed in float and rounded once: each element, however small, is within half a unit in its own last
+/// place of a number that float's rounding allows.
 inline void check_close(const Tensor<sd::bfloat16>& got, const Tensor<double>& expected, double tolerance = 1) {
     REQUIRE(got.shape() == expected.shape());
     double largest = 1e-3;

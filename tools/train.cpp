@@ -69,11 +69,10 @@ struct Settings {
     std::string checkpoint_interval = "1ep";
     Index keep = 3;
     bool resume = false;
-#if defined(SD_TOOLS_CUDA)
     std::string precision = "float";
+#if defined(SD_TOOLS_CUDA)
     bool step_graph = false;
 #else
-    static constexpr const char* precision = "float";
     static constexpr bool step_graph = false;
 #endif
 };
@@ -247,10 +246,10 @@ void add_options(CLI::App& app, Settings& settings) {
     app.add_flag("--resume", settings.resume, "go on from the newest checkpoint, if there is one")
         ->needs(directory)
         ->configurable(false);
-#if defined(SD_TOOLS_CUDA)
-    app.add_option("--precision", settings.precision, "of images between layers and of products")
-        ->check(CLI::IsMember({"float", "tf32", "bf16"}))
+    app.add_option("--precision", settings.precision, "of images between layers; on a GPU of products too")
+        ->check(CLI::IsMember(tools::precisions))
         ->capture_default_str();
+#if defined(SD_TOOLS_CUDA)
     app.add_flag("--cuda-graph", settings.step_graph, "start each training step as one CUDA graph");
 #endif
     app.add_option("--config", settings.config,
@@ -453,17 +452,17 @@ int train(Model& model, const tools::Data& data, const Settings& settings, const
     auto optimizer =
         std::visit([](auto& chosen) { return sd::OptimizerRef<sd::accumulate_t<T>, Device>(chosen); }, any_optimizer);
     const sd::PrefetchOptions prefetch{.workers = settings.workers};
-    const sd::PrefetchLoader train_loader(sd::DataLoader(data.train, {.batch_size = settings.batch_size,
-                                                                      .shuffle = true,
-                                                                      .seed = settings.seed,
-                                                                      .augmentation = data.augmentation,
-                                                                      .rank = ranks.rank(),
-                                                                      .ranks = ranks.size()}),
+    using Loader = sd::DataLoader<tools::AnyDataset, tools::loaded_t<T>>;
+    const sd::PrefetchLoader train_loader(Loader(data.train, {.batch_size = settings.batch_size,
+                                                              .shuffle = true,
+                                                              .seed = settings.seed,
+                                                              .augmentation = data.augmentation,
+                                                              .rank = ranks.rank(),
+                                                              .ranks = ranks.size()}),
                                           prefetch);
     const sd::PrefetchLoader test_loader(
-        sd::DataLoader(
-            data.test,
-            {.batch_size = settings.batch_size, .shuffle = false, .rank = ranks.rank(), .ranks = ranks.size()}),
+        Loader(data.test,
+               {.batch_size = settings.batch_size, .shuffle = false, .rank = ranks.rank(), .ranks = ranks.size()}),
         prefetch);
     std::cout << settings.model << ", " << model.parameter_count() << " parameters, " << model.blocks().size()
               << " blocks, " << data.train->size() << " training images, " << sd::num_threads() << " threads";
@@ -546,11 +545,9 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         const auto fit = [&](auto& model) { return train(model, data, settings, text, ranks); };
 #if defined(SD_TOOLS_CUDA)
         if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
+#endif
         return settings.precision == "bf16" ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
                                             : tools::with_network<float, Device>(settings.model, options, fit);
-#else
-        return tools::with_network<float>(settings.model, options, fit);
-#endif
     } catch (const std::exception& error) {
         if (ranks.size() > 1) throw;  // which ends all ranks
         std::cerr << "train: " << error.what() << '\n';

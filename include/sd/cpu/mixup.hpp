@@ -27,7 +27,9 @@ template <cpu::Vectorized T>
         const T* b = x.data() + partner[static_cast<std::size_t>(n)] * slab;
         T* y = mixed.data() + n * slab;
         cpu::for_each_vector<T>(slab, [&](Index i, auto count) {
-            cpu::store_some<T>(own * cpu::load_some(a + i, count) + other * cpu::load_some(b + i, count), y + i, count);
+            const cpu::Vector<T> first = cpu::load_some(a + i, count);
+            const cpu::Vector<T> second = cpu::load_some(b + i, count);
+            cpu::store_some<T>(own * first + other * second, y + i, count);
         });
     });
     return mixed;

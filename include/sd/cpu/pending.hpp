@@ -33,8 +33,9 @@ void load_pending(const Pending<T>& x, const T* raw, Index channel, Index count,
     for_each_vector<T>(count, [&](Index c, auto some) {
         Vector<T> value = load_some(raw + c, some);
         if (x.scale) {
-            const Index own = channel + c;
-            value = load_some(x.scale.data() + own, some) * value + load_some(x.shift.data() + own, some);
+            const Vector<T> scale = load_some(x.scale.data() + channel + c, some);
+            const Vector<T> shift = load_some(x.shift.data() + channel + c, some);
+            value = scale * value + shift;
         }
         if (!has_own_path(x.activation)) {
             value = activated<accumulate_t<T>>(x.activation, value);
@@ -85,23 +86,24 @@ template <cpu::Vectorized T>
             const Index from = row * channels;
             const Index gate = row / pixels * channels;
             cpu::for_each_vector<T>(channels, [&](Index c, auto some) {
-                const cpu::Vector<T> factor = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> scale = load_some(dy.y.scale.data() + c, some);
+                const cpu::Vector<T> shift = load_some(dy.y.shift.data() + c, some);
+                const cpu::Vector<T> center = load_some(dy.center.data() + c, some);
+                const cpu::Vector<T> slope = load_some(dy.slope.data() + c, some);
+                const cpu::Vector<T> offset = load_some(dy.offset.data() + c, some);
                 const cpu::Vector<T> z = load_some(dy.y.raw.data() + from + c, some);
-                const cpu::Vector<T> value = factor * z + load_some(dy.y.shift.data() + c, some);
                 cpu::Vector<T> g = load_some(dy.dy.data() + from + c, some);
                 if (dy.gate) {
-                    g = load_some(dy.gate.factor.data() + gate + c, some) * g +
-                        load_some(dy.gate.common.data() + gate + c, some);
+                    const cpu::Vector<T> factor = load_some(dy.gate.factor.data() + gate + c, some);
+                    const cpu::Vector<T> common = load_some(dy.gate.common.data() + gate + c, some);
+                    g = factor * g + common;
                 }
                 if (!cpu::has_own_path(dy.y.activation)) {
-                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, value);
+                    g = cpu::gradient_before<accumulate_t<T>>(dy.y.activation, g, scale * z + shift);
                 } else if (dy.y.activation == Activation::relu) {
-                    g = cpu::gradient_before_relu<T>(g, value);
+                    g = cpu::gradient_before_relu<T>(g, scale * z + shift);
                 }
-                const cpu::Vector<T> deviation = z - load_some(dy.center.data() + c, some);
-                cpu::store_some<T>(factor * g + load_some(dy.slope.data() + c, some) * deviation +
-                                       load_some(dy.offset.data() + c, some),
-                                   dz.data() + from + c, some);
+                cpu::store_some<T>(scale * g + slope * (z - center) + offset, dz.data() + from + c, some);
             });
         }
     });

@@ -66,9 +66,9 @@ void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, I
     }
 }
 
-/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each is
-/// cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs it
-/// any more.
+/// The rows of one sample's gradient that windows add to from the first row on, `kernel` rows at a time at most. Each
+/// is cleared just before a window needs it, so that it still is in the cache, and rounded once, when no window needs
+/// it any more.
 template <class T>
 class GradientRows {
     using A = accumulate_t<T>;

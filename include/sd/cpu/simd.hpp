@@ -18,8 +18,8 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// The scalar types that the fast kernels take. The kernels of reference/ stand beside them as less constrained
-/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed, and
-/// all that a kernel keeps beside its results, is float.
+/// overloads, so every other type goes through those. Of bfloat16, loads widen it and stores round: what is computed,
+/// and all that a kernel keeps beside its results, is float.
 template <class T>
 concept Vectorized = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16>;
 
@@ -221,8 +221,8 @@ template <class T>
 }
 
 /// Writes all lanes past the caches, to an address that is a multiple of their bytes: for results that no cache will
-/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come one
-/// after the other.
+/// keep until they are read, whose lines would be fetched only to be overwritten. Vectors that share a line must come
+/// one after the other.
 template <class T>
 [[gnu::always_inline]] inline void stream(const Vector<T>& values, std::type_identity_t<T>* to) {
 #if defined(__AVX512F__)

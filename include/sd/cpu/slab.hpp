@@ -103,7 +103,8 @@ void pack_slab(const Source& source, const SlabShape& slab, T* target) {
         }
     };
     Index k = 0;
-    if constexpr (vector_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
+    constexpr Index stored_bytes = lanes<T> * static_cast<Index>(sizeof(typename Source::Stored));
+    if constexpr (stored_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
         constexpr auto whole = constant<lanes<T>>;
         for (; k + 2 * lanes<T> <= slab.channels; k += 2 * lanes<T>) {
             const Index channel = slab.first_channel + k;
