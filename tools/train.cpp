@@ -98,7 +98,7 @@ void group_options(CLI::App& app) {
         for (const char* name : names) app.get_option(name)->group(heading);
     };
     group("Data", {"--data", "--image-size", "--batch-size", "--workers"});
-    group("Network", {"--model", "--weights", "--reset-classifier", "--freeze"});
+    group("Network", {"--model", "--precision", "--weights", "--reset-classifier", "--freeze"});
     group("Stochastic depth",
           {"--stochastic-method", "--compute", "--scaling", "--drop-rate", "--drop-distribution", "--drop-warmup"});
     group("Optimisation", {"--optimizer", "--learning-rate", "--lr-schedule", "--momentum", "--weight-decay",
@@ -108,7 +108,7 @@ void group_options(CLI::App& app) {
                              "--checkpoint-dir", "--checkpoint-interval", "--keep", "--resume"});
     group("Several processes", {"--ranks", "--sync-batch-norm", "--use-same-gpu-seed"});
 #if defined(SD_TOOLS_CUDA)
-    group("GPU", {"--precision", "--cuda-graph"});
+    group("GPU", {"--cuda-graph"});
 #endif
 }
 
