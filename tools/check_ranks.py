@@ -143,7 +143,7 @@ def check_stop_and_resume(arguments, folder, name):
     stop(job)
     status = job.finish()
     assert status == expected, (status, job.lines)
-    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    names = sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*"))
     batches = int(names[-1].split("-")[1].split(".")[0])
     job = Job(arguments, folder, 2, ["--duration", f"{batches + 4}ba", "--resume", *checkpoints,
                                      "--log", f"jsonl:{folder}/log"])

@@ -449,7 +449,7 @@ Result run_case(const std::string& path) {
             run(sd::BasicResNet<T, Device>(architecture_of(spec), options));
         }
     };
-    if (spec.at("dtype") == "F32") {
+    if (spec.value("dtype", "F64") == "F32") {
         with_type(std::type_identity<float>());
     } else {
         with_type(std::type_identity<double>());
