@@ -124,8 +124,8 @@ inline sd::RegNetArchitecture regnet_of(const Json& spec) {
 template <class T, class Device, class Use>
 bool with_family(const Json& spec, const Use& use) {
     const std::string family = spec.at("family");
-    const sd::Index classes = spec.at("classes");
     if (family != "efficientnet" && family != "convnext" && family != "regnet") return false;
+    const sd::Index classes = spec.at("classes");
     if (spec.contains("name")) {
         tools::with_network<T, Device>(spec["name"], {.num_classes = classes}, use);
     } else if (family == "efficientnet") {
