@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace sd_test {
@@ -61,9 +62,42 @@ public:
         return results;
     }
 
+    /// What is multiplied, in double.
+    struct Operands {
+        Pending<double> x;
+        Tensor<double> weight, folded;  ///< folded: times the scale of a batch norm
+        sd::PendingGradient<double> dy;
+    };
+
+    /// The inputs as they are.
+    [[nodiscard]] Operands exact_operands() const {
+        return {in_double(x), in_double(weight), folded([&](Index o, Index i) {
+                    return static_cast<double>(weight.data()[i]) * static_cast<double>(scale.data()[o]);
+                }),
+                in_double(dy)};
+    }
+
+    /// The inputs with everything pending applied, rounded to T.
+    [[nodiscard]] Operands rounded_operands() const {
+        const auto rounded = [](A value) { return static_cast<double>(static_cast<A>(T(value))); };
+        Tensor<double> rounded_weight(weight.shape());
+        std::transform(weight.begin(), weight.end(), rounded_weight.data(), rounded);
+        return {in_double(materialize(x)), rounded_weight,
+                folded([&](Index o, Index i) { return rounded(scale.data()[o] * weight.data()[i]); }),
+                in_double(materialize(dy))};
+    }
+
     /// Compares all results with those of the plain loops in double. What is summed over all pixels may differ by
     /// `tolerance` times what rounding is granted elsewhere.
     void check(double tolerance = 1) const {
+        check(exact_operands(), tolerance, [](const auto& got, const Tensor<double>& expected, double granted) {
+            check_close(got, expected, granted);
+        });
+    }
+
+    /// The same, with products compared by compare(got, expected, tolerance).
+    template <class Compare>
+    void check(const Operands& operands, double tolerance, const Compare& compare) const {
         CAPTURE(x.shape());
         CAPTURE(weight.shape());
         CAPTURE(options.stride);
@@ -71,21 +105,20 @@ public:
         CAPTURE(options.dilation);
         CAPTURE(options.groups);
         const Results results = run();
-        const Pending<double> x_in_double = in_double(x);
-        const Tensor<double> weight_in_double = in_double(weight);
-        const sd::PendingGradient<double> dy_in_double = in_double(dy);
-        check_close(results.y, sd::reference::conv2d_forward(x_in_double, weight_in_double, options));
+        compare(results.y, sd::reference::conv2d_forward(operands.x, operands.weight, options), 1);
         check_close(results.y_alone, in_double(results.y));
         const auto moments = sd::reference::batch_moments(in_double(results.y));
         CHECK(results.moments.count == moments.count);
         check_close(results.moments.mean, moments.mean, tolerance);
         check_close(results.moments.m2, moments.m2, tolerance);
-        check_close(results.folded,
-                    sd::reference::conv2d_batch_norm_forward(x_in_double, weight_in_double, options, in_double(scale),
-                                                             in_double(shift), activation));
+        compare(results.folded,
+                sd::reference::conv2d_batch_norm_forward(operands.x, operands.folded, options,
+                                                         Tensor<double>::full(scale.shape(), 1), in_double(shift),
+                                                         activation),
+                1);
         const auto before_in_double = in_double(before);
-        const auto dx = sd::reference::conv2d_by_input<double>(dy_in_double, weight_in_double, options, x.shape());
-        check_close(results.dx_alone, dx);
+        const auto dx = sd::reference::conv2d_by_input<double>(operands.dy, operands.weight, options, x.shape());
+        compare(results.dx_alone, dx, 1);
         CHECK(results.sums.of_written);
         Tensor<double> before_activation(dx.shape());
         for (Index i = 0; i < dx.size(); ++i) {
@@ -93,15 +126,14 @@ public:
             before_activation.data()[i] = sd::activation_gradient(
                 y.activation, dx.data()[i], y.before_activation(y.raw.data()[i], i % y.channels()));
         }
-        check_close(results.dx, before_activation);
+        compare(results.dx, before_activation, 1);
         auto written = before_in_double;
         written.y.activation = sd::Activation::none;
         const auto sums = sd::reference::batch_norm_sums(in_double(results.dx), written);
         check_close(results.sums.dweight, sums.dweight, tolerance);
         check_close(results.sums.dbias, sums.dbias, tolerance);
-        check_close(results.dweight,
-                    sd::reference::conv2d_by_weight<double>(x_in_double, dy_in_double, options, weight.shape()),
-                    tolerance);
+        compare(results.dweight,
+                sd::reference::conv2d_by_weight<double>(operands.x, operands.dy, options, weight.shape()), tolerance);
     }
 
     sd::Conv2dOptions options;
@@ -111,6 +143,16 @@ public:
     Tensor<A> weight, scale, shift;
     sd::PendingGradient<T> dy;
     sd::BatchNormPass<T> before;
+
+private:
+    /// value(o, i) is element i of the weight, of output channel o.
+    template <class Value>
+    [[nodiscard]] Tensor<double> folded(const Value& value) const {
+        Tensor<double> result(weight.shape());
+        const Index size = weight.size() / std::max<Index>(1, weight.extent(0));
+        for (Index i = 0; i < weight.size(); ++i) result.data()[i] = value(i / size, i);
+        return result;
+    }
 };
 
 }  // namespace sd_test

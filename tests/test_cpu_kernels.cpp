@@ -3,6 +3,7 @@
 #include "conv2d_case.hpp"
 #include "kernel_inputs.hpp"
 #include "messages.hpp"
+#include "use_tile_machine.hpp"
 
 #include "sd/sd.hpp"
 
@@ -38,6 +39,7 @@ namespace {
 // `i` turns through kinds of pending input.
 template <class T>
 void check_conv2d(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& options, Index i) {
+    const sd_test::UseTileMachine floats(nullptr);
     sd_test::Conv2dCase<T>(x_shape, weight_shape, options, i).check();
 }
 
@@ -79,6 +81,7 @@ TEST_CASE_TEMPLATE("conv2d: deep and large", T, float, double, sd::bfloat16) {
                           {{2, 5, 5, 600}, {70, 600, 3, 3}, {.padding = 2, .dilation = 2}},
                           {{2, 5, 5, 600}, {70, 600, 3, 3}, {.stride = 2, .padding = 1}},
                           {{1, 330, 331, 2}, {64, 2, 1, 1}, {}}};
+    const sd_test::UseTileMachine floats(nullptr);
     for (const Case& one : cases) {
         const Shape& x_shape = one.x;
         const Shape& weight_shape = one.weight;
@@ -128,6 +131,7 @@ TEST_CASE_TEMPLATE("tensors that go past the caches", T, float, sd::bfloat16) {
     check_close(gradient.dbranch, expected.dbranch);
     check_close(sd::add_selected(dy, branch.raw, selection),
                 sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
+    const sd_test::UseTileMachine floats(nullptr);
     const auto x = random_tensor<T>({1, 251, 250, 8}, 9);
     const auto weight = random_tensor<float>({112, 8, 3, 3}, 10);
     check_close(sd::conv2d_forward<T>(x, weight, {.padding = 1}),

@@ -67,8 +67,13 @@
 #endif
 
 // Every set of vector instructions that x86 compilers use for loops like ours.
-#if defined(__AVX512VBMI__)
+#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512vbmi_bf16
+#elif defined(__AVX512VBMI__)
 #define SD_ABI_SIMD _avx512vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
+    defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512_bf16
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define SD_ABI_SIMD _avx512
 #elif defined(__AVX512F__)

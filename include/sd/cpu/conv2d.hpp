@@ -7,6 +7,7 @@
 #include "sd/cpu/depthwise.hpp"
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/forward_side.hpp"
+#include "sd/cpu/pair_product.hpp"
 #include "sd/cpu/product.hpp"
 #include "sd/cpu/winograd_product.hpp"
 #include "sd/reference/conv2d.hpp"
@@ -35,7 +36,11 @@ void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& 
         }
         run_products(products);
     };
-    if (suits_winograd(lattice, weights_of(0), least_winograd_channels)) {
+    const bool winograd = suits_winograd(lattice, weights_of(0), least_winograd_channels);
+    if constexpr (std::is_same_v<typename Source::Stored, bfloat16>) {
+        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<Source, Epilogue>>());
+    }
+    if (winograd) {
         run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
     } else {
         run(PooledVector<Product<T, Source, Epilogue>>());
@@ -160,7 +165,7 @@ template <cpu::Vectorized T>
         }
         return dx;
     }
-    const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
+    const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
     if (cpu::is_pointwise(geometry)) {

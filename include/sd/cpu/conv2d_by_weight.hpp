@@ -17,6 +17,7 @@
 #include "sd/cpu/depthwise_by_weight.hpp"
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/outer.hpp"
+#include "sd/cpu/pair_by_weight.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/winograd_by_weight.hpp"
 #include "sd/reference/conv2d.hpp"
@@ -153,7 +154,15 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    if (cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight)) {
+    const bool winograd =
+        cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        if (cpu::multiplies_pairs(winograd)) {
+            run(cpu::PairOuterProduct<T>(side, dy_of_lattice));
+            return dweight;
+        }
+    }
+    if (winograd) {
         run(cpu::WinogradOuterProduct<T>(side, dy_of_lattice));
     } else {
         run(cpu::OuterProduct<T>(side, dy_of_lattice));

@@ -15,6 +15,7 @@
 #include "sd/cpu/lattice.hpp"
 #include "sd/cpu/pending.hpp"
 #include "sd/cpu/source.hpp"
+#include "sd/cpu/tile_machines.hpp"
 
 #include <type_traits>
 
@@ -30,7 +31,7 @@ public:
         : x(input),
           x_view(input.shape()),
           lattice(forward_lattice(geometry)),
-          plan(geometry, lanes<T>),
+          plan(geometry, group_lanes<T>()),
           depth(plan.in()),
           y_shape(geometry.output_shape()) {
         const Conv2dOptions& options = geometry.options;

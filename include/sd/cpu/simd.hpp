@@ -12,6 +12,9 @@
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
+#if defined(__AVX512BF16__) && !defined(__CUDACC__)
+#define SD_NARROWS_AT_ONCE 1
+#endif
 
 SD_NAMESPACE_BEGIN
 
@@ -71,8 +74,12 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
     return is_nan ? words | 0x400000U : words + 0x7FFFU + ((words >> 16) & 1U);
 }
 
-/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN.
+/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN. Where the processor has an
+/// instruction for it, denormal numbers become zero.
 [[nodiscard, gnu::always_inline]] inline HalfWords narrowed(const Vector<float>& values) {
+#if defined(SD_NARROWS_AT_ONCE)
+    return reinterpret_cast<HalfWords>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
+#else
     const Words words = rounded_words(values) >> 16;
 #if defined(__CUDACC__)
     HalfWords halves;
@@ -81,16 +88,21 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 #else
     return __builtin_convertvector(words, HalfWords);
 #endif
+#endif
 }
 
 /// The values as they are after they were stored as T and loaded again.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
     if constexpr (std::is_same_v<T, bfloat16>) {
+#if defined(SD_NARROWS_AT_ONCE)
+        return widened(narrowed(values));
+#else
         const Words words = rounded_words(values) & 0xFFFF0000U;
         Vector<T> result;  // copied, since nvcc's front end refuses a cast here
         std::memcpy(&result, &words, sizeof result);
         return result;
+#endif
     } else {
         return values;
     }
@@ -119,6 +131,19 @@ template <class T>
     } else {
         std::memcpy(to, &values, sizeof values);
     }
+}
+
+/// Writes neighbouring vectors, two of bfloat16 with one store where they are a line of the cache.
+template <class T, Index count>
+[[gnu::always_inline]] inline void store_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        std::memcpy(static_cast<void*>(to), &line, sizeof line);
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) store<T>(values[v], to + v * lanes<T>);
 }
 
 /// The first `count` half words at an address, fewer than all; zeros in the other lanes, whose memory is not touched.

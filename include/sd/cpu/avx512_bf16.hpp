@@ -1,0 +1,84 @@
+// Tiles of pairs by AVX512_BF16: each lane of a vector adds two products, a pair of a row with a pair of a column.
+#pragma once
+
+#include "sd/cpu/tile_machine.hpp"
+
+#if defined(__x86_64__) && !defined(__CUDACC__)
+#define SD_HAS_AVX512_BF16 1
+#include <cpuid.h>
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+#if defined(SD_HAS_AVX512_BF16)
+/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
+                                                                                      float* sums, bool accumulate) {
+    constexpr Index rows_each = 8, pairs = pair_lanes / 2;
+    for (Index first = 0; first < pair_lanes; first += rows_each) {
+        float* const target = sums + first * pair_lanes;
+        __m512 left[rows_each], right[rows_each];
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
+            right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
+        }
+        const bfloat16* block = operands.rows + first * operands.row_stride;
+        const bfloat16* columns = operands.columns;
+        for (Index b = 0; b < operands.blocks; ++b, block += operands.plane) {
+            for (Index i = 0; i < operands.offset_count; ++i, columns += pair_step) {
+                const bfloat16* row = block + operands.offsets[i];
+                for (Index pair = 0; pair < pairs; ++pair, row += 2) {
+                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair * pair_lanes));
+                    const auto right_columns =
+                        reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair_step / 2 + pair * pair_lanes));
+#pragma GCC unroll 8
+                    for (Index r = 0; r < rows_each; ++r) {
+                        std::int32_t both;
+                        std::memcpy(&both, row + r * operands.row_stride, sizeof both);
+                        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+                        left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
+                        right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            _mm512_storeu_ps(target + r * pair_lanes, left[r]);
+            _mm512_storeu_ps(target + r * pair_lanes + pairs, right[r]);
+        }
+    }
+}
+
+/// Whether the processor has the instructions.
+[[nodiscard]] inline bool has_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned avx512_bf16 = 1U << 5;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & avx512_bf16) != 0;
+}
+
+/// Whether they are also quicker than multiply-adds of floats: AMD's are, twice as quick; Intel's are not.
+[[nodiscard]] inline bool may_use_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx && has_avx512_bf16();
+}
+
+inline constexpr TileMachine avx512_bf16_machine = {
+    .name = "avx512_bf16",
+    .beats_winograd = false,
+    .begin = [] {},
+    .end = [] {},
+    .multiply = &multiply_by_avx512,
+};
+#endif
+
+}  // namespace cpu
+
+SD_NAMESPACE_END

@@ -1,0 +1,245 @@
+// The gradient by the weights (conv2d_by_weight.hpp), of pairs of bfloat16 on a tile machine. The depth are pixels, so x
+// is turned over and pixels of dy are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in
+// dy where no point is, so that a tap is an offset along the rows of x:
+//
+//     x     (block of 32 channels, channel, piece, place)                        rows
+//     dy    (panel of 32 channels, step of 32 places, half, pair, channel, part)  columns
+//
+//     small weights: for each span of pieces, in parallel:    for each round of pieces: pack them, add their products
+//     large weights: for each round of pieces:                pack them in parallel, add their products in parallel
+//
+// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes.
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/cpu/forward_side.hpp"
+#include "sd/cpu/outer.hpp"
+#include "sd/cpu/pair_panels.hpp"
+#include "sd/cpu/pair_slab.hpp"
+#include "sd/cpu/tile_machines.hpp"
+#include "sd/cpu/transpose.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Pairs of lines, (line, channel): lane c of the result has channels c of both.
+[[nodiscard, gnu::always_inline]] inline Words pair_of_lines(const bfloat16* first) {
+    return paired(load(first), load(first + pair_lanes));
+}
+
+/// Makes one step of columns of 32 lines (line, channel).
+inline void pair_lines(const bfloat16* lines, bfloat16* columns) {
+    constexpr Index half = pair_lanes / 2;
+    for (Index pair = 0; pair < half; ++pair, lines += 2 * pair_lanes, columns += pair_lanes) {
+        for (Index c = 0; c < pair_lanes; c += lanes<float>) {
+            const Words words = pair_of_lines(lines + c);
+            std::memcpy(static_cast<void*>(columns + c / half * (pair_step / 2) + c % half * 2), &words, sizeof words);
+        }
+    }
+}
+
+/// Turns 32 lines (line, channel) over: channel c of line p to rows[c row_stride + p].
+inline void turn_lines(const bfloat16* lines, bfloat16* rows, Index row_stride) {
+    constexpr Index words = lanes<float>;  // pairs of lines that are turned together
+    for (Index first = 0; first < pair_lanes; first += 2 * words) {
+        for (Index c = 0; c < pair_lanes; c += words) {
+            Vector<float> square[words];
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                square[i] = reinterpret_cast<Vector<float>>(pair_of_lines(lines + (first + 2 * i) * pair_lanes + c));
+            }
+            transpose<float>(square);
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                std::memcpy(static_cast<void*>(rows + (c + i) * row_stride + first), &square[i], sizeof square[i]);
+            }
+        }
+    }
+}
+
+/// What by-weight sums, one merged group at a time, as OuterProduct, on the machine that is in use when it is made.
+template <class T>
+class PairOuterProduct {
+public:
+    PairOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
+        : side_(side),
+          machine_(*tile_machine()),
+          x_(side.x, side.x_view),
+          dy_(dy),
+          plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece, pair_lanes)),
+          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
+          taps_(static_cast<Index>(side.lattice.taps.size())),
+          blocks_(quotient_up(side.depth, pair_lanes)),
+          panels_(quotient_up(side.plan.out(), pair_lanes)),
+          sums_of_tap_(blocks_ * pair_step),
+          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
+        const PairSlab largest(side.lattice, {{0, 0, 0, cut_.rows_each, cut_.columns_each}, 1});
+        piece_lines_ = with_room(largest.lines());
+        piece_steps_ = quotient_up(largest.run(), pair_lanes);
+        large_ = spans_.spans < least_spans;
+        if (large_) spans_.spans = 1;
+        if (large_) spans_.pieces_each = pieces_;
+        const Index piece_bytes = (blocks_ * piece_lines_ + panels_ * piece_steps_ * pair_lanes) * 64;
+        round_ = std::clamp<Index>((large_ ? large_round : small_round) / piece_bytes, 1, spans_.pieces_each);
+        row_stride_ = odd_lines(round_ * piece_lines_);
+    }
+
+    /// Writes the gradients of a group's weights to where they stand.
+    void run(Index group, Tensor<float>& dweight) const {
+        Tensor<float> sums = Tensor<float>::empty({spans_.spans, panels_, taps_ * sums_of_tap_});
+        const Index rounds = large_ ? 1 : num_threads();
+        Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
+        Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
+        Tensor<bfloat16> lines = Tensor<bfloat16>::empty({num_threads(), piece_lines_ * pair_lanes});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), round_ * piece_steps_ + taps_});
+        const auto memory = [&](Index thread) {
+            const Index round = large_ ? 0 : thread;
+            return Memory{x.data() + round * x.extent(1), dy.data() + round * dy.extent(1),
+                          lines.data() + thread * lines.extent(1), offsets.data() + thread * offsets.extent(1)};
+        };
+        if (large_) {
+            for (Index first = 0; first < pieces_; first += round_) {
+                const Index last = std::min(first + round_, pieces_);
+                parallel_for((last - first) * (blocks_ + panels_), [&](Index task) {
+                    const Index block = task % (blocks_ + panels_);
+                    pack(group, first, first + task / (blocks_ + panels_), block, memory(thread_index()));
+                });
+                const Index parts = quotient_up(blocks_, blocks_of_task);
+                parallel_for(panels_ * parts, [&](Index task) {
+                    const Index block = task % parts * blocks_of_task;
+                    multiply(first, last, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
+                             memory(thread_index()), sums.data());
+                });
+            }
+        } else {
+            parallel_for(spans_.spans, [&](Index span) {
+                const Memory own = memory(thread_index());
+                const Index begin = span * spans_.pieces_each;
+                const Index end = std::min(pieces_, begin + spans_.pieces_each);
+                for (Index first = begin; first < end; first += round_) {
+                    const Index last = std::min(first + round_, end);
+                    for (Index piece = first; piece < last; ++piece) {
+                        for (Index block = 0; block < blocks_ + panels_; ++block) pack(group, first, piece, block, own);
+                    }
+                    for (Index panel = 0; panel < panels_; ++panel) {
+                        multiply(first, last, panel, 0, blocks_, first > begin, own,
+                                 sums.data() + span * sums.extent(1) * sums.extent(2));
+                    }
+                }
+            });
+        }
+        add_spans(sums);
+        unpack_panels(sums, side_.weights(group), pair_lanes, sums_of_tap_, dweight);
+    }
+
+private:
+    static constexpr Index lines_of_piece = 512;  // of a block of channels: they stay in the first-level cache
+    static constexpr Index small_round = Index{1} << 20;
+    static constexpr Index large_round = Index{24} << 20;
+    static constexpr Index least_spans = 8;
+    static constexpr Index blocks_of_task = 4;
+
+    /// What is packed: rows and columns of a round, lines of a block on their way there; a multiplication's offsets.
+    struct Memory {
+        bfloat16* x;
+        bfloat16* dy;
+        bfloat16* lines;
+        Index* offsets;
+    };
+
+    /// The least odd number of lines of the cache: rows so far apart do not lie in one set of it.
+    [[nodiscard]] static Index odd_lines(Index elements) {
+        return (quotient_up(elements, pair_lanes) | 1) * pair_lanes;
+    }
+    /// Whole steps for so many lines, and for what the last step of a piece reads behind them by zeros of dy: what stands
+    /// there has to be a number.
+    [[nodiscard]] static Index with_room(Index lines) { return round_up(lines + pair_lanes - 1, pair_lanes); }
+    [[nodiscard]] PairSlab slab_of(Index piece) const { return {side_.lattice, {cut_.piece(side_.lattice, piece), 1}}; }
+    [[nodiscard]] static Index steps(const PairSlab& slab) { return quotient_up(slab.run(), pair_lanes); }
+
+    // Packs one block of a piece of a round that begins with piece `first`: one of x, or behind those one of dy.
+    void pack(Index group, Index first, Index piece, Index block, const Memory& memory) const {
+        const PairSlab slab = slab_of(piece);
+        if (block < blocks_) {
+            const Index channel = block * pair_lanes;
+            slab.pack(x_, side_.plan.first_in(group) + channel, std::min(pair_lanes, side_.depth - channel), 0,
+                      memory.lines);
+            const Index whole = with_room(slab.lines());
+            std::fill(memory.lines + slab.lines() * pair_lanes, memory.lines + whole * pair_lanes, bfloat16(0.0F));
+            bfloat16* rows = memory.x + channel * row_stride_ + (piece - first) * piece_lines_;
+            for (Index line = 0; line < whole; line += pair_lanes) {
+                turn_lines(memory.lines + line * pair_lanes, rows + line, row_stride_);
+            }
+            return;
+        }
+        const Index channel = (block - blocks_) * pair_lanes;
+        SlabShape points = cut_.piece(side_.lattice, piece)
+                               .slab(plain_, side_.plan.first_out(group) + channel,
+                                     std::min(pair_lanes, side_.plan.out() - channel));
+        points.trailing = slab.pitch() - points.columns;
+        pack_blocks<bfloat16, pair_lanes>(dy_, points, 0, memory.lines);
+        const Index whole = steps(slab) * pair_lanes;
+        std::fill(memory.lines + slab.run() * pair_lanes, memory.lines + whole * pair_lanes, bfloat16(0.0F));
+        bfloat16* columns = memory.dy + ((block - blocks_) * round_ * piece_steps_ + first_step(first, piece)) * pair_step;
+        for (Index line = 0; line < whole; line += pair_lanes, columns += pair_step) {
+            pair_lines(memory.lines + line * pair_lanes, columns);
+        }
+    }
+
+    /// The steps of a round before a piece.
+    [[nodiscard]] Index first_step(Index first, Index piece) const {
+        Index step = 0;
+        for (Index p = first; p < piece; ++p) step += steps(slab_of(p));
+        return step;
+    }
+
+    // Adds what the pieces [first, last) of a round have to one panel and some blocks of x.
+    void multiply(Index first, Index last, Index panel, Index first_block, Index last_block, bool accumulate,
+                  const Memory& memory, float* sums) const {
+        Index count = 0;
+        Index* tap_offsets = memory.offsets + round_ * piece_steps_;
+        for (Index piece = first; piece < last; ++piece) {
+            const Index piece_steps = steps(slab_of(piece));
+            for (Index step = 0; step < piece_steps; ++step) {
+                memory.offsets[count++] = (piece - first) * piece_lines_ + step * pair_lanes;
+            }
+        }
+        slab_of(first).tap_offsets(1, tap_offsets);
+        PairOperands operands{.rows = nullptr,
+                              .row_stride = row_stride_,
+                              .plane = 0,
+                              .blocks = 1,
+                              .offsets = memory.offsets,
+                              .offset_count = count,
+                              .columns = memory.dy + panel * round_ * piece_steps_ * pair_step};
+        machine_.begin();
+        for (Index block = first_block; block < last_block; ++block) {
+            for (Index tap = 0; tap < taps_; ++tap) {
+                operands.rows = memory.x + block * pair_lanes * row_stride_ + tap_offsets[tap];
+                machine_.multiply(operands, sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step,
+                                  accumulate);
+            }
+        }
+        machine_.end();
+    }
+
+    const ForwardSide<T>& side_;
+    const TileMachine& machine_;
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    Lattice plain_;  ///< reads dy at the points themselves
+    Cut cut_;
+    Index pieces_, taps_, blocks_, panels_, sums_of_tap_;
+    OuterCut spans_;
+    Index piece_lines_ = 0, piece_steps_ = 0, round_ = 1, row_stride_ = 0;
+    bool large_ = false;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END

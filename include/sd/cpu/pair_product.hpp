@@ -1,0 +1,179 @@
+// The product that forward and by-input share (product.hpp), of pairs of bfloat16 on a tile machine:
+//
+//     for each piece (a sample or several, or some rows of one), for each group:     in parallel over pieces
+//         pack the slab that the points read                                         second-level cache, once
+//         for each panel of 32 columns:
+//             for each chunk of the depth, whose weights stay in the first-level cache:
+//                 for each tile of 32 points of a sample's run:
+//                     sums [+]= over blocks of channels and taps                     tile registers
+//                     after the last chunk: the epilogue takes the sums, a row of points after the other
+#pragma once
+
+#include "sd/core/parallel.hpp"
+#include "sd/cpu/epilogue.hpp"
+#include "sd/cpu/pair_panels.hpp"
+#include "sd/cpu/pair_slab.hpp"
+#include "sd/cpu/product.hpp"
+#include "sd/cpu/tile_machines.hpp"
+
+#include <algorithm>
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Writes the points of a lattice, as Product, on the machine that is in use when it is made.
+template <class Source, class Epilogue>
+class PairProduct {
+public:
+    PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                const Tensor<float>& weight, const WeightMap& map, const float* factors, const Shape& target,
+                Epilogue& epilogue)
+        : source_(source),
+          lattice_(lattice),
+          machine_(*tile_machine()),
+          first_channel_(first_channel),
+          first_column_(first_column),
+          channels_(lattice.taps.empty() ? 0 : map.depth_count()),  // nothing to read: the points are zero
+          columns_(map.column_count()),
+          taps_(map.tap_count()),
+          blocks_(quotient_up(channels_, pair_lanes)),
+          target_(target),
+          epilogue_(epilogue),
+          cut_(lattice, source.extents().samples,
+               std::min(slab_bytes / (64 * std::max<Index>(1, blocks_)),
+                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3]))),
+          chunk_(std::clamp<Index>(panel_bytes / (64 * pair_lanes * std::max<Index>(1, taps_)), 1,
+                                   std::max<Index>(1, blocks_))),
+          weights_(pack_pair_panels(weight, map, factors)) {}
+
+    /// Of the batch.
+    [[nodiscard]] Index pieces() const { return cut_.pieces(); }
+    /// To be called before any piece.
+    void reserve() { epilogue_.reserve(pieces()); }
+
+    /// A thread's own.
+    struct Memory {
+        bfloat16* slab;
+        float* sums;
+        Index* tap_offsets;
+    };
+    /// The memory of all threads, for any product of the same extents.
+    class Workspace {
+    public:
+        explicit Workspace(const PairProduct& product)
+            : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
+              offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
+        [[nodiscard]] Memory of(Index thread) {
+            return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1)};
+        }
+
+    private:
+        Tensor<bfloat16> slabs_;
+        Tensor<float> sums_;
+        Tensor<Index> offsets_;
+    };
+
+    /// Asks for all that a piece reads while `products` products compute another.
+    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
+        const Index calls = tiles_of(cut_.largest()) * quotient_up(columns_, pair_lanes) * chunks();
+        return PairSlab(lattice_, cut_.piece(next)).ask_for(source_, calls * products);
+    }
+
+    /// Writes the points of a piece.
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+        const PairPiece piece = cut_.piece(number);
+        const PairSlab slab(lattice_, piece);
+        const Index plane = plane_of(slab);
+        slab.pack(source_, first_channel_, channels_, plane, memory.slab);
+        slab.tap_offsets(pair_lanes, memory.tap_offsets);
+        typename Epilogue::Task task(epilogue_, number);
+        PairOperands operands{.rows = nullptr,
+                              .row_stride = pair_lanes,
+                              .plane = plane,
+                              .blocks = 0,
+                              .offsets = memory.tap_offsets,
+                              .offset_count = taps_,
+                              .columns = nullptr};
+        machine_.begin();
+        for (Index c = 0; c < columns_; c += pair_lanes) {
+            const bfloat16* panel = weights_.data() + c / pair_lanes * weights_.extent(1);
+            for (Index chunk = 0; chunk < chunks(); ++chunk) {
+                operands.blocks = std::min(chunk_, blocks_ - chunk * chunk_);
+                operands.columns = panel + chunk * chunk_ * taps_ * pair_step;
+                float* sums = memory.sums;
+                for (Index sample = 0; sample < piece.samples; ++sample) {
+                    const bfloat16* run =
+                        memory.slab + chunk * chunk_ * plane + sample * slab.sample_lines() * pair_lanes;
+                    for (Index first = 0; first < slab.run(); first += pair_lanes) {
+                        operands.rows = run + first * pair_lanes;
+                        machine_.multiply(operands, sums, chunk > 0);
+                        if (chunk + 1 == chunks()) finish(task, piece, slab, sample, first, c, sums);
+                        if (chunks() > 1) sums += pair_step;
+                        ahead.advance();
+                    }
+                }
+            }
+        }
+        machine_.end();
+    }
+
+private:
+    static constexpr Index slab_bytes = Index{384} << 10;  // stay in the second-level cache
+    static constexpr Index panel_bytes = Index{36} << 10;  // of a chunk stay in the first-level cache, nearly
+
+    [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
+    [[nodiscard]] static Index plane_of(const PairSlab& slab) {
+        return spread_stride<bfloat16>(slab.lines() * pair_lanes);
+    }
+    /// With room for a tile that begins at the last line.
+    [[nodiscard]] Index slab_size() const {
+        return blocks_ * plane_of(PairSlab(lattice_, cut_.largest())) + pair_lanes * pair_lanes;
+    }
+    [[nodiscard]] Index tiles_of(const PairPiece& piece) const {
+        return piece.samples * quotient_up(PairSlab(lattice_, piece).run(), pair_lanes);
+    }
+    /// Of one tile, or of all of a panel that wait for the next chunk.
+    [[nodiscard]] Index sums_size() const { return (chunks() == 1 ? 1 : tiles_of(cut_.largest())) * pair_step; }
+
+    // Hands over the points of a tile that begins at place `first` of a sample's run.
+    void finish(typename Epilogue::Task& task, const PairPiece& piece, const PairSlab& slab, Index sample, Index first,
+                Index c, const float* sums) const {
+        const Index last = std::min(first + pair_lanes, slab.run());
+        for (Index place = first; place < last;) {
+            const Index i = place / slab.pitch();
+            const Index j = place % slab.pitch();
+            const Index points = std::min(last - place, piece.points.width - j);
+            if (points > 0) {
+                const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
+                const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
+                task.add({.sums = sums + (place - first) * pair_lanes,
+                          .width = pair_lanes,
+                          .points = points,
+                          .columns = std::min(pair_lanes, columns_ - c),
+                          .column = c,
+                          .element = (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) *
+                                         target_[3] +
+                                     first_column_ + c,
+                          .pixel_stride = lattice_.step * target_[3]});
+            }
+            place += slab.pitch() - j;
+        }
+    }
+
+    const Source& source_;
+    const Lattice& lattice_;
+    const TileMachine& machine_;
+    Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
+    Shape target_;
+    Epilogue& epilogue_;
+    PairCut cut_;
+    Index chunk_;  ///< blocks of the depth
+    Tensor<bfloat16> weights_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
