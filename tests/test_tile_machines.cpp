@@ -94,6 +94,7 @@ TEST_CASE("depths that are cut into chunks, batches whose samples share a piece,
     check_conv2d({1, 5, 5, 300}, {40, 300, 3, 3}, {.stride = 2, .padding = 1}, 2);
     check_conv2d({19, 3, 4, 33}, {40, 33, 3, 3}, {.padding = 1}, 2);
     check_conv2d({17, 4, 5, 40}, {33, 40, 3, 3}, {.stride = 2, .padding = 1}, 1);
+    check_conv2d({9, 21, 40, 5}, {6, 5, 3, 3}, {.stride = 2, .padding = 1}, 2);  // last pieces of fewer rows
     check_conv2d({1, 2, 700, 36}, {34, 36, 3, 3}, {.padding = 1}, 2);
     check_conv2d({1, 40, 50, 64}, {64, 64, 1, 1}, {}, 2);
     check_conv2d({2, 20, 20, 3}, {32, 3, 7, 7}, {.stride = 2, .padding = 3}, 0);

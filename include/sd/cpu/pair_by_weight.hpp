@@ -78,9 +78,9 @@ public:
           panels_(quotient_up(side.plan.out(), pair_lanes)),
           sums_of_tap_(blocks_ * pair_step),
           spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
-        const PairSlab largest(side.lattice, {{0, 0, 0, cut_.rows_each, cut_.columns_each}, 1});
-        piece_lines_ = with_room(largest.lines());
-        piece_steps_ = quotient_up(largest.run(), pair_lanes);
+        const PairSlab any(side.lattice, {whole_piece(0), 1});
+        piece_lines_ = with_room(any.lines());
+        piece_steps_ = quotient_up(any.run(), pair_lanes);
         large_ = spans_.spans < least_spans;
         if (large_) spans_.spans = 1;
         if (large_) spans_.pieces_each = pieces_;
@@ -107,12 +107,13 @@ public:
                 const Index last = std::min(first + round_, pieces_);
                 parallel_for((last - first) * (blocks_ + panels_), [&](Index task) {
                     const Index block = task % (blocks_ + panels_);
-                    pack(group, first, first + task / (blocks_ + panels_), block, memory(thread_index()));
+                    const Index place = task / (blocks_ + panels_);
+                    pack(group, first + place, place, block, memory(thread_index()));
                 });
                 const Index parts = quotient_up(blocks_, blocks_of_task);
                 parallel_for(panels_ * parts, [&](Index task) {
                     const Index block = task % parts * blocks_of_task;
-                    multiply(first, last, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
+                    multiply(last - first, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
                              memory(thread_index()), sums.data());
                 });
             }
@@ -124,10 +125,12 @@ public:
                 for (Index first = begin; first < end; first += round_) {
                     const Index last = std::min(first + round_, end);
                     for (Index piece = first; piece < last; ++piece) {
-                        for (Index block = 0; block < blocks_ + panels_; ++block) pack(group, first, piece, block, own);
+                        for (Index block = 0; block < blocks_ + panels_; ++block) {
+                            pack(group, piece, piece - first, block, own);
+                        }
                     }
                     for (Index panel = 0; panel < panels_; ++panel) {
-                        multiply(first, last, panel, 0, blocks_, first > begin, own,
+                        multiply(last - first, panel, 0, blocks_, first > begin, own,
                                  sums.data() + span * sums.extent(1) * sums.extent(2));
                     }
                 }
@@ -159,63 +162,60 @@ private:
     /// Whole steps for so many lines, and for what the last step of a piece reads behind them by zeros of dy: what stands
     /// there has to be a number.
     [[nodiscard]] static Index with_room(Index lines) { return round_up(lines + pair_lanes - 1, pair_lanes); }
-    [[nodiscard]] PairSlab slab_of(Index piece) const { return {side_.lattice, {cut_.piece(side_.lattice, piece), 1}}; }
-    [[nodiscard]] static Index steps(const PairSlab& slab) { return quotient_up(slab.run(), pair_lanes); }
+    /// All pieces are of one size, so that taps have one offset: the last ones go on where dy has no points, and zeros.
+    [[nodiscard]] Piece whole_piece(Index number) const {
+        Piece piece = cut_.piece(side_.lattice, number);
+        piece.rows = cut_.rows_each;
+        piece.width = cut_.columns_each;
+        return piece;
+    }
 
-    // Packs one block of a piece of a round that begins with piece `first`: one of x, or behind those one of dy.
-    void pack(Index group, Index first, Index piece, Index block, const Memory& memory) const {
-        const PairSlab slab = slab_of(piece);
+    // Packs one block of a piece, number `place` of its round: one of x, or behind those one of dy.
+    void pack(Index group, Index number, Index place, Index block, const Memory& memory) const {
+        const Piece piece = whole_piece(number);
+        const PairSlab slab(side_.lattice, {piece, 1});
         if (block < blocks_) {
             const Index channel = block * pair_lanes;
             slab.pack(x_, side_.plan.first_in(group) + channel, std::min(pair_lanes, side_.depth - channel), 0,
                       memory.lines);
-            const Index whole = with_room(slab.lines());
-            std::fill(memory.lines + slab.lines() * pair_lanes, memory.lines + whole * pair_lanes, bfloat16(0.0F));
-            bfloat16* rows = memory.x + channel * row_stride_ + (piece - first) * piece_lines_;
-            for (Index line = 0; line < whole; line += pair_lanes) {
+            clear_lines(memory.lines, slab.lines(), piece_lines_);
+            bfloat16* rows = memory.x + channel * row_stride_ + place * piece_lines_;
+            for (Index line = 0; line < piece_lines_; line += pair_lanes) {
                 turn_lines(memory.lines + line * pair_lanes, rows + line, row_stride_);
             }
             return;
         }
-        const Index channel = (block - blocks_) * pair_lanes;
-        SlabShape points = cut_.piece(side_.lattice, piece)
-                               .slab(plain_, side_.plan.first_out(group) + channel,
-                                     std::min(pair_lanes, side_.plan.out() - channel));
+        const Index panel = block - blocks_;
+        const Index channel = panel * pair_lanes;
+        SlabShape points = piece.slab(plain_, side_.plan.first_out(group) + channel,
+                                      std::min(pair_lanes, side_.plan.out() - channel));
         points.trailing = slab.pitch() - points.columns;
         pack_blocks<bfloat16, pair_lanes>(dy_, points, 0, memory.lines);
-        const Index whole = steps(slab) * pair_lanes;
-        std::fill(memory.lines + slab.run() * pair_lanes, memory.lines + whole * pair_lanes, bfloat16(0.0F));
-        bfloat16* columns = memory.dy + ((block - blocks_) * round_ * piece_steps_ + first_step(first, piece)) * pair_step;
-        for (Index line = 0; line < whole; line += pair_lanes, columns += pair_step) {
-            pair_lines(memory.lines + line * pair_lanes, columns);
+        clear_lines(memory.lines, slab.run(), piece_steps_ * pair_lanes);
+        bfloat16* columns = memory.dy + (panel * round_ + place) * piece_steps_ * pair_step;
+        for (Index step = 0; step < piece_steps_; ++step) {
+            pair_lines(memory.lines + step * pair_step, columns + step * pair_step);
         }
     }
 
-    /// The steps of a round before a piece.
-    [[nodiscard]] Index first_step(Index first, Index piece) const {
-        Index step = 0;
-        for (Index p = first; p < piece; ++p) step += steps(slab_of(p));
-        return step;
+    static void clear_lines(bfloat16* lines, Index first, Index last) {
+        std::fill(lines + first * pair_lanes, lines + last * pair_lanes, bfloat16(0.0F));
     }
 
-    // Adds what the pieces [first, last) of a round have to one panel and some blocks of x.
-    void multiply(Index first, Index last, Index panel, Index first_block, Index last_block, bool accumulate,
+    // Adds what a round of so many pieces has to one panel and some blocks of x.
+    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate,
                   const Memory& memory, float* sums) const {
-        Index count = 0;
         Index* tap_offsets = memory.offsets + round_ * piece_steps_;
-        for (Index piece = first; piece < last; ++piece) {
-            const Index piece_steps = steps(slab_of(piece));
-            for (Index step = 0; step < piece_steps; ++step) {
-                memory.offsets[count++] = (piece - first) * piece_lines_ + step * pair_lanes;
-            }
+        for (Index step = 0; step < pieces * piece_steps_; ++step) {
+            memory.offsets[step] = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
         }
-        slab_of(first).tap_offsets(1, tap_offsets);
+        PairSlab(side_.lattice, {whole_piece(0), 1}).tap_offsets(1, tap_offsets);
         PairOperands operands{.rows = nullptr,
                               .row_stride = row_stride_,
                               .plane = 0,
                               .blocks = 1,
                               .offsets = memory.offsets,
-                              .offset_count = count,
+                              .offset_count = pieces * piece_steps_,
                               .columns = memory.dy + panel * round_ * piece_steps_ * pair_step};
         machine_.begin();
         for (Index block = first_block; block < last_block; ++block) {
