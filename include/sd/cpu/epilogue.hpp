@@ -33,12 +33,11 @@ struct TileResult {
     Index column;           ///< the first one's number among all columns of the product
     Index element, pixel_stride;
 
-    /// Calls use(column, lanes in use) for every vector of columns.
-    template <class Use>
-    [[gnu::always_inline]] void for_each_vector(const Use& use) const {
-        cpu::for_each_vector<T>(columns, use);
+    /// The sums of a point's neighbouring vectors of columns.
+    template <Index vectors>
+    [[gnu::always_inline]] void load_sums(Index r, Index c, Vector<T> (&values)[vectors]) const {
+        for (Index v = 0; v < vectors; ++v) values[v] = load(sums + r * width + c + v * lanes<T>);
     }
-    [[nodiscard, gnu::always_inline]] Vector<T> sum(Index r, Index c) const { return load(sums + r * width + c); }
     [[nodiscard]] Index at(Index r, Index c) const { return element + r * pixel_stride + c; }
 };
 
@@ -48,6 +47,23 @@ template <class T>
     Tensor<T> result(Shape{round_up(columns, lanes<T>)});
     std::copy(values, values + columns, result.data());
     return result;
+}
+
+/// The neighbouring vectors at an address.
+template <class T, Index count>
+[[gnu::always_inline]] inline void load_all(const T* from, Vector<T> (&values)[count]) {
+    for (Index v = 0; v < count; ++v) values[v] = load(from + v * lanes<T>);
+}
+
+/// Stores neighbouring vectors of a point; `count` lanes of a single one.
+template <class T, Index vectors, class Count>
+[[gnu::always_inline]] inline void put(const Target<T>& target, const Vector<T> (&values)[vectors], Index element,
+                                       Count count) {
+    if constexpr (vectors == 1) {
+        target.put(values[0], element, count);
+    } else {
+        target.put(values, element);
+    }
 }
 
 template <class T>
@@ -62,8 +78,12 @@ public:
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
         void add(const TileResult<accumulate_t<T>>& tile) {
-            tile.for_each_vector([&](Index c, auto count) {
-                for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                }
             });
         }
 
@@ -102,10 +122,14 @@ public:
     private:
         template <class Act>
         [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
-            tile.for_each_vector([&](Index c, auto count) {
-                const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
                 for (Index r = 0; r < tile.points; ++r) {
-                    epilogue_.target_.put(act(tile.sum(r, c) + shift), tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
             });
         }
@@ -148,7 +172,8 @@ public:
         counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
-    /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
+    /// Merges the tiles' statistics into those of the task. A tile's are sums of differences from its first point, and of
+    /// their squares: as the point is one of those, what they cancel is never much more than what they leave.
     class Task {
     public:
         Task(StoreWithMoments& epilogue, Index task)
@@ -163,24 +188,29 @@ public:
             const A share = A(1) / points;
             const A weight = points / (seen + points);
             const A both = seen * weight;
-            tile.for_each_vector([&](Index c, auto count) {
-                Vector<T> mean = {};
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
+                tile.load_sums(0, c, pivot);
+                for (Vector<T>& value : pivot) value = as_stored<T>(value);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> value = tile.sum(r, c);
-                    mean += as_stored<T>(value);
-                    target_.put(value, tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
+                        sum[v] += difference;
+                        squares[v] += difference * difference;
+                    }
                 }
-                mean *= share;
-                Vector<T> m2 = {};
-                for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> difference = as_stored<T>(tile.sum(r, c)) - mean;
-                    m2 += difference * difference;
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> mean = pivot[v] + sum[v] * share;
+                    const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
+                    A* task_mean = mean_ + tile.column + c + v * lanes<T>;
+                    A* task_m2 = m2_ + tile.column + c + v * lanes<T>;
+                    const Vector<T> delta = mean - load(task_mean);
+                    store<A>(load(task_mean) + delta * weight, task_mean);
+                    store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
                 }
-                A* task_mean = mean_ + tile.column + c;
-                A* task_m2 = m2_ + tile.column + c;
-                const Vector<T> delta = mean - load(task_mean);
-                store<A>(load(task_mean) + delta * weight, task_mean);
-                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
             seen += points;
         }
@@ -260,22 +290,27 @@ public:
         /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
         template <class Gradient>
         [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
-            tile.for_each_vector([&](Index c, auto count) {
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
                 const Index column = tile.column + c;
-                const Vector<T> scale = load(epilogue_.scale_.data() + column);
-                const Vector<T> shift = load(epilogue_.shift_.data() + column);
-                const Vector<T> center = load(epilogue_.center_.data() + column);
-                Vector<T> dweight = load(dweight_ + column);
-                Vector<T> dbias = load(dbias_ + column);
+                Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
+                load_all(epilogue_.scale_.data() + column, scale);
+                load_all(epilogue_.shift_.data() + column, shift);
+                load_all(epilogue_.center_.data() + column, center);
+                load_all(dweight_ + column, dweight);
+                load_all(dbias_ + column, dbias);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    const Vector<T> g = as_stored<T>(gradient(tile.sum(r, c), scale * z + shift));
-                    epilogue_.target_.put(g, tile.at(r, c), count);
-                    dbias += g;
-                    dweight += g * (z - center);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
+                        dbias[v] += values[v];
+                        dweight[v] += values[v] * (z - center[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
-                store<A>(dweight, dweight_ + column);
-                store<A>(dbias, dbias_ + column);
+                store_vectors<A>(dweight, dweight_ + column);
+                store_vectors<A>(dbias, dbias_ + column);
             });
         }
 

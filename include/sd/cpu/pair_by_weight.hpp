@@ -104,16 +104,14 @@ public:
         };
         if (large_) {
             for (Index first = 0; first < pieces_; first += round_) {
-                const Index last = std::min(first + round_, pieces_);
-                parallel_for((last - first) * (blocks_ + panels_), [&](Index task) {
-                    const Index block = task % (blocks_ + panels_);
-                    const Index place = task / (blocks_ + panels_);
-                    pack(group, first + place, place, block, memory(thread_index()));
+                const Index count = std::min(round_, pieces_ - first);
+                parallel_for(count, [&](Index place) {
+                    pack(group, first + place, place, first + place + 1 < pieces_, memory(thread_index()));
                 });
                 const Index parts = quotient_up(blocks_, blocks_of_task);
                 parallel_for(panels_ * parts, [&](Index task) {
                     const Index block = task % parts * blocks_of_task;
-                    multiply(last - first, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
+                    multiply(count, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
                              memory(thread_index()), sums.data());
                 });
             }
@@ -125,9 +123,7 @@ public:
                 for (Index first = begin; first < end; first += round_) {
                     const Index last = std::min(first + round_, end);
                     for (Index piece = first; piece < last; ++piece) {
-                        for (Index block = 0; block < blocks_ + panels_; ++block) {
-                            pack(group, piece, piece - first, block, own);
-                        }
+                        pack(group, piece, piece - first, piece + 1 < end, own);
                     }
                     for (Index panel = 0; panel < panels_; ++panel) {
                         multiply(last - first, panel, 0, blocks_, first > begin, own,
@@ -170,31 +166,37 @@ private:
         return piece;
     }
 
-    // Packs one block of a piece, number `place` of its round: one of x, or behind those one of dy.
-    void pack(Index group, Index number, Index place, Index block, const Memory& memory) const {
+    // Packs a piece, number `place` of its round, and meanwhile asks for the next one.
+    void pack(Index group, Index number, Index place, bool has_next, const Memory& memory) const {
         const Piece piece = whole_piece(number);
+        const Piece next = whole_piece(has_next ? number + 1 : number);
+        const auto calls = [&](Index steps) { return has_next ? steps : 0; };
         const PairSlab slab(side_.lattice, {piece, 1});
-        if (block < blocks_) {
-            const Index channel = block * pair_lanes;
+        auto x_ahead = PairSlab(side_.lattice, {next, 1}).ask_for(x_, calls(blocks_ * piece_lines_ / pair_lanes));
+        for (Index channel = 0; channel < side_.depth; channel += pair_lanes) {
             slab.pack(x_, side_.plan.first_in(group) + channel, std::min(pair_lanes, side_.depth - channel), 0,
                       memory.lines);
             clear_lines(memory.lines, slab.lines(), piece_lines_);
             bfloat16* rows = memory.x + channel * row_stride_ + place * piece_lines_;
             for (Index line = 0; line < piece_lines_; line += pair_lanes) {
                 turn_lines(memory.lines + line * pair_lanes, rows + line, row_stride_);
+                x_ahead.advance();
             }
-            return;
         }
-        const Index panel = block - blocks_;
-        const Index channel = panel * pair_lanes;
-        SlabShape points = piece.slab(plain_, side_.plan.first_out(group) + channel,
-                                      std::min(pair_lanes, side_.plan.out() - channel));
-        points.trailing = slab.pitch() - points.columns;
-        pack_blocks<bfloat16, pair_lanes>(dy_, points, 0, memory.lines);
-        clear_lines(memory.lines, slab.run(), piece_steps_ * pair_lanes);
-        bfloat16* columns = memory.dy + (panel * round_ + place) * piece_steps_ * pair_step;
-        for (Index step = 0; step < piece_steps_; ++step) {
-            pair_lines(memory.lines + step * pair_step, columns + step * pair_step);
+        SlabPrefetch<GradientSource<T>> dy_ahead(dy_, next.slab(plain_, 0, dy_.extents().channels),
+                                                 calls(panels_ * piece_steps_));
+        for (Index panel = 0; panel < panels_; ++panel) {
+            const Index channel = panel * pair_lanes;
+            SlabShape points = piece.slab(plain_, side_.plan.first_out(group) + channel,
+                                          std::min(pair_lanes, side_.plan.out() - channel));
+            points.trailing = slab.pitch() - points.columns;
+            pack_blocks<bfloat16, pair_lanes>(dy_, points, 0, memory.lines);
+            clear_lines(memory.lines, slab.run(), piece_steps_ * pair_lanes);
+            bfloat16* columns = memory.dy + (panel * round_ + place) * piece_steps_ * pair_step;
+            for (Index step = 0; step < piece_steps_; ++step) {
+                pair_lines(memory.lines + step * pair_step, columns + step * pair_step);
+                dy_ahead.advance();
+            }
         }
     }
 

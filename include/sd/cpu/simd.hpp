@@ -271,6 +271,19 @@ template <class T>
 #endif
 }
 
+/// The same with neighbouring vectors, to an address that is a multiple of the bytes of all of them.
+template <class T, Index count>
+[[gnu::always_inline]] inline void stream_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(line));
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) stream<T>(values[v], to + v * lanes<T>);
+}
+
 /// What this thread streamed is seen by the threads that it meets from here on. To be called after streaming.
 inline void stream_fence() {
 #if defined(__AVX__)
@@ -306,6 +319,20 @@ template <class T, class Use>
     Index first = 0;
     for (; first + lanes<T> <= size; first += lanes<T>) use(first, constant<lanes<T>>);
     if (first < size) use(first, size - first);
+}
+
+/// Vectors that are written together: two of bfloat16, which are a line of the cache where a vector of floats is one.
+template <class T>
+inline constexpr Index line_vectors = std::is_same_v<T, bfloat16> ? 2 : 1;
+
+/// Calls use(first, vectors, count) for every line_vectors vectors of `size` elements, and for each one that is left over;
+/// `count` are the lanes in use of each.
+template <class T, class Use>
+[[gnu::always_inline]] inline void for_each_line(Index size, const Use& use) {
+    constexpr Index together = line_vectors<T> * lanes<T>;
+    Index first = 0;
+    for (; first + together <= size; first += together) use(first, constant<line_vectors<T>>, constant<lanes<T>>);
+    for_each_vector<T>(size - first, [&](Index rest, auto count) { use(first + rest, constant<1>, count); });
 }
 
 /// Conditions that the compiler knows.

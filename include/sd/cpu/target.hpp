@@ -19,11 +19,10 @@ class Target {
 public:
     /// All channels are written together.
     explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
-    /// `channels` of the last dimension are written together, a vector of some pixels after the other. Those of a group
-    /// may be half a line of the cache, and a vector of bfloat16 is, which past the caches would cost more than a whole
-    /// one.
+    /// `channels` of the last dimension are written together, a line of some pixels after the other. Those of a group may
+    /// be half a line of the cache, which past the caches would cost more than a whole one.
     Target(Tensor<T>& target, Index channels)
-        : Target(target.data(), is_streamed(target) && !std::is_same_v<T, bfloat16> &&
+        : Target(target.data(), is_streamed(target) && whole_lines &&
                                     (channels == target.extent(target.rank() - 1) ||
                                      channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
     /// Elements that go past the caches, or do not.
@@ -38,10 +37,23 @@ public:
         }
     }
 
+    /// Stores neighbouring vectors of columns.
+    template <Index count>
+    [[gnu::always_inline]] void put(const Vector<T> (&values)[count], Index element) const {
+        if (streamed_ && element % (count * lanes<T>) == 0) {
+            stream_vectors<T>(values, data_ + element);
+        } else {
+            store_vectors<T>(values, data_ + element);
+        }
+    }
+
 private:
+    static constexpr bool whole_lines =
+        !std::is_same_v<T, bfloat16> || line_vectors<T> * lanes<T> * static_cast<Index>(sizeof(T)) == 64;
+
     [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
         return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-               target.extent(target.rank() - 1) % lanes<T> == 0;
+               target.extent(target.rank() - 1) % (line_vectors<T> * lanes<T>) == 0;
     }
 
     T* data_;
