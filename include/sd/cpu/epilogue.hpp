@@ -8,7 +8,7 @@
 //                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
+// columns, and may be told of a tile beforehand, to ask for what it will read; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
 // the type that they were computed in; what is gathered is gathered of the values as they are stored.
 #pragma once
 
@@ -77,6 +77,7 @@ public:
     class Task {
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
+        void ask_for(const TileResult<accumulate_t<T>>&) {}
         void add(const TileResult<accumulate_t<T>>& tile) {
             for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
                 for (Index r = 0; r < tile.points; ++r) {
@@ -109,6 +110,7 @@ public:
     class Task {
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
@@ -182,6 +184,7 @@ public:
               m2_(epilogue.moments_.second(task)),
               counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             A& seen = counts_[tile.column / lanes<T>];
             const A points = static_cast<A>(tile.points);
@@ -273,6 +276,9 @@ public:
         Task(StoreWithSums& epilogue, Index task)
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.z_ + tile.at(r, 0));
+        }
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {

@@ -71,7 +71,7 @@ public:
           x_(side.x, side.x_view),
           dy_(dy),
           plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
-          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece, pair_lanes)),
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(std::max(side.depth, side.plan.out())), pair_lanes)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
           blocks_(quotient_up(side.depth, pair_lanes)),
@@ -95,7 +95,7 @@ public:
         const Index rounds = large_ ? 1 : num_threads();
         Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
         Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
-        Tensor<bfloat16> lines = Tensor<bfloat16>::empty({num_threads(), piece_lines_ * pair_lanes});
+        Tensor<bfloat16> lines = Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), round_ * piece_steps_ + taps_});
         const auto memory = [&](Index thread) {
             const Index round = large_ ? 0 : thread;
@@ -106,7 +106,7 @@ public:
             for (Index first = 0; first < pieces_; first += round_) {
                 const Index count = std::min(round_, pieces_ - first);
                 parallel_for(count, [&](Index place) {
-                    pack(group, first + place, place, first + place + 1 < pieces_, memory(thread_index()));
+                    pack(group, first + place, place, memory(thread_index()));
                 });
                 const Index parts = quotient_up(blocks_, blocks_of_task);
                 parallel_for(panels_ * parts, [&](Index task) {
@@ -122,9 +122,7 @@ public:
                 const Index end = std::min(pieces_, begin + spans_.pieces_each);
                 for (Index first = begin; first < end; first += round_) {
                     const Index last = std::min(first + round_, end);
-                    for (Index piece = first; piece < last; ++piece) {
-                        pack(group, piece, piece - first, piece + 1 < end, own);
-                    }
+                    for (Index piece = first; piece < last; ++piece) pack(group, piece, piece - first, own);
                     for (Index panel = 0; panel < panels_; ++panel) {
                         multiply(last - first, panel, 0, blocks_, first > begin, own,
                                  sums.data() + span * sums.extent(1) * sums.extent(2));
@@ -137,7 +135,11 @@ public:
     }
 
 private:
-    static constexpr Index lines_of_piece = 512;  // of a block of channels: they stay in the first-level cache
+    /// Lines that stay in the second-level cache until they are turned over or paired.
+    [[nodiscard]] static Index lines_of_piece(Index channels) {
+        constexpr Index bytes = Index{256} << 10;
+        return std::clamp<Index>(bytes / (64 * quotient_up(channels, pair_lanes)), 64, 512);
+    }
     static constexpr Index small_round = Index{1} << 20;
     static constexpr Index large_round = Index{24} << 20;
     static constexpr Index least_spans = 8;
@@ -166,36 +168,28 @@ private:
         return piece;
     }
 
-    // Packs a piece, number `place` of its round, and meanwhile asks for the next one.
-    void pack(Index group, Index number, Index place, bool has_next, const Memory& memory) const {
+    // Packs a piece, number `place` of its round.
+    void pack(Index group, Index number, Index place, const Memory& memory) const {
         const Piece piece = whole_piece(number);
-        const Piece next = whole_piece(has_next ? number + 1 : number);
-        const auto calls = [&](Index steps) { return has_next ? steps : 0; };
         const PairSlab slab(side_.lattice, {piece, 1});
-        auto x_ahead = PairSlab(side_.lattice, {next, 1}).ask_for(x_, calls(blocks_ * piece_lines_ / pair_lanes));
-        for (Index channel = 0; channel < side_.depth; channel += pair_lanes) {
-            slab.pack(x_, side_.plan.first_in(group) + channel, std::min(pair_lanes, side_.depth - channel), 0,
-                      memory.lines);
-            clear_lines(memory.lines, slab.lines(), piece_lines_);
-            bfloat16* rows = memory.x + channel * row_stride_ + place * piece_lines_;
+        const Index plane = piece_lines_ * pair_lanes;
+        slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
+        for (Index block = 0; block < blocks_; ++block) {
+            bfloat16* lines = memory.lines + block * plane;
+            clear_lines(lines, slab.lines(), piece_lines_);
+            bfloat16* rows = memory.x + block * pair_lanes * row_stride_ + place * piece_lines_;
             for (Index line = 0; line < piece_lines_; line += pair_lanes) {
-                turn_lines(memory.lines + line * pair_lanes, rows + line, row_stride_);
-                x_ahead.advance();
+                turn_lines(lines + line * pair_lanes, rows + line, row_stride_);
             }
         }
-        SlabPrefetch<GradientSource<T>> dy_ahead(dy_, next.slab(plain_, 0, dy_.extents().channels),
-                                                 calls(panels_ * piece_steps_));
+        const SlabShape points = piece.slab(plain_, side_.plan.first_out(group), side_.plan.out());
+        pack_lines(dy_, points, slab.pitch() - points.columns, plane, memory.lines);
         for (Index panel = 0; panel < panels_; ++panel) {
-            const Index channel = panel * pair_lanes;
-            SlabShape points = piece.slab(plain_, side_.plan.first_out(group) + channel,
-                                          std::min(pair_lanes, side_.plan.out() - channel));
-            points.trailing = slab.pitch() - points.columns;
-            pack_blocks<bfloat16, pair_lanes>(dy_, points, 0, memory.lines);
-            clear_lines(memory.lines, slab.run(), piece_steps_ * pair_lanes);
+            bfloat16* lines = memory.lines + panel * plane;
+            clear_lines(lines, slab.run(), piece_steps_ * pair_lanes);
             bfloat16* columns = memory.dy + (panel * round_ + place) * piece_steps_ * pair_step;
             for (Index step = 0; step < piece_steps_; ++step) {
-                pair_lines(memory.lines + step * pair_step, columns + step * pair_step);
-                dy_ahead.advance();
+                pair_lines(lines + step * pair_step, columns + step * pair_step);
             }
         }
     }

@@ -76,14 +76,12 @@ public:
         Tensor<Index> offsets_;
     };
 
-    /// Asks for all that a piece reads while `products` products compute another.
-    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
-        const Index calls = tiles_of(cut_.largest()) * quotient_up(columns_, pair_lanes) * chunks();
-        return PairSlab(lattice_, cut_.piece(next)).ask_for(source_, calls * products);
-    }
+    /// Nothing: what is packed is asked for as it is packed.
+    struct Ahead {};
+    [[nodiscard]] Ahead ask_for(Index, Index) const { return {}; }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, Ahead) {
         const PairPiece piece = cut_.piece(number);
         const PairSlab slab(lattice_, piece);
         const Index plane = plane_of(slab);
@@ -108,11 +106,15 @@ public:
                     const bfloat16* run =
                         memory.slab + chunk * chunk_ * plane + sample * slab.sample_lines() * pair_lanes;
                     for (Index first = 0; first < slab.run(); first += pair_lanes) {
+                        const bool finished = chunk + 1 == chunks();
+                        const auto for_each_row = [&](const auto& use) {
+                            if (finished) results(piece, slab, sample, first, c, sums, use);
+                        };
+                        for_each_row([&](const TileResult<float>& row) { task.ask_for(row); });
                         operands.rows = run + first * pair_lanes;
                         machine_.multiply(operands, sums, chunk > 0);
-                        if (chunk + 1 == chunks()) finish(task, piece, slab, sample, first, c, sums);
+                        for_each_row([&](const TileResult<float>& row) { task.add(row); });
                         if (chunks() > 1) sums += pair_step;
-                        ahead.advance();
                     }
                 }
             }
@@ -138,9 +140,10 @@ private:
     /// Of one tile, or of all of a panel that wait for the next chunk.
     [[nodiscard]] Index sums_size() const { return (chunks() == 1 ? 1 : tiles_of(cut_.largest())) * pair_step; }
 
-    // Hands over the points of a tile that begins at place `first` of a sample's run.
-    void finish(typename Epilogue::Task& task, const PairPiece& piece, const PairSlab& slab, Index sample, Index first,
-                Index c, const float* sums) const {
+    // Calls use(result) for each row of points of a tile that begins at place `first` of a sample's run.
+    template <class Use>
+    void results(const PairPiece& piece, const PairSlab& slab, Index sample, Index first, Index c, const float* sums,
+                 const Use& use) const {
         const Index last = std::min(first + pair_lanes, slab.run());
         for (Index place = first; place < last;) {
             const Index i = place / slab.pitch();
@@ -149,15 +152,15 @@ private:
             if (points > 0) {
                 const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
                 const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
-                task.add({.sums = sums + (place - first) * pair_lanes,
-                          .width = pair_lanes,
-                          .points = points,
-                          .columns = std::min(pair_lanes, columns_ - c),
-                          .column = c,
-                          .element = (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) *
-                                         target_[3] +
-                                     first_column_ + c,
-                          .pixel_stride = lattice_.step * target_[3]});
+                use({.sums = sums + (place - first) * pair_lanes,
+                     .width = pair_lanes,
+                     .points = points,
+                     .columns = std::min(pair_lanes, columns_ - c),
+                     .column = c,
+                     .element =
+                         (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) * target_[3] +
+                         first_column_ + c,
+                     .pixel_stride = lattice_.step * target_[3]});
             }
             place += slab.pitch() - j;
         }
