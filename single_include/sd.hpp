@@ -14791,15 +14791,15 @@ struct ClassifierOptions {
 /// number_and_name() at the end of its constructor and has
 ///
 ///     name                     static, what messages call it
-///     stem_                    a Sequential of the images
+///     layers_                  std::vector<Index>, how many blocks each stage has
+///     stem_                    a Sequential of the images, a convolution first
 ///     blocks_                  std::vector<Block>, in forward order
-///     head_                    a layer that makes logits of the features
-///     in_channels()            of the images
-///     classifier()             the Linear that head_ ends in
+///     head_                    a Sequential that makes logits of the features: pooling, the classifier
 ///     make_classifier(in_features, num_classes, initializer)    static, a new one
 ///     visit_members(self, visitor)                              static, names all of it in forward order
 ///
-/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i).
+/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i). The
+/// classifier is the second layer of head_, a Linear, unless Network has classifier().
 template <class Network, class BlockType>
 class ImageClassifier {
 public:
@@ -14919,6 +14919,30 @@ protected:
         for (Block& block : blocks()) block.set_block_index(index++);
         name_parameters(self());
     }
+
+    /// Refuses an architecture without stages, or with a stage without blocks.
+    static void expect_stages(const std::vector<Index>& layers) {
+        if (layers.empty()) refuse(Network::name, "number of stages", 0, "1 or more");
+        for (const Index blocks : layers) {
+            if (blocks < 1) refuse(Network::name, "blocks of a stage", blocks, "1 or more");
+        }
+    }
+
+    /// Calls use(stage, i, block) for block i of each stage, both counted from 0, in forward order.
+    template <class Self, class Use>
+    static void for_each_block(Self& self, const Use& use) {
+        std::size_t block = 0;
+        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
+            for (Index i = 0; i < self.layers_[stage]; ++i) use(stage, i, self.blocks_[block++]);
+        }
+    }
+
+    /// Of the images.
+    [[nodiscard]] Index in_channels() const { return self().stem_.template layer<0>().weight()->value.extent(1); }
+    /// The layer that makes logits.
+    [[nodiscard]] auto& classifier() { return self().head_.template layer<1>(); }
+    /// The same, read only.
+    [[nodiscard]] const auto& classifier() const { return self().head_.template layer<1>(); }
 
     /// How many parts the body has.
     [[nodiscard]] std::size_t body_size() const { return blocks().size(); }
@@ -15399,11 +15423,8 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         self.stem_.visit(visitor);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i)
-                visitor(text("layer", stage + 1, '.', i), self.blocks_[block++]);
-        }
+        Base::for_each_block(
+            self, [&](std::size_t stage, Index i, auto& block) { visitor(text("layer", stage + 1, '.', i), block); });
         self.head_.visit(visitor);
     }
 
@@ -15418,12 +15439,9 @@ private:
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {
-        if (a.layers.empty()) refuse("ResNet", "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.planes.size() != a.layers.size()) {
             refuse("ResNet", "entries of planes", a.planes.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse("ResNet", "blocks of a stage", blocks, "1 or more");
         }
         for (const Index planes : a.planes) {
             if (planes < 1) refuse("ResNet", "planes of a stage", planes, "1 or more");
@@ -15448,13 +15466,10 @@ private:
                           named("bn1", BatchNorm2d<T, Device>(channels)), named("relu", Relu<T, Device>()),
                           named("maxpool", std::move(max_pool))};
     }
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {in_features, num_classes, initializer};
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     static std::vector<Block> build_blocks(const ResNetArchitecture& architecture, const ResNetOptions& options,
                                            Initializer& initializer) {
@@ -18019,12 +18034,9 @@ private:
     }
 
     static const ConvNeXtArchitecture& checked(const ConvNeXtArchitecture& a) {
-        if (a.layers.empty()) refuse(name, "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.channels.size() != a.layers.size()) {
             refuse(name, "entries of channels", a.channels.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse(name, "blocks of a stage", blocks, "1 or more");
         }
         for (const Index channels : a.channels) {
             if (channels < 1) refuse(name, "channels of a stage", channels, "1 or more");
@@ -18079,17 +18091,12 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            if (stage > 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", 2 * stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            if (stage > 0 && i == 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
+            visitor(text("features.", 2 * stage + 1, '.', i), block);
+        });
         self.head_.visit(visitor);
     }
-
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {initializer.normal<A>({num_classes, in_features}, detail::convnext_deviation),
@@ -18586,7 +18593,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/models/conv_norm.hpp
 
-// What the branches of EfficientNet and RegNet are put together from, with torchvision's names, and how their widths are
+// What EfficientNet and RegNet and their branches are put together from, with torchvision's names, and how their widths are
 // rounded.
 
 SD_NAMESPACE_BEGIN
@@ -18618,6 +18625,14 @@ Conv2d<T, Device> conv_of(const ConvNormOptions& options, Initializer& initializ
             options.kernel,
             {.stride = options.stride, .padding = options.kernel / 2, .groups = options.groups},
             initializer};
+}
+
+/// How many blocks each stage has.
+template <class Stage>
+[[nodiscard]] std::vector<Index> layers_of(const std::vector<Stage>& stages) {
+    std::vector<Index> layers;
+    for (const Stage& stage : stages) layers.push_back(stage.layers);
+    return layers;
 }
 
 }  // namespace detail
@@ -18829,18 +18844,15 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("features.", stage + 1, '.', i), block);
+        });
         visitor(text("features.", self.layers_.size() + 1), self.last_);
         self.head_.visit(visitor);
     }
 
     EfficientNet(const EfficientNetArchitecture& a, const EfficientNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::silu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -18857,16 +18869,8 @@ private:
     }
 
     static const EfficientNetArchitecture& checked(const EfficientNetArchitecture& a) {
-        if (a.stages.empty()) refuse("EfficientNet", "number of stages", 0, "1 or more");
-        for (const EfficientNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("EfficientNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const EfficientNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const EfficientNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
     static Index head_channels(const EfficientNetArchitecture& a) {
         return a.head_channels == 0 ? 4 * a.stages.back().out_channels : a.head_channels;
@@ -18907,8 +18911,6 @@ private:
         }
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from U(-1 / sqrt(classes), 1 / sqrt(classes)), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -18918,8 +18920,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvSilu stem_;
@@ -19231,17 +19231,14 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("stem", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 1; stage <= self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage - 1]; ++i) {
-                visitor(text("trunk_output.block", stage, ".block", stage, '-', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("trunk_output.block", stage + 1, ".block", stage + 1, '-', i), block);
+        });
         self.head_.visit(visitor);
     }
 
     RegNet(const RegNetArchitecture& a, const RegNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::relu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -19255,16 +19252,8 @@ private:
     }
 
     static const RegNetArchitecture& checked(const RegNetArchitecture& a) {
-        if (a.stages.empty()) refuse("RegNet", "number of stages", 0, "1 or more");
-        for (const RegNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("RegNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const RegNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const RegNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
 
     static std::vector<Block> build_blocks(const RegNetArchitecture& a, Initializer& initializer) {
@@ -19293,8 +19282,6 @@ private:
         return blocks;
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from N(0, 0.01^2), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -19303,8 +19290,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvRelu stem_;
