@@ -1457,6 +1457,34 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
     }
 }
 
+/// Refuses sums of a batch norm's backward that do not have one entry per channel, and what expect_batch_norm_pass()
+/// refuses.
+template <class T, class Device, class Sums>
+void expect_batch_norm_sums(const Shape& dy, const BatchNormPass<T, Device>& pass, const Sums& sums) {
+    constexpr const char* where = "batch_norm_by_input";
+    expect_batch_norm_pass(where, pass, dy);
+    const Shape channels{pass.y.channels()};
+    expect_shape(where, "sums.dweight", sums.dweight.shape(), channels);
+    expect_shape(where, "sums.dbias", sums.dbias.shape(), channels);
+}
+
+/// Refuses what gate_sums cannot take: dy and x (N, H, W, C) of two shapes, or a batch norm whose output is not x.
+template <class Pass>
+void expect_gate_sums(const Shape& dy, const Shape& x, const Pass* before) {
+    constexpr const char* where = "gate_sums";
+    expect_rank(where, "dy", dy, 4);
+    expect_shape(where, "x", x, dy);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, dy);
+}
+
+/// Refuses sums of a gate, of_gate (N, C), that have none of the batch norm before it, or deviations that do not have
+/// one entry per channel.
+inline void expect_sums_of_norm(const Shape& of_gate, const Shape& of_norm, const Shape& inverse_std) {
+    constexpr const char* where = "batch_norm_sums";
+    expect_shape(where, "sums of the norm", of_norm, {of_gate[0], 4, of_gate[1]});
+    expect_shape(where, "inverse_std", inverse_std, {of_gate[1]});
+}
+
 }  // namespace detail
 
 /// The gradient by x of a gradient dy by y = gate(n, c) x, where the gate depends on x through the mean of each sample's
@@ -2460,9 +2488,7 @@ template <class T>
                                                      const BatchNormSums<accumulate_t<T>>& sums) {
     using A = accumulate_t<T>;
     const Shape channels{pass.y.channels()};
-    detail::expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
-    expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
-    expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
+    detail::expect_batch_norm_sums(dy.shape(), pass, sums);
     Tensor<A> slope(channels);
     Tensor<A> offset(channels);
     if (pass.batch_statistics && dy.size() > 0) {
@@ -3947,7 +3973,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/core/join.hpp
 
-// What the residual join and its two backends share.
+// What the residual join and its backends share, and what they refuse alike.
 
 SD_NAMESPACE_BEGIN
 
@@ -4003,6 +4029,35 @@ inline void expect_distinct(const char* where, BranchSamples branch_sample, Inde
         if (joined[static_cast<std::size_t>(sample)]++ != 0) {
             refuse(where, "branch_sample", text(sample, " twice"), "each sample of the branch once at most");
         }
+    }
+}
+
+/// Refuses a branch, called `what`, that cannot join `shape` sample by sample: its samples are of another shape, or the
+/// selection does not fit.
+inline void expect_joinable(const char* where, const char* what, const Shape& branch, const Shape& shape,
+                            BranchSamples branch_sample) {
+    const bool same = branch.rank() > 0 && shape.rank() > 0 && with_samples(branch, shape[0]) == shape;
+    if (!same) refuse(where, text("sample shape of ", what), branch, text("samples like those of ", shape));
+    expect_branch_samples(where, branch_sample, shape[0], branch[0]);
+}
+
+/// Refuses what residual_join_backward cannot take: dy of another shape than the join's output, a selection that does
+/// not fit or names a sample twice, a batch norm whose output is not the branch's.
+template <class Pass, class Sums>
+void expect_join_gradient(const Shape& dy, const Shape& y, BranchSamples branch_sample, Index branch_samples,
+                          const Pass* before, const Sums* sums) {
+    constexpr const char* where = "residual_join_backward";
+    expect_pass_and_sums(where, before, sums);
+    expect_shape(where, "dy", dy, y);
+    expect_branch_samples(where, branch_sample, y[0], branch_samples);
+    expect_distinct(where, branch_sample, branch_samples);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, with_samples(y, branch_samples));
+}
+
+/// Refuses samples to gather that are not among `count`.
+inline void expect_gathered(std::span<const Index> samples, Index count) {
+    for (const Index sample : samples) {
+        if (sample < 0 || sample >= count) refuse("gather_samples", "sample", sample, text("0 to ", count - 1));
     }
 }
 
@@ -4119,10 +4174,8 @@ template <class T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
                                               bool relu, join_output_t<T>* output = nullptr) {
-    constexpr const char* where = "residual_join_forward";
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
     const Index samples = shortcut.shape()[0];
-    expect_shape(where, "the branch's samples", with_samples(branch.shape(), samples), shortcut.shape());
-    detail::expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
     Tensor<T> y(shortcut.shape());
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {
@@ -4154,12 +4207,8 @@ template <class T>
                                                              const accumulate_t<T>& branch_scale, bool relu,
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
-    constexpr const char* where = "residual_join_backward";
-    detail::expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape());
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
     const Index samples = y.extent(0);
-    detail::expect_branch_samples(where, branch_sample, samples, branch_samples);
-    detail::expect_distinct(where, branch_sample, branch_samples);
     ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {
@@ -4177,13 +4226,11 @@ template <class T>
 /// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
 template <class T>
 [[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    detail::expect_gathered(samples, x.extent(0));
     Tensor<T> y(with_samples(x.shape(), static_cast<Index>(samples.size())));
     const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
     for (Index n = 0; n < y.extent(0); ++n) {
         const Index sample = samples[static_cast<std::size_t>(n)];
-        if (sample < 0 || sample >= x.extent(0)) {
-            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-        }
         for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
     }
     return y;
@@ -4193,9 +4240,8 @@ template <class T>
 /// Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
     const Index samples = a.extent(0);
-    expect_shape("add_selected", "b's samples", with_samples(b.shape(), samples), a.shape());
-    detail::expect_branch_samples("add_selected", b_sample, samples, b.extent(0));
     Tensor<T> y = a.clone();
     const Index slab = samples == 0 ? 0 : a.size() / samples;
     for (Index n = 0; n < samples; ++n) {
@@ -4255,13 +4301,6 @@ private:
     Activation activation_;
 };
 
-/// Refuses samples of another shape; their number is free.
-inline void expect_same_slab(const char* where, const char* what, const Shape& got, const Shape& expected) {
-    const bool same = got.rank() == expected.rank() && got.rank() > 0 &&
-                      std::equal(got.begin() + 1, got.end(), expected.begin() + 1, expected.end());
-    if (!same) refuse(where, text("sample shape of ", what), got, text("samples like those of ", expected));
-}
-
 }  // namespace cpu
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
@@ -4275,9 +4314,7 @@ template <cpu::Vectorized T>
     if (shortcut.gate || branch.gate) {
         return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
     }
-    constexpr const char* where = "residual_join_forward";
-    cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
-    detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
     const cpu::Slabs slabs(shortcut.shape());
     const Index channels = slabs.channels;
 
@@ -4358,18 +4395,13 @@ template <cpu::Vectorized T>
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using A = accumulate_t<T>;
-    constexpr const char* where = "residual_join_backward";
-    detail::expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape());
-    detail::expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
-    detail::expect_distinct(where, branch_sample, branch_samples);
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
     const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
     cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
-    if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
     Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
@@ -4416,10 +4448,7 @@ template <cpu::Vectorized T>
 /// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
-    for (const Index sample : samples) {
-        if (sample < 0 || sample >= x.extent(0))
-            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-    }
+    detail::expect_gathered(samples, x.extent(0));
     Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
     const Index slab = cpu::Slabs(x.shape()).size();
     parallel_for(y.extent(0), [&](Index n) {
@@ -4433,9 +4462,7 @@ template <cpu::Vectorized T>
 /// shortcut's.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
-    constexpr const char* where = "add_selected";
-    cpu::expect_same_slab(where, "b", b.shape(), a.shape());
-    detail::expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
     Tensor<T> y = Tensor<T>::empty(a.shape());
     const cpu::Target<T> target(y);
     const cpu::Slabs slabs(a.shape());
@@ -4953,7 +4980,7 @@ struct Conv2dGeometry {
 
 namespace detail {
 
-/// Refuses images without pixels, which have no largest value.
+/// Refuses images without pixels.
 inline void expect_pixels(const char* where, const Shape& x) {
     if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
 }
@@ -4977,6 +5004,25 @@ inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions
         refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
     }
     return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
+}
+
+/// The same of a maximum, which images without pixels do not have.
+inline Shape max_pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape(where, x, options);
+    expect_pixels(where, x);
+    return shape;
+}
+
+/// Refuses x of another rank than (N, H, W, C), or without pixels, which have no mean.
+inline void expect_global_avg_pool(const Shape& x) {
+    expect_rank("global_avg_pool_forward", "x", x, 4);
+    expect_pixels("global_avg_pool_forward", x);
+}
+
+/// Refuses dy of another shape than (N, C), of x (N, H, W, C).
+inline void expect_global_avg_pool_by_input(const Shape& dy, const Shape& x) {
+    expect_rank("global_avg_pool_by_input", "x", x, 4);
+    expect_shape("global_avg_pool_by_input", "dy", dy, {x[0], x[3]});
 }
 
 }  // namespace detail
@@ -8646,6 +8692,43 @@ template <cpu::Vectorized T>
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/core/linear.hpp
+
+// What the kernels of the fully connected layer refuse alike.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Refuses x (N, I), weight (O, I) and bias (O) that do not fit together.
+inline void expect_linear(const Shape& x, const Shape& weight, const Shape& bias) {
+    constexpr const char* where = "linear_forward";
+    expect_rank(where, "x", x, 2);
+    expect_rank(where, "weight", weight, 2);
+    expect_shape(where, "x", x, {x[0], weight[1]});
+    expect_shape(where, "bias", bias, {weight[0]});
+}
+
+/// Refuses dy (N, O) and weight (O, I) that do not fit together.
+inline void expect_linear_by_input(const Shape& dy, const Shape& weight) {
+    constexpr const char* where = "linear_by_input";
+    expect_rank(where, "dy", dy, 2);
+    expect_rank(where, "weight", weight, 2);
+    expect_shape(where, "dy", dy, {dy[0], weight[0]});
+}
+
+/// Refuses dy (N, O) and x (N, I) that do not fit together.
+inline void expect_linear_by_weight(const Shape& dy, const Shape& x) {
+    constexpr const char* where = "linear_by_weight";
+    expect_rank(where, "dy", dy, 2);
+    expect_rank(where, "x", x, 2);
+    expect_shape(where, "x", x, {dy[0], x[1]});
+}
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/reference/linear.hpp
 
 // The fully connected layer.
@@ -8659,10 +8742,7 @@ template <class T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Tensor<accumulate_t<T>>& bias) {
     using A = accumulate_t<T>;
-    expect_rank("linear_forward", "x", x.shape(), 2);
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
+    detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     Tensor<T> y(Shape{x.extent(0), weight.extent(0)});
     for (Index n = 0; n < y.extent(0); ++n) {
         for (Index o = 0; o < y.extent(1); ++o) {
@@ -8678,9 +8758,7 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
     using A = accumulate_t<T>;
-    expect_rank("linear_by_input", "dy", dy.shape(), 2);
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
-    expect_shape("linear_by_input", "dy", dy.shape(), {dy.extent(0), weight.extent(0)});
+    detail::expect_linear_by_input(dy.shape(), weight.shape());
     Tensor<T> dx(Shape{dy.extent(0), weight.extent(1)});
     for (Index n = 0; n < dx.extent(0); ++n) {
         for (Index i = 0; i < dx.extent(1); ++i) {
@@ -8696,9 +8774,7 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
     using A = accumulate_t<T>;
-    expect_rank("linear_by_weight", "dy", dy.shape(), 2);
-    expect_rank("linear_by_weight", "x", x.shape(), 2);
-    expect_shape("linear_by_weight", "x", x.shape(), {dy.extent(0), x.extent(1)});
+    detail::expect_linear_by_weight(dy.shape(), x.shape());
     Tensor<A> dweight(Shape{dy.extent(1), x.extent(1)});
     for (Index n = 0; n < dy.extent(0); ++n) {
         for (Index o = 0; o < dy.extent(1); ++o) {
@@ -8739,8 +8815,7 @@ namespace cpu {
 
 /// (rows, columns) as `rows` images of one pixel with `columns` channels.
 template <class T>
-[[nodiscard]] Tensor<T> as_pixels(const Tensor<T>& matrix, const char* where, const char* what) {
-    expect_rank(where, what, matrix.shape(), 2);
+[[nodiscard]] Tensor<T> as_pixels(const Tensor<T>& matrix) {
     return matrix.reshape({matrix.extent(0), 1, 1, matrix.extent(1)});
 }
 
@@ -8750,11 +8825,9 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Tensor<accumulate_t<T>>& bias) {
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
+    detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     using A = accumulate_t<T>;
-    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
+    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x)),
                                         weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
                                         Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
         .reshape({x.extent(0), weight.extent(0)});
@@ -8763,18 +8836,18 @@ template <cpu::Vectorized T>
 /// dx = dy weight.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
+    detail::expect_linear_by_input(dy.shape(), weight.shape());
     const Index inputs = weight.extent(1);
-    return conv2d_by_input<T>(cpu::as_pixels(dy, "linear_by_input", "dy"),
-                              weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
+    return conv2d_by_input<T>(cpu::as_pixels(dy), weight.reshape({weight.extent(0), inputs, 1, 1}), {},
+                              {dy.extent(0), 1, 1, inputs})
         .reshape({dy.extent(0), inputs});
 }
 
 /// dweight = dy^T x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
-    return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
-                               cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
+    detail::expect_linear_by_weight(dy.shape(), x.shape());
+    return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x)), cpu::as_pixels(dy), {}, {dy.extent(1), x.extent(1), 1, 1})
         .reshape({dy.extent(1), x.extent(1)});
 }
 
@@ -9201,9 +9274,8 @@ template <class A>
 /// no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d", x.shape(), options);
+    const Shape shape = detail::max_pool2d_shape("max_pool2d", x.shape(), options);
     const Index width = x.shape()[2];
-    detail::expect_pixels("max_pool2d", x.shape());
     const Tensor<T> values = materialize(x);
     Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
@@ -9294,8 +9366,7 @@ template <class T>
 /// y(n, c) = the mean of x(n, :, :, c). Throws std::invalid_argument for images without pixels.
 template <class T>
 [[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
-    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_global_avg_pool(x.shape());
     using A = accumulate_t<T>;
     const Tensor<T> values = materialize(x);
     const A count = static_cast<A>(static_cast<double>(values.extent(1) * values.extent(2)));
@@ -9315,8 +9386,7 @@ template <class T>
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
 template <class T>
 [[nodiscard]] Tensor<T> global_avg_pool_by_input(const Tensor<T>& dy, const Shape& x_shape) {
-    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    detail::expect_global_avg_pool_by_input(dy.shape(), x_shape);
     const T count = static_cast<T>(static_cast<double>(x_shape[1] * x_shape[2]));
     Tensor<T> dx(x_shape);
     for (Index n = 0; n < x_shape[0]; ++n) {
@@ -9460,8 +9530,7 @@ private:
 /// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
-    detail::expect_pixels("max_pool2d_forward", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_forward", x.shape(), options);
     Tensor<T> y = Tensor<T>::empty(shape);
     const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
@@ -9476,8 +9545,7 @@ template <cpu::Vectorized T>
 /// The gradient by the value of x: each dy goes to the pixel that was chosen forward (found again, not stored).
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_by_input(const Tensor<T>& dy, const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
-    detail::expect_pixels("max_pool2d_by_input", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_by_input", x.shape(), options);
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
@@ -9567,8 +9635,7 @@ template <cpu::Vectorized T>
 /// images without pixels.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
-    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_global_avg_pool(x.shape());
     const cpu::PendingSource<T> source(x);
     const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
         source.with_channels(c, count, [&](const auto& value_at) {
@@ -9582,8 +9649,7 @@ template <cpu::Vectorized T>
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> global_avg_pool_by_input(const Tensor<T>& dy, const Shape& x_shape) {
-    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    detail::expect_global_avg_pool_by_input(dy.shape(), x_shape);
     const Index pixels = x_shape[1] * x_shape[2];
     const Index channels = x_shape[3];
     Tensor<T> dx = Tensor<T>::empty(x_shape);
@@ -10805,7 +10871,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/core/loss_and_gradient.hpp
 
-// What a loss gives.
+// What a loss gives, and what its kernels refuse alike.
 
 SD_NAMESPACE_BEGIN
 
@@ -10819,6 +10885,33 @@ struct LossAndGradient {
     mean_loss_t<T, Device> loss;  ///< over the samples
     Tensor<T, Device> dlogits;    ///< (N, classes)
 };
+
+namespace detail {
+
+/// Refuses logits of no samples, which have no mean loss.
+inline void expect_samples(const char* where, const Shape& logits) {
+    expect_rank(where, "logits", logits, 2);
+    if (logits[0] == 0) refuse(where, "shape of logits", logits, "at least one sample");
+}
+
+/// Refuses logits without classes, and smoothing outside [0, 1].
+inline void expect_logits(const char* where, const Shape& logits, double label_smoothing) {
+    expect_rank(where, "logits", logits, 2);
+    if (logits[1] == 0) refuse(where, "shape of logits", logits, "at least one class");
+    if (!is_in_range(label_smoothing, 0, 1)) {
+        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
+    }
+}
+
+/// Refuses labels that are not one a sample, each among the classes.
+inline void expect_labels(const char* where, const Shape& logits, std::span<const Index> labels) {
+    if (static_cast<Index>(labels.size()) != logits[0]) refuse(where, "number of labels", labels.size(), logits[0]);
+    for (const Index label : labels) {
+        if (label < 0 || label >= logits[1]) refuse(where, "label", label, text("0 to ", logits[1] - 1));
+    }
+}
+
+}  // namespace detail
 
 SD_NAMESPACE_END
 
@@ -10837,26 +10930,12 @@ SD_NAMESPACE_BEGIN
 
 namespace detail {
 
-template <class T>
-void expect_logits(const char* where, const Tensor<T>& logits, double label_smoothing) {
-    expect_rank(where, "logits", logits.shape(), 2);
-    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
-    if (!is_in_range(label_smoothing, 0, 1)) {
-        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
-    }
-}
-
 // The target probability of class c for sample n, before smoothing.
 template <class T>
 class TargetProbability {
 public:
     TargetProbability(const char* where, const Tensor<T>& logits, std::span<const Index> classes) : classes_(classes) {
-        const auto labels = static_cast<Index>(classes.size());
-        if (labels != logits.extent(0)) refuse(where, "number of labels", labels, logits.extent(0));
-        for (const Index label : classes) {
-            if (label >= 0 && label < logits.extent(1)) continue;
-            refuse(where, "label", label, text("0 to ", logits.extent(1) - 1));
-        }
+        expect_labels(where, logits.shape(), classes);
     }
     TargetProbability(const char* where, const Tensor<T>& logits, const Tensor<T>& probabilities)
         : probabilities_(probabilities) {
@@ -10894,7 +10973,7 @@ template <class T, class Target>
                                                     double label_smoothing, Tensor<T>* dlogits) {
     using A = accumulate_t<T>;
     using std::exp;
-    expect_logits(where, logits, label_smoothing);
+    expect_logits(where, logits.shape(), label_smoothing);
     const TargetProbability<T> probability(where, logits, target);
     const A keep = static_cast<A>(1 - label_smoothing);
     const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
@@ -10920,16 +10999,10 @@ template <class T, class Target>
     return logits.extent(0) == 0 ? loss : loss / samples;
 }
 
-template <class T>
-void expect_samples(const char* where, const Tensor<T>& logits) {
-    expect_rank(where, "logits", logits.shape(), 2);
-    if (logits.extent(0) == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
-}
-
 template <class T, class Target>
 [[nodiscard]] accumulate_t<T> cross_entropy_loss(const Tensor<T>& logits, const Target& target,
                                                  double label_smoothing) {
-    expect_samples("cross_entropy_forward", logits);
+    expect_samples("cross_entropy_forward", logits.shape());
     return softmax_cross_entropy<T>("cross_entropy_forward", logits, target, label_smoothing, nullptr);
 }
 
@@ -10943,7 +11016,7 @@ template <class T, class Target>
 template <class T, class Target>
 [[nodiscard]] LossAndGradient<T> loss_and_gradient(const Tensor<T>& logits, const Target& target,
                                                    double label_smoothing) {
-    expect_samples("cross_entropy", logits);
+    expect_samples("cross_entropy", logits.shape());
     Tensor<T> dlogits;
     const accumulate_t<T> loss = softmax_cross_entropy("cross_entropy", logits, target, label_smoothing, &dlogits);
     return {loss, std::move(dlogits)};
@@ -14718,15 +14791,15 @@ struct ClassifierOptions {
 /// number_and_name() at the end of its constructor and has
 ///
 ///     name                     static, what messages call it
-///     stem_                    a Sequential of the images
+///     layers_                  std::vector<Index>, how many blocks each stage has
+///     stem_                    a Sequential of the images, a convolution first
 ///     blocks_                  std::vector<Block>, in forward order
-///     head_                    a layer that makes logits of the features
-///     in_channels()            of the images
-///     classifier()             the Linear that head_ ends in
+///     head_                    a Sequential that makes logits of the features: pooling, the classifier
 ///     make_classifier(in_features, num_classes, initializer)    static, a new one
 ///     visit_members(self, visitor)                              static, names all of it in forward order
 ///
-/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i).
+/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i). The
+/// classifier is the second layer of head_, a Linear, unless Network has classifier().
 template <class Network, class BlockType>
 class ImageClassifier {
 public:
@@ -14846,6 +14919,30 @@ protected:
         for (Block& block : blocks()) block.set_block_index(index++);
         name_parameters(self());
     }
+
+    /// Refuses an architecture without stages, or with a stage without blocks.
+    static void expect_stages(const std::vector<Index>& layers) {
+        if (layers.empty()) refuse(Network::name, "number of stages", 0, "1 or more");
+        for (const Index blocks : layers) {
+            if (blocks < 1) refuse(Network::name, "blocks of a stage", blocks, "1 or more");
+        }
+    }
+
+    /// Calls use(stage, i, block) for block i of each stage, both counted from 0, in forward order.
+    template <class Self, class Use>
+    static void for_each_block(Self& self, const Use& use) {
+        std::size_t block = 0;
+        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
+            for (Index i = 0; i < self.layers_[stage]; ++i) use(stage, i, self.blocks_[block++]);
+        }
+    }
+
+    /// Of the images.
+    [[nodiscard]] Index in_channels() const { return self().stem_.template layer<0>().weight()->value.extent(1); }
+    /// The layer that makes logits.
+    [[nodiscard]] auto& classifier() { return self().head_.template layer<1>(); }
+    /// The same, read only.
+    [[nodiscard]] const auto& classifier() const { return self().head_.template layer<1>(); }
 
     /// How many parts the body has.
     [[nodiscard]] std::size_t body_size() const { return blocks().size(); }
@@ -15326,11 +15423,8 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         self.stem_.visit(visitor);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i)
-                visitor(text("layer", stage + 1, '.', i), self.blocks_[block++]);
-        }
+        Base::for_each_block(
+            self, [&](std::size_t stage, Index i, auto& block) { visitor(text("layer", stage + 1, '.', i), block); });
         self.head_.visit(visitor);
     }
 
@@ -15345,12 +15439,9 @@ private:
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {
-        if (a.layers.empty()) refuse("ResNet", "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.planes.size() != a.layers.size()) {
             refuse("ResNet", "entries of planes", a.planes.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse("ResNet", "blocks of a stage", blocks, "1 or more");
         }
         for (const Index planes : a.planes) {
             if (planes < 1) refuse("ResNet", "planes of a stage", planes, "1 or more");
@@ -15375,13 +15466,10 @@ private:
                           named("bn1", BatchNorm2d<T, Device>(channels)), named("relu", Relu<T, Device>()),
                           named("maxpool", std::move(max_pool))};
     }
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {in_features, num_classes, initializer};
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     static std::vector<Block> build_blocks(const ResNetArchitecture& architecture, const ResNetOptions& options,
                                            Initializer& initializer) {
@@ -16097,9 +16185,7 @@ template <class T>
 [[nodiscard]] GateSums<T> gate_sums(const Tensor<T>& dy, const Pending<T>& x,
                                     const BatchNormPass<T>* before = nullptr) {
     using A = accumulate_t<T>;
-    expect_rank("gate_sums", "dy", dy.shape(), 4);
-    expect_shape("gate_sums", "x", x.shape(), dy.shape());
-    if (before != nullptr) detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
+    detail::expect_gate_sums(dy.shape(), x.shape(), before);
     const Index samples = dy.extent(0);
     const Index channels = dy.extent(3);
     Tensor<A> of_gate(Shape{samples, channels});
@@ -16132,8 +16218,7 @@ template <class T>
                                                              const Tensor<accumulate_t<T>>& inverse_std) {
     using A = accumulate_t<T>;
     const Shape& shape = sums.of_gate.shape();
-    expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    detail::expect_sums_of_norm(shape, sums.of_norm.shape(), inverse_std.shape());
     BatchNormSums<A> result{Tensor<A>(Shape{shape[1]}), Tensor<A>(Shape{shape[1]})};
     for (Index n = 0; n < shape[0]; ++n) {
         for (Index c = 0; c < shape[1]; ++c) {
@@ -16203,8 +16288,7 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] GateSums<T> gate_sums(const Tensor<T>& dy, const Pending<T>& x,
                                     const BatchNormPass<T>* before = nullptr) {
-    expect_rank("gate_sums", "dy", dy.shape(), 4);
-    expect_shape("gate_sums", "x", x.shape(), dy.shape());
+    detail::expect_gate_sums(dy.shape(), x.shape(), before);
     const Shape of_channels{dy.extent(0), dy.extent(3)};
     if (before == nullptr) {
         const cpu::PendingSource<T> source(x);
@@ -16217,7 +16301,6 @@ template <cpu::Vectorized T>
         };
         return {converted<T>(cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels)), {}};
     }
-    detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
     using A = accumulate_t<T>;
     const Tensor<A> all = cpu::gate_sums_with_norm(dy, *before);
     GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<A>::empty({of_channels[0], 4, of_channels[1]})};
@@ -16236,8 +16319,7 @@ template <cpu::Vectorized T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const GateSums<T>& sums, const GateGradient<T>& gate,
                                                              const Tensor<accumulate_t<T>>& inverse_std) {
     const Shape& shape = sums.of_gate.shape();
-    expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    detail::expect_sums_of_norm(shape, sums.of_norm.shape(), inverse_std.shape());
     using A = accumulate_t<T>;
     const Index channels = shape[1];
     Tensor<A> partial = Tensor<A>::empty({shape[0], 2, channels});
@@ -17952,12 +18034,9 @@ private:
     }
 
     static const ConvNeXtArchitecture& checked(const ConvNeXtArchitecture& a) {
-        if (a.layers.empty()) refuse(name, "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.channels.size() != a.layers.size()) {
             refuse(name, "entries of channels", a.channels.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse(name, "blocks of a stage", blocks, "1 or more");
         }
         for (const Index channels : a.channels) {
             if (channels < 1) refuse(name, "channels of a stage", channels, "1 or more");
@@ -18012,17 +18091,12 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            if (stage > 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", 2 * stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            if (stage > 0 && i == 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
+            visitor(text("features.", 2 * stage + 1, '.', i), block);
+        });
         self.head_.visit(visitor);
     }
-
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {initializer.normal<A>({num_classes, in_features}, detail::convnext_deviation),
@@ -18519,7 +18593,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/models/conv_norm.hpp
 
-// What the branches of EfficientNet and RegNet are put together from, with torchvision's names, and how their widths are
+// What EfficientNet and RegNet and their branches are put together from, with torchvision's names, and how their widths are
 // rounded.
 
 SD_NAMESPACE_BEGIN
@@ -18551,6 +18625,14 @@ Conv2d<T, Device> conv_of(const ConvNormOptions& options, Initializer& initializ
             options.kernel,
             {.stride = options.stride, .padding = options.kernel / 2, .groups = options.groups},
             initializer};
+}
+
+/// How many blocks each stage has.
+template <class Stage>
+[[nodiscard]] std::vector<Index> layers_of(const std::vector<Stage>& stages) {
+    std::vector<Index> layers;
+    for (const Stage& stage : stages) layers.push_back(stage.layers);
+    return layers;
 }
 
 }  // namespace detail
@@ -18762,18 +18844,15 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("features.", stage + 1, '.', i), block);
+        });
         visitor(text("features.", self.layers_.size() + 1), self.last_);
         self.head_.visit(visitor);
     }
 
     EfficientNet(const EfficientNetArchitecture& a, const EfficientNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::silu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -18790,16 +18869,8 @@ private:
     }
 
     static const EfficientNetArchitecture& checked(const EfficientNetArchitecture& a) {
-        if (a.stages.empty()) refuse("EfficientNet", "number of stages", 0, "1 or more");
-        for (const EfficientNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("EfficientNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const EfficientNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const EfficientNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
     static Index head_channels(const EfficientNetArchitecture& a) {
         return a.head_channels == 0 ? 4 * a.stages.back().out_channels : a.head_channels;
@@ -18840,8 +18911,6 @@ private:
         }
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from U(-1 / sqrt(classes), 1 / sqrt(classes)), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -18851,8 +18920,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvSilu stem_;
@@ -19164,17 +19231,14 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("stem", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 1; stage <= self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage - 1]; ++i) {
-                visitor(text("trunk_output.block", stage, ".block", stage, '-', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("trunk_output.block", stage + 1, ".block", stage + 1, '-', i), block);
+        });
         self.head_.visit(visitor);
     }
 
     RegNet(const RegNetArchitecture& a, const RegNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::relu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -19188,16 +19252,8 @@ private:
     }
 
     static const RegNetArchitecture& checked(const RegNetArchitecture& a) {
-        if (a.stages.empty()) refuse("RegNet", "number of stages", 0, "1 or more");
-        for (const RegNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("RegNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const RegNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const RegNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
 
     static std::vector<Block> build_blocks(const RegNetArchitecture& a, Initializer& initializer) {
@@ -19226,8 +19282,6 @@ private:
         return blocks;
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from N(0, 0.01^2), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -19236,8 +19290,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvRelu stem_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda_kernel_inputs.hpp"
+#include "kernel_checks.hpp"
 
 #include <doctest/doctest.h>
 
@@ -12,49 +13,10 @@
 using namespace cuda_cases;  // NOLINT: for the test cases below
 
 TEST_CASE_TEMPLATE("device: residual join", T, float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Shape shape{draw(1, 9), draw(1, 9), draw(1, 9), random_channels(draw)};
-        CAPTURE(shape);
-        Index branch_samples = 0;
-        std::vector<Index> selection = random_selection(shape[0], draw, branch_samples);
-        if (i % 3 == 0) {  // the branch has every sample, some of which join none
-            branch_samples = shape[0];
-            for (std::size_t n = 0; n < selection.size(); ++n) {
-                if (selection[n] >= 0) selection[n] = static_cast<Index>(n);
-            }
-        }
-        const bool relu = draw(0, 1) == 1;
-        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, pending_kinds - 1));
-        const Pending<T> branch =
-            random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, pending_kinds - 1));
-        sd::join_output_t<T, Device> output;
-        const Tensor<T> y = sd::residual_join_forward<T>(shortcut, branch, selection, A(0.75), relu, &output);
-        check_close(
-            y, sd::reference::residual_join_forward(in_double(shortcut), in_double(branch), selection, 0.75, relu));
-        const auto dy = random_tensor<T>(shape, 7);
-        const auto before = random_pass<T>(branch.shape(), 20, activation_of(i), true);
-        Sums<T> sums;
-        const auto expected = sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection,
-                                                                            branch_samples, 0.75, relu);
-        for (const auto* pass : {static_cast<const Pass<T>*>(nullptr), &before}) {
-            const auto gradient = sd::residual_join_backward<T>(dy, output, selection, branch_samples, A(0.75), relu,
-                                                                pass, pass == nullptr ? nullptr : &sums);
-            check_close(gradient.dshortcut, expected.dshortcut);
-            check_close(gradient.dbranch, expected.dbranch);
-            if (pass == nullptr) continue;
-            check_close(sums, sd::reference::batch_norm_sums(in_double(gradient.dbranch), in_double(before)));
-        }
-        const auto whole = sd::residual_join_backward<T>(dy, output, {}, shape[0], A(1), relu);
-        const auto expected_whole =
-            sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), {}, shape[0], 1.0, relu);
-        check_close(whole.dshortcut, expected_whole.dshortcut);
-        check_close(whole.dbranch, expected_whole.dbranch);
-        check_close(sd::add_selected<T>(dy, branch.raw, selection),
-                    sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
-        const std::vector<Index> samples(5, shape[0] - 1);
-        check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
+        sd_test::check_residual_join<T, Device>(shape, i, draw);
     }
 }
 

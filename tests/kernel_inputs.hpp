@@ -128,45 +128,46 @@ inline constexpr Index pending_kinds = 1 + activations + 2;
 [[nodiscard]] inline double largest_scale(Index kind) { return kind > 2 ? 7 : 1; }
 
 /// Plain for kind 0, scaled and shifted, with the activation number kind - 1, or gated.
-template <class T>
-Pending<T> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
+template <class T, class Device = sd::Cpu>
+sd::Pending<T, Device> random_pending(const Shape& shape, std::uint64_t stream, Index kind) {
     if (is_gated(kind)) {
-        return random_pending<T>(shape, stream, ungated_kind(kind))
-            .gated(random_tensor<T>(gate_shape(shape), stream + 60));
+        return random_pending<T, Device>(shape, stream, ungated_kind(kind))
+            .gated(random_tensor<T, Device>(gate_shape(shape), stream + 60));
     }
     const Shape channels{shape[shape.rank() - 1]};
-    const auto raw = random_tensor<T>(shape, stream);
-    if (kind == 0) return Pending<T>(raw);
+    const auto raw = random_tensor<T, Device>(shape, stream);
+    if (kind == 0) return raw;
     const double reach = largest_scale(kind);
     using A = sd::accumulate_t<T>;
-    return Pending<T>(raw, random_tensor<A>(channels, stream + 1, -reach, reach),
-                      random_tensor<A>(channels, stream + 2), activation_of(kind - 1));
+    return {raw, random_tensor<A, Device>(channels, stream + 1, -reach, reach),
+            random_tensor<A, Device>(channels, stream + 2), activation_of(kind - 1)};
 }
 
 /// The forward pass of a batch norm and an activation, whatever statistics it had.
-template <class T>
-sd::BatchNormPass<T> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation activation,
-                                 bool batch_statistics) {
+template <class T, class Device = sd::Cpu>
+sd::BatchNormPass<T, Device> random_pass(const Shape& shape, std::uint64_t stream, sd::Activation activation,
+                                         bool batch_statistics) {
     const Shape channels{shape[shape.rank() - 1]};
     using A = sd::accumulate_t<T>;
-    return {random_pending<T>(shape, stream, 1 + static_cast<Index>(activation)),
-            random_tensor<A>(channels, stream + 3), random_tensor<A>(channels, stream + 4, 0.5, 2), batch_statistics};
+    return {random_pending<T, Device>(shape, stream, 1 + static_cast<Index>(activation)),
+            random_tensor<A, Device>(channels, stream + 3), random_tensor<A, Device>(channels, stream + 4, 0.5, 2),
+            batch_statistics};
 }
 
 /// Plain for kind 0, else batch norm's, with the activation number kind - 1 behind it, or an activation and a gate.
-template <class T>
-sd::PendingGradient<T> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
+template <class T, class Device = sd::Cpu>
+sd::PendingGradient<T, Device> random_gradient(const Shape& shape, std::uint64_t stream, Index kind) {
     if (is_gated(kind)) {
-        return random_gradient<T>(shape, stream, ungated_gradient_kind(kind))
-            .through(
-                {random_tensor<T>(gate_shape(shape), stream + 60), random_tensor<T>(gate_shape(shape), stream + 61)});
+        return random_gradient<T, Device>(shape, stream, ungated_gradient_kind(kind))
+            .through({random_tensor<T, Device>(gate_shape(shape), stream + 60),
+                      random_tensor<T, Device>(gate_shape(shape), stream + 61)});
     }
-    const auto dy = random_tensor<T>(shape, stream);
+    const auto dy = random_tensor<T, Device>(shape, stream);
     if (kind == 0) return dy;
     const Shape channels{shape[shape.rank() - 1]};
     using A = sd::accumulate_t<T>;
-    return {dy, random_pending<T>(shape, stream + 1, kind), random_tensor<A>(channels, stream + 4),
-            random_tensor<A>(channels, stream + 5), random_tensor<A>(channels, stream + 6)};
+    return {dy, random_pending<T, Device>(shape, stream + 1, kind), random_tensor<A, Device>(channels, stream + 4),
+            random_tensor<A, Device>(channels, stream + 5), random_tensor<A, Device>(channels, stream + 6)};
 }
 
 template <class T, class Device>

@@ -1,6 +1,7 @@
 // The parallel kernels against the plain loops of reference/, on shapes drawn at random. Both run in double, where the
 // bound is tight, and the kernels also in float, against the reference in double.
 #include "conv2d_case.hpp"
+#include "kernel_checks.hpp"
 #include "kernel_inputs.hpp"
 #include "messages.hpp"
 #include "use_tile_machine.hpp"
@@ -24,15 +25,10 @@ using sd_test::activation_of;
 using sd_test::activations;
 using sd_test::check_close;
 using sd_test::Draw;
-using sd_test::gate_shape;
 using sd_test::in_double;
-using sd_test::pending_kinds;
 using sd_test::random_gradient;
-using sd_test::random_pass;
 using sd_test::random_pending;
-using sd_test::random_selection;
 using sd_test::random_tensor;
-using sd_test::relative_error;
 
 namespace {
 
@@ -142,54 +138,16 @@ TEST_CASE_TEMPLATE("batch norm", T, float, double, sd::bfloat16) {
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Shape shape{draw(1, 5), draw(1, 9), draw(1, 9), draw(1, 70)};
-        CAPTURE(shape);
-        const auto z = random_tensor<T>(shape, 1);
-        const auto moments = sd::batch_moments(z);
-        const auto expected = sd::reference::batch_moments(in_double(z));
-        CHECK(moments.count == expected.count);
-        check_close(moments.mean, expected.mean);
-        check_close(moments.m2, expected.m2);
-        const auto pass = random_pass<T>(shape, 5, activation_of(i), draw(0, 1) == 1);
-        const auto dy = random_tensor<T>(shape, 6);
-        const auto sums = sd::batch_norm_sums(dy, pass);
-        check_close(sums, sd::reference::batch_norm_sums(in_double(dy), in_double(pass)));
-        check_close(sd::materialize(sd::batch_norm_by_input(dy, pass, sums)),
-                    sd::reference::materialize(
-                        sd::reference::batch_norm_by_input(in_double(dy), in_double(pass), in_double(sums))));
+        sd_test::check_batch_norm<T, sd::Cpu>(shape, i, draw);
     }
 }
 
 TEST_CASE_TEMPLATE("batch moments do not cancel far from zero", T, float, double) {
-    Tensor<T> x = random_tensor<T>({64, 7, 7, 3}, 1);
-    for (T& value : x) value += T(10000);
-    const auto moments = sd::batch_moments(x);
-    const auto expected = sd::reference::batch_moments(in_double(x));
-    check_close(moments.mean, expected.mean);
-    CHECK(relative_error(in_double(moments.m2), expected.m2) < (std::is_same_v<T, float> ? 1e-3 : 1e-9));
+    sd_test::check_moments_far_from_zero<T, sd::Cpu>({64, 7, 7, 3});
 }
 
 TEST_CASE_TEMPLATE("activations and pending tensors", T, float, double, sd::bfloat16) {
-    const auto x = random_tensor<T>({3, 5, 7, 19}, 1, -8, 8);
-    const auto dy = random_tensor<T>(x.shape(), 2);
-    for (Index i = 0; i < activations; ++i) {
-        const sd::Activation activation = activation_of(i);
-        CAPTURE(sd::to_string(activation));
-        check_close(sd::activation_forward(x, activation), sd::reference::activation_forward(in_double(x), activation));
-        check_close(sd::activation_by_input(dy, x, activation),
-                    sd::reference::activation_by_input(in_double(dy), in_double(x), activation));
-        Pending<T> unscaled(x);  // as a convolution without a batch norm leaves it
-        unscaled.activation = activation;
-        const Tensor<T> value = sd::activation_forward(x, activation);
-        check_close(sd::materialize(unscaled), in_double(value));
-        check_close(sd::max_pool2d_forward(unscaled, {2, 2, 0}),
-                    sd::reference::max_pool2d_forward<double>(in_double(value), {2, 2, 0}));
-    }
-    for (Index kind = 0; kind < pending_kinds; ++kind) {
-        const Pending<T> pending = random_pending<T>(x.shape(), 3, kind);
-        check_close(sd::materialize(pending), sd::reference::materialize(in_double(pending)));
-        const sd::PendingGradient<T> gradient = random_gradient<T>(x.shape(), 5, kind);
-        check_close(sd::materialize(gradient), sd::reference::materialize(in_double(gradient)));
-    }
+    sd_test::check_activations<T, sd::Cpu>({3, 5, 7, 19});
 }
 
 // Relative to each value down to 1e-2, not to the largest of a tensor.
@@ -226,27 +184,12 @@ TEST_CASE_TEMPLATE("activations are accurate everywhere, and NaN stays NaN", T, 
 }
 
 TEST_CASE_TEMPLATE("element by element: sums, factors, averages, copies", T, float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
     for (const Index size : {1, 7, 1000, 70001}) {  // of the last, several pieces of work
-        const auto x = random_tensor<T>({size}, 1);
-        const auto other = random_tensor<T>({size}, 2);
-        const auto expect = [&](const auto& fast, const auto& plain) {
-            auto y = x.clone();
-            auto expected = in_double(x).clone();
-            fast(y);
-            plain(expected);
-            check_close(y, expected);
-        };
-        expect([&](auto& y) { sd::add_to(y, other); }, [&](auto& y) { sd::reference::add_to(y, in_double(other)); });
-        expect([&](auto& y) { sd::scale_by(y, A(0.75)); }, [&](auto& y) { sd::reference::scale_by(y, 0.75); });
-        expect([&](auto& y) { sd::move_towards(y, other, A(0.25)); },
-               [&](auto& y) { sd::reference::move_towards(y, in_double(other), 0.25); });
-        expect([&](auto& y) { sd::copy_elements(other, 1, size - 1, y, 0); },
-               [&](auto& y) { sd::reference::copy_elements(in_double(other), 1, size - 1, y, 0); });
-        auto moved = Tensor<double>(Shape{1}, {3});
-        sd::move_towards(moved, Tensor<double>(Shape{1}, {7}), 0.25);
-        CHECK(moved(0) == 4);
+        sd_test::check_elementwise<T, sd::Cpu>(size);
     }
+    auto moved = Tensor<double>(Shape{1}, {3});
+    sd::move_towards(moved, Tensor<double>(Shape{1}, {7}), 0.25);
+    CHECK(moved(0) == 4);
 }
 
 TEST_CASE_TEMPLATE("mixtures of pairs, and the norm of several tensors", T, float, double, sd::bfloat16) {
@@ -257,15 +200,7 @@ TEST_CASE_TEMPLATE("mixtures of pairs, and the norm of several tensors", T, floa
     check_close(sd::paste_samples(x, partner, box), sd::reference::paste_samples(in_double(x), partner, box));
 
     using A = sd::accumulate_t<T>;
-    for (const double max_norm : {1.0, 1e9}) {
-        std::vector<Tensor<A>> tensors{random_tensor<A>({3}, 1), random_tensor<A>({70001}, 2)};
-        std::vector<Tensor<double>> expected;
-        for (const auto& tensor : tensors) expected.push_back(in_double(tensor).clone());
-        const auto norm = sd::clip_norm(std::span(tensors), max_norm);
-        check_close(norm, sd::reference::clip_norm(std::span(expected), max_norm));
-        for (std::size_t i = 0; i < 2; ++i) check_close(tensors[i], expected[i]);
-        CHECK(norm(0) > 100);
-    }
+    for (const double max_norm : {1.0, 1e9}) sd_test::check_clip_norm<A, sd::Cpu>(max_norm);
     std::vector<Tensor<A>> pair{Tensor<A>(Shape{1}, {3}), Tensor<A>(Shape{1}, {4})};
     CHECK(sd::clip_norm(std::span(pair), 2.5)(0) == 5);
     CHECK(static_cast<double>(pair[0](0)) == doctest::Approx(1.5).epsilon(1e-6));
@@ -273,45 +208,10 @@ TEST_CASE_TEMPLATE("mixtures of pairs, and the norm of several tensors", T, floa
 }
 
 TEST_CASE_TEMPLATE("residual join", T, float, double, sd::bfloat16) {
-    using A = sd::accumulate_t<T>;
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Shape shape{draw(1, 9), draw(1, 9), draw(1, 9), draw(1, 40)};
-        CAPTURE(shape);
-        Index branch_samples = 0;
-        const std::vector<Index> selection = random_selection(shape[0], draw, branch_samples);
-        const bool relu = draw(0, 1) == 1;
-        const A scale = A(0.75);
-        const Pending<T> shortcut = random_pending<T>(shape, 1, draw(0, pending_kinds - 1));
-        const Pending<T> branch =
-            random_pending<T>(sd::with_samples(shape, branch_samples), 4, draw(0, pending_kinds - 1));
-        const Tensor<T> y = sd::residual_join_forward(shortcut, branch, selection, scale, relu);
-        // Gates are applied in a tensor of their own, which is rounded.
-        const auto own = [](const Pending<T>& x) { return in_double(sd::ungated(x)); };
-        check_close(y, sd::reference::residual_join_forward(own(shortcut), own(branch), selection, 0.75, relu));
-        const auto dy = random_tensor<T>(shape, 7);
-        const auto before = random_pass<T>(branch.shape(), 20, activation_of(i), true);
-        sd::BatchNormSums<A> sums;
-        sd::BatchNormSums<double> expected_sums;
-        const auto expected = sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), selection,
-                                                                            branch_samples, 0.75, relu);
-        for (const auto* pass : {static_cast<const sd::BatchNormPass<T>*>(nullptr), &before}) {
-            const auto gradient = sd::residual_join_backward<T>(dy, y, selection, branch_samples, scale, relu, pass,
-                                                                pass == nullptr ? nullptr : &sums);
-            check_close(gradient.dshortcut, expected.dshortcut);
-            check_close(gradient.dbranch, expected.dbranch);
-            expected_sums = sd::reference::batch_norm_sums(in_double(gradient.dbranch), in_double(before));
-        }
-        check_close(sums, expected_sums);
-        const auto whole = sd::residual_join_backward<T>(dy, y, {}, shape[0], A(1), relu);
-        const auto expected_whole =
-            sd::reference::residual_join_backward<double>(in_double(dy), in_double(y), {}, shape[0], 1.0, relu);
-        check_close(whole.dshortcut, expected_whole.dshortcut);
-        check_close(whole.dbranch, expected_whole.dbranch);
-        check_close(sd::add_selected(dy, branch.raw, selection),
-                    sd::reference::add_selected(in_double(dy), in_double(branch.raw), selection));
-        const std::vector<Index> samples(5, shape[0] - 1);
-        check_close(sd::gather_samples(dy, samples), sd::reference::gather_samples(in_double(dy), samples));
+        sd_test::check_residual_join<T, sd::Cpu>(shape, i, draw);
     }
 }
 
@@ -344,49 +244,46 @@ TEST_CASE("a join's gradient refuses what does not fit together, by the plain lo
 TEST_CASE_TEMPLATE("pooling", T, float, double, sd::bfloat16) {
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
-        const Index kernel = draw(1, 4);
-        const sd::Pool2dOptions options{kernel, draw(1, 3), draw(0, kernel / 2), i % 2 == 1, i % 3 != 1};
-        const Shape shape{draw(1, 4), draw(4, 11), draw(4, 11), draw(1, 40)};
-        CAPTURE(shape);
-        CAPTURE(kernel);
-        const Pending<T> x = random_pending<T>(shape, 1, i % pending_kinds);
-        const Tensor<T> y = sd::max_pool2d_forward(x, options);
-        check_close(y, sd::reference::max_pool2d_forward(in_double(x), options));
-        const auto dy = random_tensor<T>(y.shape(), 4);
-        check_close(sd::max_pool2d_by_input(dy, x, options),
-                    sd::reference::max_pool2d_by_input(in_double(dy), in_double(x), options));
-        check_close(sd::avg_pool2d_forward(x.raw, options),
-                    sd::reference::avg_pool2d_forward(in_double(x.raw), options));
-        check_close(sd::avg_pool2d_by_input(dy, options, shape),
-                    sd::reference::avg_pool2d_by_input(in_double(dy), options, shape));
-        const auto dmean = random_tensor<T>({shape[0], shape[3]}, 5);
-        check_close(sd::global_avg_pool_forward<T>(x), sd::reference::global_avg_pool_forward(in_double(x)));
-        check_close(sd::global_avg_pool_by_input(dmean, shape),
-                    sd::reference::global_avg_pool_by_input(in_double(dmean), shape));
+        const sd::Pool2dOptions options = sd_test::random_pooling(i, draw);
+        sd_test::check_pooling<T, sd::Cpu>({draw(1, 4), draw(4, 11), draw(4, 11), draw(1, 40)}, options, i);
     }
 }
 
 TEST_CASE_TEMPLATE("sums of a gate, and of the batch norm before it", T, float, double, sd::bfloat16) {
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
-        const Shape shape{draw(1, 4), draw(1, 40), draw(1, 40), draw(1, 70)};
-        CAPTURE(shape);
-        const auto dy = random_tensor<T>(shape, 1);
-        const Pending<T> x = random_pending<T>(shape, 2, i % pending_kinds);
-        check_close(sd::gate_sums(dy, x).of_gate, sd::reference::gate_sums(in_double(dy), in_double(x)).of_gate);
-        const auto pass = random_pass<T>(shape, 5, activation_of(i), true);
-        const auto pass_in_double = in_double(pass);
-        const auto sums = sd::gate_sums<T>(dy, pass.y, &pass);
-        const auto expected = sd::reference::gate_sums(in_double(dy), pass_in_double.y, &pass_in_double);
-        check_close(sums.of_gate, expected.of_gate);
-        check_close(sums.of_norm, expected.of_norm);
-        const sd::GateGradient<T> gate{random_tensor<T>(gate_shape(shape), 20),
-                                       random_tensor<T>(gate_shape(shape), 21)};
-        const auto inverse_std = random_tensor<sd::accumulate_t<T>>({shape[3]}, 22);
-        check_close(sd::batch_norm_sums(sums, gate, inverse_std),
-                    sd::reference::batch_norm_sums(in_double(sums), {in_double(gate.factor), in_double(gate.common)},
-                                                   in_double(inverse_std)));
+        sd_test::check_gate<T, sd::Cpu>({draw(1, 4), draw(1, 40), draw(1, 40), draw(1, 70)}, i);
     }
+}
+
+TEST_CASE("a gate's sums refuse what does not fit together, by the plain loops and by the fast ones alike") {
+    const auto check = [](auto zero) {
+        using T = decltype(zero);
+        const auto gathering = [](const Shape& dy, const Shape& x, const Shape& before) {
+            const Tensor<T> channels(Shape{4});
+            const sd::BatchNormPass<T> pass{Pending<T>(Tensor<T>(before), channels, channels, sd::Activation::none),
+                                            channels, channels, true};
+            return sd_test::message_of([&] { (void)sd::gate_sums<T>(Tensor<T>(dy), Tensor<T>(x), &pass); });
+        };
+        const Shape whole{2, 3, 3, 4};
+        CHECK(gathering(whole, whole, whole) == "accepted");
+        CHECK(sd_test::contains(gathering({2, 4}, {2, 4}, {2, 4}), "gate_sums: shape of dy: got (2, 4)"));
+        CHECK(sd_test::contains(gathering(whole, {2, 3, 2, 4}, whole), "gate_sums: shape of x: got (2, 3, 2, 4)"));
+        CHECK(
+            sd_test::contains(gathering(whole, whole, {1, 3, 3, 4}), "shape of batch norm's output: got (1, 3, 3, 4)"));
+        const auto using_them = [](const Shape& of_norm, const Shape& inverse_std) {
+            const Tensor<T> of_gate(Shape{2, 4});
+            return sd_test::message_of([&] {
+                (void)sd::batch_norm_sums<T>(sd::GateSums<T>{of_gate, Tensor<T>(of_norm)}, {of_gate, of_gate},
+                                             Tensor<T>(inverse_std));
+            });
+        };
+        CHECK(using_them({2, 4, 4}, {4}) == "accepted");
+        CHECK(sd_test::contains(using_them({2, 3, 4}, {4}), "shape of sums of the norm: got (2, 3, 4)"));
+        CHECK(sd_test::contains(using_them({2, 4, 4}, {3}), "shape of inverse_std: got (3)"));
+    };
+    check(float{});
+    check(static_cast<long double>(0));
 }
 
 TEST_CASE_TEMPLATE("max pooling passes NaN on, wherever in the window and the vector it is", T, float, double,
@@ -407,46 +304,16 @@ TEST_CASE_TEMPLATE("max pooling passes NaN on, wherever in the window and the ve
 }
 
 TEST_CASE_TEMPLATE("linear and cross-entropy", T, float, double, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));
         const Index samples = draw(1, 20);
-        const Index inputs = draw(1, 70);
-        const Index outputs = draw(1, 70);
-        const auto x = random_tensor<T>({samples, inputs}, 1);
-        const auto weight = random_tensor<sd::accumulate_t<T>>({outputs, inputs}, 2);
-        const auto bias = random_tensor<sd::accumulate_t<T>>({outputs}, 3);
-        const auto dy = random_tensor<T>({samples, outputs}, 4);
-        check_close(sd::linear_forward(x, weight, bias),
-                    sd::reference::linear_forward(in_double(x), in_double(weight), in_double(bias)));
-        check_close(sd::linear_by_input(dy, weight), sd::reference::linear_by_input(in_double(dy), in_double(weight)));
-        check_close(sd::linear_by_weight(dy, x), sd::reference::linear_by_weight(in_double(dy), in_double(x)));
-        check_close(sd::linear_by_bias(dy), sd::reference::linear_by_bias(in_double(dy)));
-
-        std::vector<Index> labels(static_cast<std::size_t>(samples));
-        for (Index& label : labels) label = draw(0, outputs - 1);
-        const std::span<const Index> classes(labels);
-        const auto target = random_tensor<T>({samples, outputs}, 5, 0, 1);
-        const auto compare = [&](const auto& ours, const auto& theirs) {
-            CHECK(static_cast<double>(sd::cross_entropy_forward(dy, ours, 0.1)) ==
-                  doctest::Approx(sd::reference::cross_entropy_forward(in_double(dy), theirs, 0.1)).epsilon(1e-5));
-            check_close(sd::cross_entropy_by_input(dy, ours, 0.1),
-                        sd::reference::cross_entropy_by_input(in_double(dy), theirs, 0.1));
-        };
-        compare(classes, classes);
-        compare(target, in_double(target));
+        const Shape weight{draw(1, 70), draw(1, 70)};
+        sd_test::check_linear<T, sd::Cpu>(samples, random_tensor<A>(weight, 2));
+        sd_test::check_cross_entropy<T, sd::Cpu>(samples, weight[0], draw);
     }
 }
 
 TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch") {
-    const Shape empty{0, 4, 4, 3};
-    const Tensor<float> x(empty);
-    const Tensor<float> weight(Shape{5, 3, 3, 3});
-    CHECK(sd::conv2d_forward<float>(x, weight, {.padding = 1}).shape() == Shape{0, 4, 4, 5});
-    CHECK(sd::conv2d_by_input<float>(Tensor<float>(Shape{0, 4, 4, 5}), weight, {.padding = 1}, empty).shape() == empty);
-    const auto dweight =
-        sd::conv2d_by_weight<float>(x, Tensor<float>(Shape{0, 4, 4, 5}), {.padding = 1}, weight.shape());
-    CHECK(relative_error(dweight, weight) == 0);
-    CHECK(sd::max_pool2d_forward<float>(x, {2, 2, 0}).shape() == Shape{0, 2, 2, 3});
-    CHECK(sd::global_avg_pool_forward<float>(x).shape() == Shape{0, 3});
-    CHECK(sd::residual_join_forward<float>(x, x, {}, 1.0F, true).shape() == empty);
+    sd_test::check_empty_batch<sd::Cpu>();
 }

@@ -1,6 +1,6 @@
 // Layer norm: numbers worked out by hand, gradients of the plain loops, the fast kernels against them, and the layer.
+#include "kernel_checks.hpp"
 #include "kernel_gradient.hpp"
-#include "kernel_inputs.hpp"
 #include "messages.hpp"
 
 #include "sd/nn/layer_norm2d.hpp"
@@ -14,7 +14,6 @@
 namespace {
 
 using sd_test::check_close;
-using sd_test::Draw;
 using sd_test::in_double;
 
 template <class T>
@@ -75,26 +74,8 @@ TEST_CASE_TEMPLATE("layer norm: the fast kernels compute what the plain loops do
                                     {3, 1, 2, 96}, {2, 31, 29, 70}, {1, 2, 3, 1536}, {4, 101, 103, 3}, {0, 2, 2, 8}};
     std::uint64_t stream = 1;
     for (const Shape& shape : shapes) {
-        CAPTURE(shape);
-        const Shape channels{shape[shape.rank() - 1]};
-        const auto x = random_tensor<T>(shape, stream++, -2, 3);
-        const auto dy = random_tensor<T>(shape, stream++);
-        const auto weight = random_tensor<sd::accumulate_t<T>>(channels, stream++);
-        const auto bias = random_tensor<sd::accumulate_t<T>>(channels, stream++);
-        Statistics<sd::accumulate_t<T>> statistics;
-        Statistics<double> expected;
-        const auto y = sd::layer_norm_forward(x, weight, bias, 1e-2, &statistics);
-        check_close(
-            y, sd::reference::layer_norm_forward(in_double(x), in_double(weight), in_double(bias), 1e-2, &expected));
-        check_close(statistics.mean, expected.mean);
-        check_close(statistics.inverse_std, expected.inverse_std);
-        CHECK(relative_error(in_double(sd::layer_norm_forward(x, weight, bias, 1e-2)), in_double(y)) == 0);
-        const auto gradient = sd::layer_norm_backward(dy, x, weight, statistics);
-        const auto theirs =
-            sd::reference::layer_norm_backward(in_double(dy), in_double(x), in_double(weight), expected);
-        check_close(gradient.dx, theirs.dx, channels[0] == 1 ? 30 : 1);  // of zeros, rounding times inverse_std
-        check_close(gradient.dweight, theirs.dweight, 3);
-        check_close(gradient.dbias, theirs.dbias, 3);
+        sd_test::check_layer_norm<T, sd::Cpu>(shape, stream, 3);
+        stream += 4;
     }
 }
 

@@ -93,6 +93,7 @@ TEST_CASE("residual join: refused shapes and samples") {
     const Pending<double> other_channels(Tensor<double>(Shape{2, 2, 2, 4}));
     const Pending<double> three(Tensor<double>(Shape{3, 2, 2, 3}));
     const std::vector<Index> outside = {0, 3};
+    const std::vector<Index> past_last = {2};
     const std::vector<Index> short_list = {0};
     const auto join = [&](const Pending<double>& branch, std::span<const Index> samples) {
         (void)reference::residual_join_forward(shortcut, branch, samples, 1.0, true);
@@ -105,6 +106,7 @@ TEST_CASE("residual join: refused shapes and samples") {
     CHECK_THROWS_AS((void)reference::residual_join_backward(three.raw, y, {}, 2, 1.0, true), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::residual_join_backward(y, y, outside, 3, 1.0, true), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::gather_samples(y, outside), std::invalid_argument);
+    CHECK_THROWS_AS((void)reference::gather_samples(y, past_last), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::add_selected(y, three.raw, outside), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::add_selected(y, other_channels.raw, {}), std::invalid_argument);
 }

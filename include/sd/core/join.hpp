@@ -1,6 +1,7 @@
-// What the residual join and its two backends share.
+// What the residual join and its backends share, and what they refuse alike.
 #pragma once
 
+#include "sd/core/pending_gradient.hpp"
 #include "sd/core/storage.hpp"
 #include "sd/core/tensor.hpp"
 
@@ -61,6 +62,35 @@ inline void expect_distinct(const char* where, BranchSamples branch_sample, Inde
         if (joined[static_cast<std::size_t>(sample)]++ != 0) {
             refuse(where, "branch_sample", text(sample, " twice"), "each sample of the branch once at most");
         }
+    }
+}
+
+/// Refuses a branch, called `what`, that cannot join `shape` sample by sample: its samples are of another shape, or the
+/// selection does not fit.
+inline void expect_joinable(const char* where, const char* what, const Shape& branch, const Shape& shape,
+                            BranchSamples branch_sample) {
+    const bool same = branch.rank() > 0 && shape.rank() > 0 && with_samples(branch, shape[0]) == shape;
+    if (!same) refuse(where, text("sample shape of ", what), branch, text("samples like those of ", shape));
+    expect_branch_samples(where, branch_sample, shape[0], branch[0]);
+}
+
+/// Refuses what residual_join_backward cannot take: dy of another shape than the join's output, a selection that does
+/// not fit or names a sample twice, a batch norm whose output is not the branch's.
+template <class Pass, class Sums>
+void expect_join_gradient(const Shape& dy, const Shape& y, BranchSamples branch_sample, Index branch_samples,
+                          const Pass* before, const Sums* sums) {
+    constexpr const char* where = "residual_join_backward";
+    expect_pass_and_sums(where, before, sums);
+    expect_shape(where, "dy", dy, y);
+    expect_branch_samples(where, branch_sample, y[0], branch_samples);
+    expect_distinct(where, branch_sample, branch_samples);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, with_samples(y, branch_samples));
+}
+
+/// Refuses samples to gather that are not among `count`.
+inline void expect_gathered(std::span<const Index> samples, Index count) {
+    for (const Index sample : samples) {
+        if (sample < 0 || sample >= count) refuse("gather_samples", "sample", sample, text("0 to ", count - 1));
     }
 }
 

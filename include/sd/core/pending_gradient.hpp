@@ -37,6 +37,34 @@ void expect_pass_and_sums(const char* where, const Pass* before, const Sums* sum
     }
 }
 
+/// Refuses sums of a batch norm's backward that do not have one entry per channel, and what expect_batch_norm_pass()
+/// refuses.
+template <class T, class Device, class Sums>
+void expect_batch_norm_sums(const Shape& dy, const BatchNormPass<T, Device>& pass, const Sums& sums) {
+    constexpr const char* where = "batch_norm_by_input";
+    expect_batch_norm_pass(where, pass, dy);
+    const Shape channels{pass.y.channels()};
+    expect_shape(where, "sums.dweight", sums.dweight.shape(), channels);
+    expect_shape(where, "sums.dbias", sums.dbias.shape(), channels);
+}
+
+/// Refuses what gate_sums cannot take: dy and x (N, H, W, C) of two shapes, or a batch norm whose output is not x.
+template <class Pass>
+void expect_gate_sums(const Shape& dy, const Shape& x, const Pass* before) {
+    constexpr const char* where = "gate_sums";
+    expect_rank(where, "dy", dy, 4);
+    expect_shape(where, "x", x, dy);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, dy);
+}
+
+/// Refuses sums of a gate, of_gate (N, C), that have none of the batch norm before it, or deviations that do not have
+/// one entry per channel.
+inline void expect_sums_of_norm(const Shape& of_gate, const Shape& of_norm, const Shape& inverse_std) {
+    constexpr const char* where = "batch_norm_sums";
+    expect_shape(where, "sums of the norm", of_norm, {of_gate[0], 4, of_gate[1]});
+    expect_shape(where, "inverse_std", inverse_std, {of_gate[1]});
+}
+
 }  // namespace detail
 
 /// The gradient by x of a gradient dy by y = gate(n, c) x, where the gate depends on x through the mean of each sample's

@@ -125,7 +125,7 @@ struct Conv2dGeometry {
 
 namespace detail {
 
-/// Refuses images without pixels, which have no largest value.
+/// Refuses images without pixels.
 inline void expect_pixels(const char* where, const Shape& x) {
     if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
 }
@@ -149,6 +149,25 @@ inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions
         refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
     }
     return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
+}
+
+/// The same of a maximum, which images without pixels do not have.
+inline Shape max_pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape(where, x, options);
+    expect_pixels(where, x);
+    return shape;
+}
+
+/// Refuses x of another rank than (N, H, W, C), or without pixels, which have no mean.
+inline void expect_global_avg_pool(const Shape& x) {
+    expect_rank("global_avg_pool_forward", "x", x, 4);
+    expect_pixels("global_avg_pool_forward", x);
+}
+
+/// Refuses dy of another shape than (N, C), of x (N, H, W, C).
+inline void expect_global_avg_pool_by_input(const Shape& dy, const Shape& x) {
+    expect_rank("global_avg_pool_by_input", "x", x, 4);
+    expect_shape("global_avg_pool_by_input", "dy", dy, {x[0], x[3]});
 }
 
 }  // namespace detail

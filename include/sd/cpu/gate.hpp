@@ -58,8 +58,7 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] GateSums<T> gate_sums(const Tensor<T>& dy, const Pending<T>& x,
                                     const BatchNormPass<T>* before = nullptr) {
-    expect_rank("gate_sums", "dy", dy.shape(), 4);
-    expect_shape("gate_sums", "x", x.shape(), dy.shape());
+    detail::expect_gate_sums(dy.shape(), x.shape(), before);
     const Shape of_channels{dy.extent(0), dy.extent(3)};
     if (before == nullptr) {
         const cpu::PendingSource<T> source(x);
@@ -72,7 +71,6 @@ template <cpu::Vectorized T>
         };
         return {converted<T>(cpu::sums_of_samples<T, 1>(dy.shape(), 1, add).reshape(of_channels)), {}};
     }
-    detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
     using A = accumulate_t<T>;
     const Tensor<A> all = cpu::gate_sums_with_norm(dy, *before);
     GateSums<T> sums{Tensor<T>::empty(of_channels), Tensor<A>::empty({of_channels[0], 4, of_channels[1]})};
@@ -91,8 +89,7 @@ template <cpu::Vectorized T>
 [[nodiscard]] BatchNormSums<accumulate_t<T>> batch_norm_sums(const GateSums<T>& sums, const GateGradient<T>& gate,
                                                              const Tensor<accumulate_t<T>>& inverse_std) {
     const Shape& shape = sums.of_gate.shape();
-    expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    detail::expect_sums_of_norm(shape, sums.of_norm.shape(), inverse_std.shape());
     using A = accumulate_t<T>;
     const Index channels = shape[1];
     Tensor<A> partial = Tensor<A>::empty({shape[0], 2, channels});

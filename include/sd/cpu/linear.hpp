@@ -1,6 +1,7 @@
 // The fully connected layer: a 1x1 convolution of images of one pixel, so the convolution's kernels serve.
 #pragma once
 
+#include "sd/core/linear.hpp"
 #include "sd/cpu/conv2d.hpp"
 #include "sd/cpu/merge_rows.hpp"
 #include "sd/reference/linear.hpp"
@@ -16,8 +17,7 @@ namespace cpu {
 
 /// (rows, columns) as `rows` images of one pixel with `columns` channels.
 template <class T>
-[[nodiscard]] Tensor<T> as_pixels(const Tensor<T>& matrix, const char* where, const char* what) {
-    expect_rank(where, what, matrix.shape(), 2);
+[[nodiscard]] Tensor<T> as_pixels(const Tensor<T>& matrix) {
     return matrix.reshape({matrix.extent(0), 1, 1, matrix.extent(1)});
 }
 
@@ -27,11 +27,9 @@ template <class T>
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Tensor<accumulate_t<T>>& bias) {
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
+    detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     using A = accumulate_t<T>;
-    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x, "linear_forward", "x")),
+    return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x)),
                                         weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
                                         Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
         .reshape({x.extent(0), weight.extent(0)});
@@ -40,18 +38,18 @@ template <cpu::Vectorized T>
 /// dx = dy weight.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
+    detail::expect_linear_by_input(dy.shape(), weight.shape());
     const Index inputs = weight.extent(1);
-    return conv2d_by_input<T>(cpu::as_pixels(dy, "linear_by_input", "dy"),
-                              weight.reshape({weight.extent(0), inputs, 1, 1}), {}, {dy.extent(0), 1, 1, inputs})
+    return conv2d_by_input<T>(cpu::as_pixels(dy), weight.reshape({weight.extent(0), inputs, 1, 1}), {},
+                              {dy.extent(0), 1, 1, inputs})
         .reshape({dy.extent(0), inputs});
 }
 
 /// dweight = dy^T x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
-    return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x, "linear_by_weight", "x")),
-                               cpu::as_pixels(dy, "linear_by_weight", "dy"), {}, {dy.extent(1), x.extent(1), 1, 1})
+    detail::expect_linear_by_weight(dy.shape(), x.shape());
+    return conv2d_by_weight<T>(Pending<T>(cpu::as_pixels(x)), cpu::as_pixels(dy), {}, {dy.extent(1), x.extent(1), 1, 1})
         .reshape({dy.extent(1), x.extent(1)});
 }
 

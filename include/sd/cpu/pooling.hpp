@@ -133,8 +133,7 @@ private:
 /// y(n, oh, ow, c) = the largest x of the window; padding is never chosen and NaN always. Shapes as in pool2d_shape.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_forward(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
-    detail::expect_pixels("max_pool2d_forward", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_forward", x.shape(), options);
     Tensor<T> y = Tensor<T>::empty(shape);
     const cpu::PendingSource<T> source(x);
     parallel_for(shape[0] * shape[1], [&](Index row) {
@@ -149,8 +148,7 @@ template <cpu::Vectorized T>
 /// The gradient by the value of x: each dy goes to the pixel that was chosen forward (found again, not stored).
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> max_pool2d_by_input(const Tensor<T>& dy, const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
-    detail::expect_pixels("max_pool2d_by_input", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_by_input", x.shape(), options);
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     Tensor<T> dx = Tensor<T>::empty(x.shape());
     const cpu::PendingSource<T> source(x);
@@ -240,8 +238,7 @@ template <cpu::Vectorized T>
 /// images without pixels.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
-    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_global_avg_pool(x.shape());
     const cpu::PendingSource<T> source(x);
     const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
         source.with_channels(c, count, [&](const auto& value_at) {
@@ -255,8 +252,7 @@ template <cpu::Vectorized T>
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> global_avg_pool_by_input(const Tensor<T>& dy, const Shape& x_shape) {
-    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    detail::expect_global_avg_pool_by_input(dy.shape(), x_shape);
     const Index pixels = x_shape[1] * x_shape[2];
     const Index channels = x_shape[3];
     Tensor<T> dx = Tensor<T>::empty(x_shape);

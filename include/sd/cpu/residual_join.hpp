@@ -52,13 +52,6 @@ private:
     Activation activation_;
 };
 
-/// Refuses samples of another shape; their number is free.
-inline void expect_same_slab(const char* where, const char* what, const Shape& got, const Shape& expected) {
-    const bool same = got.rank() == expected.rank() && got.rank() > 0 &&
-                      std::equal(got.begin() + 1, got.end(), expected.begin() + 1, expected.end());
-    if (!same) refuse(where, text("sample shape of ", what), got, text("samples like those of ", expected));
-}
-
 }  // namespace cpu
 
 /// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
@@ -72,9 +65,7 @@ template <cpu::Vectorized T>
     if (shortcut.gate || branch.gate) {
         return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
     }
-    constexpr const char* where = "residual_join_forward";
-    cpu::expect_same_slab(where, "the branch", branch.shape(), shortcut.shape());
-    detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
     const cpu::Slabs slabs(shortcut.shape());
     const Index channels = slabs.channels;
 
@@ -155,18 +146,13 @@ template <cpu::Vectorized T>
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using A = accumulate_t<T>;
-    constexpr const char* where = "residual_join_backward";
-    detail::expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape());
-    detail::expect_branch_samples(where, branch_sample, y.extent(0), branch_samples);
-    detail::expect_distinct(where, branch_sample, branch_samples);
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
     const cpu::Slabs slabs(y.shape());
     const Index channels = slabs.channels;
     const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
     cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
-    if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
 
     Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
     const T* z = before == nullptr ? nullptr : before->y.raw.data();
@@ -213,10 +199,7 @@ template <cpu::Vectorized T>
 /// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
-    for (const Index sample : samples) {
-        if (sample < 0 || sample >= x.extent(0))
-            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-    }
+    detail::expect_gathered(samples, x.extent(0));
     Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
     const Index slab = cpu::Slabs(x.shape()).size();
     parallel_for(y.extent(0), [&](Index n) {
@@ -230,9 +213,7 @@ template <cpu::Vectorized T>
 /// shortcut's.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
-    constexpr const char* where = "add_selected";
-    cpu::expect_same_slab(where, "b", b.shape(), a.shape());
-    detail::expect_branch_samples(where, b_sample, a.extent(0), b.extent(0));
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
     Tensor<T> y = Tensor<T>::empty(a.shape());
     const cpu::Target<T> target(y);
     const cpu::Slabs slabs(a.shape());

@@ -157,9 +157,7 @@ template <class T, cuda::Accelerator Device>
                                                              const BatchNormSums<accumulate_t<T>, Device>& sums) {
     using A = accumulate_t<T>;
     const Shape channels{pass.y.channels()};
-    detail::expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
-    expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
-    expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
+    detail::expect_batch_norm_sums(dy.shape(), pass, sums);
     auto slope = Tensor<A, Device>::empty(channels);
     auto offset = Tensor<A, Device>::empty(channels);
     const Index count = pass.batch_statistics ? cuda::rows_of(dy.shape()) : 0;

@@ -1,7 +1,6 @@
 // Softmax cross-entropy on a device, a sample a block; formula in reference/cross_entropy.hpp.
 #pragma once
 
-#include "sd/core/finite.hpp"
 #include "sd/core/loss_and_gradient.hpp"
 #include "sd/device/samples.hpp"
 
@@ -144,12 +143,7 @@ template <class T, Accelerator Device>
 class LossTarget {
 public:
     LossTarget(const char* where, const Shape& logits, std::span<const Index> classes) {
-        if (static_cast<Index>(classes.size()) != logits[0]) {
-            refuse(where, "number of labels", classes.size(), logits[0]);
-        }
-        for (const Index label : classes) {
-            if (label < 0 || label >= logits[1]) refuse(where, "label", label, text("0 to ", logits[1] - 1));
-        }
+        detail::expect_labels(where, logits, classes);
         classes_ = uploaded<Device>(classes);
     }
     LossTarget(const char* where, const Shape& logits, const Tensor<T, Device>& probabilities)
@@ -164,13 +158,9 @@ private:
 };
 
 template <class T, Accelerator Device>
-[[nodiscard]] SoftmaxOfSample<T> softmax_of(const char* where, const Tensor<T, Device>& logits,
-                                            const LossTarget<T, Device>& target, double label_smoothing) {
+[[nodiscard]] SoftmaxOfSample<T> softmax_of(const Tensor<T, Device>& logits, const LossTarget<T, Device>& target,
+                                            double label_smoothing) {
     using A = accumulate_t<T>;
-    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
-    if (!is_in_range(label_smoothing, 0, 1)) {
-        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
-    }
     return {logits.extent(1), logits.data(), target.view(), static_cast<A>(1 - label_smoothing),
             static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)))};
 }
@@ -185,11 +175,11 @@ template <class T, Accelerator Device, class Target>
                                                              const Target& given, double label_smoothing,
                                                              const LossParts& parts) {
     using A = accumulate_t<T>;
-    expect_rank(where, "logits", logits.shape(), 2);
+    if (parts.loss) detail::expect_samples(where, logits.shape());
+    detail::expect_logits(where, logits.shape(), label_smoothing);
     const Index samples = logits.extent(0);
-    if (parts.loss && samples == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
     const LossTarget<T, Device> target(where, logits.shape(), given);
-    const SoftmaxOfSample<T> softmax = softmax_of(where, logits, target, label_smoothing);
+    const SoftmaxOfSample<T> softmax = softmax_of(logits, target, label_smoothing);
     LossAndGradient<T, Device> result;
     Tensor<A, Device> losses;
     if (parts.gradient) result.dlogits = Tensor<T, Device>::empty(logits.shape());

@@ -121,8 +121,7 @@ template <class T, cuda::Accelerator Device>
                                             const BatchNormPass<T, Device>* before = nullptr) {
     using A = accumulate_t<T>;
     if (x.gate) return gate_sums<T>(dy, ungated(x), before);
-    expect_rank("gate_sums", "dy", dy.shape(), 4);
-    expect_shape("gate_sums", "x", x.shape(), dy.shape());
+    detail::expect_gate_sums(dy.shape(), x.shape(), before);
     const Index samples = dy.extent(0);
     const Index channels = dy.extent(3);
     GateSums<T, Device> sums{cuda::empty_with_cleared_room<T, Device>({samples, channels}, cuda::sample_room(x.raw)),
@@ -132,7 +131,6 @@ template <class T, cuda::Accelerator Device>
                                                               sums.of_gate.data());
         return sums;
     }
-    detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
     sums.of_norm = Tensor<A, Device>::empty({samples, 4, channels});
     cuda::launch_by_sample<Device, T, cuda::GateSumsWithNorm>(dy.shape(), cuda::PendingView<T>(before->y),
                                                               before->mean.data(), dy.data(), sums.of_gate.data(),
@@ -147,8 +145,7 @@ template <class T, cuda::Accelerator Device>
     const GateSums<T, Device>& sums, const GateGradient<T, Device>& gate,
     const Tensor<accumulate_t<T>, Device>& inverse_std) {
     const Shape& shape = sums.of_gate.shape();
-    expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    detail::expect_sums_of_norm(shape, sums.of_norm.shape(), inverse_std.shape());
     auto partial = Tensor<accumulate_t<T>, Device>::empty({shape[0], 2, shape[1]});
     cuda::launch_each<Device>(
         partial.size(), cuda::SumsThroughGate<T>{shape[1], sums.of_norm.data(), gate.factor.data(), gate.common.data(),

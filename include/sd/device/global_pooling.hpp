@@ -71,8 +71,7 @@ struct GlobalAvgPoolByInput {
 /// Throws std::invalid_argument for images without pixels.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> global_avg_pool_forward(const Pending<T, Device>& x) {
-    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_global_avg_pool(x.shape());
     auto y = cuda::empty_with_cleared_room<T, Device>({x.shape()[0], x.channels()}, cuda::sample_room(x.raw));
     cuda::launch_by_sample<Device, T, cuda::GlobalAvgPoolForward>(x.shape(), cuda::PendingView<T>(x), x.gate.data(),
                                                                   y.data());
@@ -82,8 +81,7 @@ template <class T, cuda::Accelerator Device>
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> global_avg_pool_by_input(const Tensor<T, Device>& dy, const Shape& x_shape) {
-    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    detail::expect_global_avg_pool_by_input(dy.shape(), x_shape);
     auto dx = Tensor<T, Device>::empty(x_shape);
     cuda::launch_sweep<Device, T, cuda::GlobalAvgPoolByInput>(cuda::rows_of(x_shape), x_shape[3], 8,
                                                               x_shape[1] * x_shape[2], dy.data(), dx.data());

@@ -1,6 +1,7 @@
 // The fully connected layer on a device.
 #pragma once
 
+#include "sd/core/linear.hpp"
 #include "sd/device/batch_norm_backward.hpp"
 #include "sd/device/elementwise.hpp"
 
@@ -97,10 +98,7 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> linear_forward(const Tensor<T, Device>& x,
                                                const Tensor<accumulate_t<T>, Device>& weight,
                                                const Tensor<accumulate_t<T>, Device>& bias) {
-    expect_rank("linear_forward", "x", x.shape(), 2);
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
+    detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     auto y = Tensor<T, Device>::empty({x.extent(0), weight.extent(0)});
     if (y.size() > 0) cuda::LinearEngine<T, Device>::forward(x, weight, bias, y);
     return y;
@@ -110,9 +108,7 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> linear_by_input(const Tensor<T, Device>& dy,
                                                 const Tensor<accumulate_t<T>, Device>& weight) {
-    expect_rank("linear_by_input", "dy", dy.shape(), 2);
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
-    expect_shape("linear_by_input", "dy", dy.shape(), {dy.extent(0), weight.extent(0)});
+    detail::expect_linear_by_input(dy.shape(), weight.shape());
     auto dx = Tensor<T, Device>::empty({dy.extent(0), weight.extent(1)});
     if (dx.size() > 0) cuda::LinearEngine<T, Device>::by_input(dy, weight, dx);
     return dx;
@@ -122,9 +118,7 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>, Device> linear_by_weight(const Tensor<T, Device>& dy,
                                                                const Tensor<T, Device>& x) {
-    expect_rank("linear_by_weight", "dy", dy.shape(), 2);
-    expect_rank("linear_by_weight", "x", x.shape(), 2);
-    expect_shape("linear_by_weight", "x", x.shape(), {dy.extent(0), x.extent(1)});
+    detail::expect_linear_by_weight(dy.shape(), x.shape());
     auto dweight = Tensor<accumulate_t<T>, Device>::empty({dy.extent(1), x.extent(1)});
     if (x.extent(0) == 0) {
         dweight.fill(accumulate_t<T>(0));

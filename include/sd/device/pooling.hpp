@@ -186,8 +186,7 @@ using AvgPoolByInput = AvgPool<T, width, false>;
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_forward(const Pending<T, Device>& x, const Pool2dOptions& options) {
     if (x.gate) return max_pool2d_forward<T>(ungated(x), options);
-    const Shape shape = detail::pool2d_shape("max_pool2d_forward", x.shape(), options);
-    detail::expect_pixels("max_pool2d_forward", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_forward", x.shape(), options);
     auto y = Tensor<T, Device>::empty(shape);
     cuda::launch_sweep<Device, T, cuda::MaxPoolForward>(cuda::rows_of(shape), shape[3], 1,
                                                         cuda::PoolGeometry(x.shape(), shape, options),
@@ -200,8 +199,7 @@ template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> max_pool2d_by_input(const Tensor<T, Device>& dy, const Pending<T, Device>& x,
                                                     const Pool2dOptions& options) {
     if (x.gate) return max_pool2d_by_input<T>(dy, ungated(x), options);
-    const Shape shape = detail::pool2d_shape("max_pool2d_by_input", x.shape(), options);
-    detail::expect_pixels("max_pool2d_by_input", x.shape());
+    const Shape shape = detail::max_pool2d_shape("max_pool2d_by_input", x.shape(), options);
     expect_shape("max_pool2d_by_input", "dy", dy.shape(), shape);
     auto dx = Tensor<T, Device>::empty(x.shape());
     cuda::launch_sweep<Device, T, cuda::MaxPoolByInput>(cuda::rows_of(x.shape()), shape[3], 1,

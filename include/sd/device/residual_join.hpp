@@ -173,9 +173,7 @@ template <class T, cuda::Accelerator Device>
     if (shortcut.gate || branch.gate) {
         return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
     }
-    constexpr const char* where = "residual_join_forward";
-    cuda::expect_same_samples(where, "the branch's samples", branch.shape(), shortcut.shape());
-    detail::expect_branch_samples(where, branch_sample, shortcut.shape()[0], branch.shape()[0]);
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
     const auto selection = cuda::uploaded<Device>(branch_sample);
     auto y = Tensor<T, Device>::empty(shortcut.shape());
     const cuda::Samples samples(shortcut.shape());
@@ -198,19 +196,15 @@ template <class T, cuda::Accelerator Device>
     const accumulate_t<T>& branch_scale, bool relu, const BatchNormPass<T, Device>* before = nullptr,
     BatchNormSums<accumulate_t<T>, Device>* sums = nullptr) {
     using A = accumulate_t<T>;
-    constexpr const char* where = "residual_join_backward";
-    detail::expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape);
+    detail::expect_join_gradient(dy.shape(), y.shape, branch_sample, branch_samples, before, sums);
     if (relu != static_cast<bool>(y.bytes)) {
-        refuse(where, "bits of a ReLU", relu ? "none" : "some", relu ? "those that its forward pass left" : "none");
+        refuse("residual_join_backward", "bits of a ReLU", relu ? "none" : "some",
+               relu ? "those that its forward pass left" : "none");
     }
-    detail::expect_branch_samples(where, branch_sample, y.shape[0], branch_samples);
-    detail::expect_distinct(where, branch_sample, branch_samples);
     const cuda::Samples samples(y.shape);
     const bool same = branch_sample.empty() && branch_scale == A(1);
     ResidualJoinGradient<T, Device> gradient{relu ? Tensor<T, Device>::empty(y.shape) : dy, {}};
     gradient.dbranch = same ? gradient.dshortcut : Tensor<T, Device>::empty(with_samples(y.shape, branch_samples));
-    if (before != nullptr) detail::expect_batch_norm_pass(where, *before, gradient.dbranch.shape());
     cuda::clear_unjoined(branch_sample, gradient.dbranch);
 
     const auto selection = cuda::uploaded<Device>(branch_sample);

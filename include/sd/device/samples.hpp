@@ -61,11 +61,6 @@ void launch_sample_sweep(const Samples& extents, const Arguments&... arguments) 
     });
 }
 
-/// Refuses samples of another shape; their number is free.
-inline void expect_same_samples(const char* where, const char* what, const Shape& got, const Shape& expected) {
-    expect_shape(where, what, with_samples(got, expected[0]), expected);
-}
-
 /// Numbers of samples on the device; undefined for none.
 template <Accelerator Device>
 [[nodiscard]] Tensor<Index, Device> uploaded(std::span<const Index> numbers) {
@@ -135,10 +130,7 @@ struct SelectSamples {
 /// Throws std::invalid_argument for an index outside x.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> gather_samples(const Tensor<T, Device>& x, std::span<const Index> samples) {
-    for (const Index sample : samples) {
-        if (sample >= 0 && sample < x.extent(0)) continue;
-        refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-    }
+    detail::expect_gathered(samples, x.extent(0));
     const auto count = static_cast<Index>(samples.size());
     auto y = cuda::empty_with_cleared_room<T, Device>(with_samples(x.shape(), count),
                                                       std::max(count, cuda::rounded_samples(count, x.extent(0))));
@@ -153,8 +145,7 @@ template <class T, cuda::Accelerator Device>
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> add_selected(const Tensor<T, Device>& a, const Tensor<T, Device>& b,
                                              BranchSamples b_sample) {
-    cuda::expect_same_samples("add_selected", "b's samples", b.shape(), a.shape());
-    detail::expect_branch_samples("add_selected", b_sample, a.extent(0), b.extent(0));
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
     auto y = Tensor<T, Device>::empty(a.shape());
     const auto selection = cuda::uploaded<Device>(b_sample);
     cuda::launch_sample_sweep<Device, T, cuda::SelectSamples>(

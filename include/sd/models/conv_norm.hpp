@@ -1,4 +1,4 @@
-// What the branches of EfficientNet and RegNet are put together from, with torchvision's names, and how their widths are
+// What EfficientNet and RegNet and their branches are put together from, with torchvision's names, and how their widths are
 // rounded.
 #pragma once
 
@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -39,6 +40,14 @@ Conv2d<T, Device> conv_of(const ConvNormOptions& options, Initializer& initializ
             options.kernel,
             {.stride = options.stride, .padding = options.kernel / 2, .groups = options.groups},
             initializer};
+}
+
+/// How many blocks each stage has.
+template <class Stage>
+[[nodiscard]] std::vector<Index> layers_of(const std::vector<Stage>& stages) {
+    std::vector<Index> layers;
+    for (const Stage& stage : stages) layers.push_back(stage.layers);
+    return layers;
 }
 
 }  // namespace detail

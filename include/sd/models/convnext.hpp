@@ -68,12 +68,9 @@ private:
     }
 
     static const ConvNeXtArchitecture& checked(const ConvNeXtArchitecture& a) {
-        if (a.layers.empty()) refuse(name, "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.channels.size() != a.layers.size()) {
             refuse(name, "entries of channels", a.channels.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse(name, "blocks of a stage", blocks, "1 or more");
         }
         for (const Index channels : a.channels) {
             if (channels < 1) refuse(name, "channels of a stage", channels, "1 or more");
@@ -128,17 +125,12 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            if (stage > 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", 2 * stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            if (stage > 0 && i == 0) visitor(text("features.", 2 * stage), self.downsampling_[stage - 1]);
+            visitor(text("features.", 2 * stage + 1, '.', i), block);
+        });
         self.head_.visit(visitor);
     }
-
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {initializer.normal<A>({num_classes, in_features}, detail::convnext_deviation),

@@ -67,18 +67,15 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("features.0", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i) {
-                visitor(text("features.", stage + 1, '.', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("features.", stage + 1, '.', i), block);
+        });
         visitor(text("features.", self.layers_.size() + 1), self.last_);
         self.head_.visit(visitor);
     }
 
     EfficientNet(const EfficientNetArchitecture& a, const EfficientNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::silu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -95,16 +92,8 @@ private:
     }
 
     static const EfficientNetArchitecture& checked(const EfficientNetArchitecture& a) {
-        if (a.stages.empty()) refuse("EfficientNet", "number of stages", 0, "1 or more");
-        for (const EfficientNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("EfficientNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const EfficientNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const EfficientNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
     static Index head_channels(const EfficientNetArchitecture& a) {
         return a.head_channels == 0 ? 4 * a.stages.back().out_channels : a.head_channels;
@@ -145,8 +134,6 @@ private:
         }
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from U(-1 / sqrt(classes), 1 / sqrt(classes)), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -156,8 +143,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvSilu stem_;

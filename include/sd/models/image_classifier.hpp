@@ -24,15 +24,15 @@ struct ClassifierOptions {
 /// number_and_name() at the end of its constructor and has
 ///
 ///     name                     static, what messages call it
-///     stem_                    a Sequential of the images
+///     layers_                  std::vector<Index>, how many blocks each stage has
+///     stem_                    a Sequential of the images, a convolution first
 ///     blocks_                  std::vector<Block>, in forward order
-///     head_                    a layer that makes logits of the features
-///     in_channels()            of the images
-///     classifier()             the Linear that head_ ends in
+///     head_                    a Sequential that makes logits of the features: pooling, the classifier
 ///     make_classifier(in_features, num_classes, initializer)    static, a new one
 ///     visit_members(self, visitor)                              static, names all of it in forward order
 ///
-/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i).
+/// The body is the blocks alone, unless Network has body_size() and with_body_part(i, use), which calls use(part i). The
+/// classifier is the second layer of head_, a Linear, unless Network has classifier().
 template <class Network, class BlockType>
 class ImageClassifier {
 public:
@@ -152,6 +152,30 @@ protected:
         for (Block& block : blocks()) block.set_block_index(index++);
         name_parameters(self());
     }
+
+    /// Refuses an architecture without stages, or with a stage without blocks.
+    static void expect_stages(const std::vector<Index>& layers) {
+        if (layers.empty()) refuse(Network::name, "number of stages", 0, "1 or more");
+        for (const Index blocks : layers) {
+            if (blocks < 1) refuse(Network::name, "blocks of a stage", blocks, "1 or more");
+        }
+    }
+
+    /// Calls use(stage, i, block) for block i of each stage, both counted from 0, in forward order.
+    template <class Self, class Use>
+    static void for_each_block(Self& self, const Use& use) {
+        std::size_t block = 0;
+        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
+            for (Index i = 0; i < self.layers_[stage]; ++i) use(stage, i, self.blocks_[block++]);
+        }
+    }
+
+    /// Of the images.
+    [[nodiscard]] Index in_channels() const { return self().stem_.template layer<0>().weight()->value.extent(1); }
+    /// The layer that makes logits.
+    [[nodiscard]] auto& classifier() { return self().head_.template layer<1>(); }
+    /// The same, read only.
+    [[nodiscard]] const auto& classifier() const { return self().head_.template layer<1>(); }
 
     /// How many parts the body has.
     [[nodiscard]] std::size_t body_size() const { return blocks().size(); }

@@ -90,17 +90,14 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         visitor("stem", self.stem_);
-        std::size_t block = 0;
-        for (std::size_t stage = 1; stage <= self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage - 1]; ++i) {
-                visitor(text("trunk_output.block", stage, ".block", stage, '-', i), self.blocks_[block++]);
-            }
-        }
+        Base::for_each_block(self, [&](std::size_t stage, Index i, auto& block) {
+            visitor(text("trunk_output.block", stage + 1, ".block", stage + 1, '-', i), block);
+        });
         self.head_.visit(visitor);
     }
 
     RegNet(const RegNetArchitecture& a, const RegNetOptions& options, Initializer initializer)
-        : layers_(layers_of(a)),
+        : layers_(detail::layers_of(a.stages)),
           stem_(conv_norm_activation<Activation::relu, T, Device>({.in_channels = options.in_channels,
                                                                    .out_channels = a.stem_channels,
                                                                    .kernel = 3,
@@ -114,16 +111,8 @@ private:
     }
 
     static const RegNetArchitecture& checked(const RegNetArchitecture& a) {
-        if (a.stages.empty()) refuse("RegNet", "number of stages", 0, "1 or more");
-        for (const RegNetStage& stage : a.stages) {
-            if (stage.layers < 1) refuse("RegNet", "blocks of a stage", stage.layers, "1 or more");
-        }
+        Base::expect_stages(detail::layers_of(a.stages));
         return a;
-    }
-    static std::vector<Index> layers_of(const RegNetArchitecture& a) {
-        std::vector<Index> layers;
-        for (const RegNetStage& stage : a.stages) layers.push_back(stage.layers);
-        return layers;
     }
 
     static std::vector<Block> build_blocks(const RegNetArchitecture& a, Initializer& initializer) {
@@ -152,8 +141,6 @@ private:
         return blocks;
     }
 
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
-
     // Weights from N(0, 0.01^2), biases 0.
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         using A = accumulate_t<T>;
@@ -162,8 +149,6 @@ private:
         linear.bias()->value.fill(A(0));
         return linear;
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     std::vector<Index> layers_;
     ConvRelu stem_;

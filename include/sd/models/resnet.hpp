@@ -73,11 +73,8 @@ private:
     template <class Self, class Visitor>
     static void visit_members(Self& self, Visitor& visitor) {
         self.stem_.visit(visitor);
-        std::size_t block = 0;
-        for (std::size_t stage = 0; stage < self.layers_.size(); ++stage) {
-            for (Index i = 0; i < self.layers_[stage]; ++i)
-                visitor(text("layer", stage + 1, '.', i), self.blocks_[block++]);
-        }
+        Base::for_each_block(
+            self, [&](std::size_t stage, Index i, auto& block) { visitor(text("layer", stage + 1, '.', i), block); });
         self.head_.visit(visitor);
     }
 
@@ -92,12 +89,9 @@ private:
     }
 
     static const ResNetArchitecture& checked(const ResNetArchitecture& a) {
-        if (a.layers.empty()) refuse("ResNet", "number of stages", 0, "1 or more");
+        Base::expect_stages(a.layers);
         if (a.planes.size() != a.layers.size()) {
             refuse("ResNet", "entries of planes", a.planes.size(), text(a.layers.size(), ", one a stage"));
-        }
-        for (const Index blocks : a.layers) {
-            if (blocks < 1) refuse("ResNet", "blocks of a stage", blocks, "1 or more");
         }
         for (const Index planes : a.planes) {
             if (planes < 1) refuse("ResNet", "planes of a stage", planes, "1 or more");
@@ -122,13 +116,10 @@ private:
                           named("bn1", BatchNorm2d<T, Device>(channels)), named("relu", Relu<T, Device>()),
                           named("maxpool", std::move(max_pool))};
     }
-    [[nodiscard]] Index in_channels() const { return stem_.template layer<0>().weight()->value.extent(1); }
 
     static Linear<T, Device> make_classifier(Index in_features, Index num_classes, Initializer& initializer) {
         return {in_features, num_classes, initializer};
     }
-    Linear<T, Device>& classifier() { return head_.template layer<1>(); }
-    [[nodiscard]] const Linear<T, Device>& classifier() const { return head_.template layer<1>(); }
 
     static std::vector<Block> build_blocks(const ResNetArchitecture& architecture, const ResNetOptions& options,
                                            Initializer& initializer) {

@@ -93,9 +93,7 @@ template <class T>
                                                      const BatchNormSums<accumulate_t<T>>& sums) {
     using A = accumulate_t<T>;
     const Shape channels{pass.y.channels()};
-    detail::expect_batch_norm_pass("batch_norm_by_input", pass, dy.shape());
-    expect_shape("batch_norm_by_input", "sums.dweight", sums.dweight.shape(), channels);
-    expect_shape("batch_norm_by_input", "sums.dbias", sums.dbias.shape(), channels);
+    detail::expect_batch_norm_sums(dy.shape(), pass, sums);
     Tensor<A> slope(channels);
     Tensor<A> offset(channels);
     if (pass.batch_statistics && dy.size() > 0) {

@@ -8,7 +8,6 @@
 // C. Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7; as PyTorch's cross_entropy.
 #pragma once
 
-#include "sd/core/finite.hpp"
 #include "sd/core/loss_and_gradient.hpp"
 #include "sd/core/tensor.hpp"
 
@@ -20,26 +19,12 @@ SD_NAMESPACE_BEGIN
 
 namespace detail {
 
-template <class T>
-void expect_logits(const char* where, const Tensor<T>& logits, double label_smoothing) {
-    expect_rank(where, "logits", logits.shape(), 2);
-    if (logits.extent(1) == 0) refuse(where, "shape of logits", logits.shape(), "at least one class");
-    if (!is_in_range(label_smoothing, 0, 1)) {
-        refuse(where, "label_smoothing", label_smoothing, "a number from 0 to 1");
-    }
-}
-
 // The target probability of class c for sample n, before smoothing.
 template <class T>
 class TargetProbability {
 public:
     TargetProbability(const char* where, const Tensor<T>& logits, std::span<const Index> classes) : classes_(classes) {
-        const auto labels = static_cast<Index>(classes.size());
-        if (labels != logits.extent(0)) refuse(where, "number of labels", labels, logits.extent(0));
-        for (const Index label : classes) {
-            if (label >= 0 && label < logits.extent(1)) continue;
-            refuse(where, "label", label, text("0 to ", logits.extent(1) - 1));
-        }
+        expect_labels(where, logits.shape(), classes);
     }
     TargetProbability(const char* where, const Tensor<T>& logits, const Tensor<T>& probabilities)
         : probabilities_(probabilities) {
@@ -77,7 +62,7 @@ template <class T, class Target>
                                                     double label_smoothing, Tensor<T>* dlogits) {
     using A = accumulate_t<T>;
     using std::exp;
-    expect_logits(where, logits, label_smoothing);
+    expect_logits(where, logits.shape(), label_smoothing);
     const TargetProbability<T> probability(where, logits, target);
     const A keep = static_cast<A>(1 - label_smoothing);
     const A share = static_cast<A>(label_smoothing / static_cast<double>(logits.extent(1)));
@@ -103,16 +88,10 @@ template <class T, class Target>
     return logits.extent(0) == 0 ? loss : loss / samples;
 }
 
-template <class T>
-void expect_samples(const char* where, const Tensor<T>& logits) {
-    expect_rank(where, "logits", logits.shape(), 2);
-    if (logits.extent(0) == 0) refuse(where, "shape of logits", logits.shape(), "at least one sample");
-}
-
 template <class T, class Target>
 [[nodiscard]] accumulate_t<T> cross_entropy_loss(const Tensor<T>& logits, const Target& target,
                                                  double label_smoothing) {
-    expect_samples("cross_entropy_forward", logits);
+    expect_samples("cross_entropy_forward", logits.shape());
     return softmax_cross_entropy<T>("cross_entropy_forward", logits, target, label_smoothing, nullptr);
 }
 
@@ -126,7 +105,7 @@ template <class T, class Target>
 template <class T, class Target>
 [[nodiscard]] LossAndGradient<T> loss_and_gradient(const Tensor<T>& logits, const Target& target,
                                                    double label_smoothing) {
-    expect_samples("cross_entropy", logits);
+    expect_samples("cross_entropy", logits.shape());
     Tensor<T> dlogits;
     const accumulate_t<T> loss = softmax_cross_entropy("cross_entropy", logits, target, label_smoothing, &dlogits);
     return {loss, std::move(dlogits)};

@@ -16,9 +16,7 @@ template <class T>
 [[nodiscard]] GateSums<T> gate_sums(const Tensor<T>& dy, const Pending<T>& x,
                                     const BatchNormPass<T>* before = nullptr) {
     using A = accumulate_t<T>;
-    expect_rank("gate_sums", "dy", dy.shape(), 4);
-    expect_shape("gate_sums", "x", x.shape(), dy.shape());
-    if (before != nullptr) detail::expect_batch_norm_pass("gate_sums", *before, dy.shape());
+    detail::expect_gate_sums(dy.shape(), x.shape(), before);
     const Index samples = dy.extent(0);
     const Index channels = dy.extent(3);
     Tensor<A> of_gate(Shape{samples, channels});
@@ -51,8 +49,7 @@ template <class T>
                                                              const Tensor<accumulate_t<T>>& inverse_std) {
     using A = accumulate_t<T>;
     const Shape& shape = sums.of_gate.shape();
-    expect_shape("batch_norm_sums", "sums of the norm", sums.of_norm.shape(), {shape[0], 4, shape[1]});
-    expect_shape("batch_norm_sums", "inverse_std", inverse_std.shape(), {shape[1]});
+    detail::expect_sums_of_norm(shape, sums.of_norm.shape(), inverse_std.shape());
     BatchNormSums<A> result{Tensor<A>(Shape{shape[1]}), Tensor<A>(Shape{shape[1]})};
     for (Index n = 0; n < shape[0]; ++n) {
         for (Index c = 0; c < shape[1]; ++c) {

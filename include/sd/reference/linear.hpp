@@ -1,6 +1,7 @@
 // The fully connected layer.
 #pragma once
 
+#include "sd/core/linear.hpp"
 #include "sd/core/tensor.hpp"
 
 SD_NAMESPACE_BEGIN
@@ -12,10 +13,7 @@ template <class T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
                                        const Tensor<accumulate_t<T>>& bias) {
     using A = accumulate_t<T>;
-    expect_rank("linear_forward", "x", x.shape(), 2);
-    expect_rank("linear_forward", "weight", weight.shape(), 2);
-    expect_shape("linear_forward", "x", x.shape(), {x.extent(0), weight.extent(1)});
-    expect_shape("linear_forward", "bias", bias.shape(), {weight.extent(0)});
+    detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     Tensor<T> y(Shape{x.extent(0), weight.extent(0)});
     for (Index n = 0; n < y.extent(0); ++n) {
         for (Index o = 0; o < y.extent(1); ++o) {
@@ -31,9 +29,7 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> linear_by_input(const Tensor<T>& dy, const Tensor<accumulate_t<T>>& weight) {
     using A = accumulate_t<T>;
-    expect_rank("linear_by_input", "dy", dy.shape(), 2);
-    expect_rank("linear_by_input", "weight", weight.shape(), 2);
-    expect_shape("linear_by_input", "dy", dy.shape(), {dy.extent(0), weight.extent(0)});
+    detail::expect_linear_by_input(dy.shape(), weight.shape());
     Tensor<T> dx(Shape{dy.extent(0), weight.extent(1)});
     for (Index n = 0; n < dx.extent(0); ++n) {
         for (Index i = 0; i < dx.extent(1); ++i) {
@@ -49,9 +45,7 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<accumulate_t<T>> linear_by_weight(const Tensor<T>& dy, const Tensor<T>& x) {
     using A = accumulate_t<T>;
-    expect_rank("linear_by_weight", "dy", dy.shape(), 2);
-    expect_rank("linear_by_weight", "x", x.shape(), 2);
-    expect_shape("linear_by_weight", "x", x.shape(), {dy.extent(0), x.extent(1)});
+    detail::expect_linear_by_weight(dy.shape(), x.shape());
     Tensor<A> dweight(Shape{dy.extent(1), x.extent(1)});
     for (Index n = 0; n < dy.extent(0); ++n) {
         for (Index o = 0; o < dy.extent(1); ++o) {

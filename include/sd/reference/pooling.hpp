@@ -38,9 +38,8 @@ template <class A>
 /// no pixels.
 template <class T>
 [[nodiscard]] Tensor<Index> max_pool2d_choice(const Pending<T>& x, const Pool2dOptions& options) {
-    const Shape shape = detail::pool2d_shape("max_pool2d", x.shape(), options);
+    const Shape shape = detail::max_pool2d_shape("max_pool2d", x.shape(), options);
     const Index width = x.shape()[2];
-    detail::expect_pixels("max_pool2d", x.shape());
     const Tensor<T> values = materialize(x);
     Tensor<Index> choice = Tensor<Index>::full(shape, Index{-1});
     for_each_window_pixel(x.shape(), shape, options, [&](Index n, Index oh, Index ow, Index h, Index w) {
@@ -131,8 +130,7 @@ template <class T>
 /// y(n, c) = the mean of x(n, :, :, c). Throws std::invalid_argument for images without pixels.
 template <class T>
 [[nodiscard]] Tensor<T> global_avg_pool_forward(const Pending<T>& x) {
-    expect_rank("global_avg_pool_forward", "x", x.shape(), 4);
-    detail::expect_pixels("global_avg_pool_forward", x.shape());
+    detail::expect_global_avg_pool(x.shape());
     using A = accumulate_t<T>;
     const Tensor<T> values = materialize(x);
     const A count = static_cast<A>(static_cast<double>(values.extent(1) * values.extent(2)));
@@ -152,8 +150,7 @@ template <class T>
 /// dx = dy / (H W) in every pixel. x_shape is the shape of x.
 template <class T>
 [[nodiscard]] Tensor<T> global_avg_pool_by_input(const Tensor<T>& dy, const Shape& x_shape) {
-    expect_rank("global_avg_pool_by_input", "x", x_shape, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy.shape(), {x_shape[0], x_shape[3]});
+    detail::expect_global_avg_pool_by_input(dy.shape(), x_shape);
     const T count = static_cast<T>(static_cast<double>(x_shape[1] * x_shape[2]));
     Tensor<T> dx(x_shape);
     for (Index n = 0; n < x_shape[0]; ++n) {

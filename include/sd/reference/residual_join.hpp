@@ -17,10 +17,8 @@ template <class T>
 [[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
                                               BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
                                               bool relu, join_output_t<T>* output = nullptr) {
-    constexpr const char* where = "residual_join_forward";
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
     const Index samples = shortcut.shape()[0];
-    expect_shape(where, "the branch's samples", with_samples(branch.shape(), samples), shortcut.shape());
-    detail::expect_branch_samples(where, branch_sample, samples, branch.shape()[0]);
     Tensor<T> y(shortcut.shape());
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {
@@ -52,12 +50,8 @@ template <class T>
                                                              const accumulate_t<T>& branch_scale, bool relu,
                                                              const BatchNormPass<T>* before = nullptr,
                                                              BatchNormSums<accumulate_t<T>>* sums = nullptr) {
-    constexpr const char* where = "residual_join_backward";
-    detail::expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy.shape(), y.shape());
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
     const Index samples = y.extent(0);
-    detail::expect_branch_samples(where, branch_sample, samples, branch_samples);
-    detail::expect_distinct(where, branch_sample, branch_samples);
     ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
     const Index slab = samples == 0 ? 0 : y.size() / samples;
     for (Index n = 0; n < samples; ++n) {
@@ -75,13 +69,11 @@ template <class T>
 /// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
 template <class T>
 [[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    detail::expect_gathered(samples, x.extent(0));
     Tensor<T> y(with_samples(x.shape(), static_cast<Index>(samples.size())));
     const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
     for (Index n = 0; n < y.extent(0); ++n) {
         const Index sample = samples[static_cast<std::size_t>(n)];
-        if (sample < 0 || sample >= x.extent(0)) {
-            refuse("gather_samples", "sample", sample, text("0 to ", x.extent(0) - 1));
-        }
         for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
     }
     return y;
@@ -91,9 +83,8 @@ template <class T>
 /// Throws std::invalid_argument if shapes or indices do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
     const Index samples = a.extent(0);
-    expect_shape("add_selected", "b's samples", with_samples(b.shape(), samples), a.shape());
-    detail::expect_branch_samples("add_selected", b_sample, samples, b.extent(0));
     Tensor<T> y = a.clone();
     const Index slab = samples == 0 ? 0 : a.size() / samples;
     for (Index n = 0; n < samples; ++n) {
