@@ -26,20 +26,37 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// Pairs of lines, (line, channel): lane c of the result has channels c of both.
-[[nodiscard, gnu::always_inline]] inline Words pair_of_lines(const bfloat16* first) {
-    return paired(load(first), load(first + pair_lanes));
+/// Channels of a line and of the one behind it, paired.
+[[nodiscard, gnu::always_inline]] inline Words pair_of_lines(const bfloat16* line) {
+    HalfWords first, second;
+    std::memcpy(&first, line, sizeof first);
+    std::memcpy(&second, line + pair_lanes, sizeof second);
+    return reinterpret_cast<Words>(widened(first)) >> 16 | reinterpret_cast<Words>(widened(second));
 }
 
-/// Makes one step of columns of 32 lines (line, channel).
-inline void pair_lines(const bfloat16* lines, bfloat16* columns) {
+/// Pairs neighbouring pixels, `step` elements apart, of channels [first_channel, first_channel + channels) into steps of
+/// columns, from pair `pair` of a run on; panels lie `panel` elements apart. An odd last pixel's partner is zero. Meanwhile
+/// the pixels are asked for that lie `ahead` elements further.
+template <class Source>
+void pair_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
+                 Index ahead, Index panel, Index pair, bfloat16* target) {
     constexpr Index half = pair_lanes / 2;
-    for (Index pair = 0; pair < half; ++pair, lines += 2 * pair_lanes, columns += pair_lanes) {
-        for (Index c = 0; c < pair_lanes; c += lanes<float>) {
-            const Words words = pair_of_lines(lines + c);
-            std::memcpy(static_cast<void*>(columns + c / half * (pair_step / 2) + c % half * 2), &words, sizeof words);
-        }
-    }
+    for_each_vector<bfloat16>(channels, [&](Index k, auto count) {
+        const Index channel = first_channel + k;
+        source.with_channels(channel, count, [&](const auto& value_at) {
+            bfloat16* to = target + k / pair_lanes * panel + k % pair_lanes / half * (pair_step / 2) + k % half * 2;
+            Index from = element + channel;
+            for (Index i = 0; i < pixels; i += 2, from += 2 * step) {
+                source.prefetch_line(from + ahead);
+                source.prefetch_line(from + ahead + step);
+                const Vector<bfloat16> second = i + 1 < pixels ? value_at(from + step) : Vector<bfloat16>{};
+                const Words words = paired(value_at(from), second);
+                const Index place = pair + i / 2;
+                std::memcpy(static_cast<void*>(to + place / half * pair_step + place % half * pair_lanes), &words,
+                            sizeof words);
+            }
+        });
+    });
 }
 
 /// Turns 32 lines (line, channel) over: channel c of line p to rows[c row_stride + p].
@@ -70,15 +87,15 @@ public:
           machine_(*tile_machine()),
           x_(side.x, side.x_view),
           dy_(dy),
-          plain_{0, 0, 1, side.lattice.height, side.lattice.width, 1, 1, {{0, 0, 0}}},
-          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(std::max(side.depth, side.plan.out())), pair_lanes)),
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(std::max(side.depth, side.plan.out())),
+                       pair_lanes)),
           pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
           blocks_(quotient_up(side.depth, pair_lanes)),
           panels_(quotient_up(side.plan.out(), pair_lanes)),
           sums_of_tap_(blocks_ * pair_step),
           spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
-        const PairSlab any(side.lattice, {whole_piece(0), 1});
+        const PairSlab any = slab_of(whole_piece(0));
         piece_lines_ = with_room(any.lines());
         piece_steps_ = quotient_up(any.run(), pair_lanes);
         large_ = spans_.spans < least_spans;
@@ -95,7 +112,8 @@ public:
         const Index rounds = large_ ? 1 : num_threads();
         Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
         Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
-        Tensor<bfloat16> lines = Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
+        Tensor<bfloat16> lines =
+            Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), round_ * piece_steps_ + taps_});
         const auto memory = [&](Index thread) {
             const Index round = large_ ? 0 : thread;
@@ -105,9 +123,7 @@ public:
         if (large_) {
             for (Index first = 0; first < pieces_; first += round_) {
                 const Index count = std::min(round_, pieces_ - first);
-                parallel_for(count, [&](Index place) {
-                    pack(group, first + place, place, memory(thread_index()));
-                });
+                parallel_for(count, [&](Index place) { pack(group, first + place, place, memory(thread_index())); });
                 const Index parts = quotient_up(blocks_, blocks_of_task);
                 parallel_for(panels_ * parts, [&](Index task) {
                     const Index block = task % parts * blocks_of_task;
@@ -168,10 +184,13 @@ private:
         return piece;
     }
 
+    /// Rows begin at even places, so that no pair straddles two.
+    [[nodiscard]] PairSlab slab_of(const Piece& piece) const { return {side_.lattice, {piece, 1}, 2}; }
+
     // Packs a piece, number `place` of its round.
     void pack(Index group, Index number, Index place, const Memory& memory) const {
         const Piece piece = whole_piece(number);
-        const PairSlab slab(side_.lattice, {piece, 1});
+        const PairSlab slab = slab_of(piece);
         const Index plane = piece_lines_ * pair_lanes;
         slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
         for (Index block = 0; block < blocks_; ++block) {
@@ -182,14 +201,29 @@ private:
                 turn_lines(lines + line * pair_lanes, rows + line, row_stride_);
             }
         }
-        const SlabShape points = piece.slab(plain_, side_.plan.first_out(group), side_.plan.out());
-        pack_lines(dy_, points, slab.pitch() - points.columns, plane, memory.lines);
-        for (Index panel = 0; panel < panels_; ++panel) {
-            bfloat16* lines = memory.lines + panel * plane;
-            clear_lines(lines, slab.run(), piece_steps_ * pair_lanes);
-            bfloat16* columns = memory.dy + (panel * round_ + place) * piece_steps_ * pair_step;
-            for (Index step = 0; step < piece_steps_; ++step) {
-                pair_lines(lines + step * pair_step, columns + step * pair_step);
+        pack_columns(group, piece, slab.pitch(), memory.dy + place * piece_steps_ * pair_step);
+    }
+
+    // Pairs the points' pixels of dy. Where a row has fewer than `pitch`, and behind the last row, are zeros.
+    void pack_columns(Index group, const Piece& piece, Index pitch, bfloat16* columns) const {
+        constexpr Index strip = 16;  // pixels
+        const Index panel = round_ * piece_steps_ * pair_step;
+        const Index first = side_.plan.first_out(group);
+        const Index channels = side_.plan.out();
+        const Index pixel = dy_.extents().channels;
+        const bool gaps = pitch > piece.width || channels % pair_lanes != 0 || pitch * piece.rows % pair_lanes != 0 ||
+                          piece.first_row + piece.rows > dy_.extents().height ||
+                          piece.first_column + piece.width > dy_.extents().width;
+        for (Index p = 0; gaps && p < panels_; ++p) {
+            std::fill_n(columns + p * panel, piece_steps_ * pair_step, bfloat16(0.0F));
+        }
+        const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
+        const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        for (Index i = 0; i < rows; ++i) {
+            const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
+            for (Index j = 0; j < width; j += strip) {
+                pair_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), first, channels, strip * pixel,
+                            panel, (i * pitch + j) / 2, columns);
             }
         }
     }
@@ -199,13 +233,13 @@ private:
     }
 
     // Adds what a round of so many pieces has to one panel and some blocks of x.
-    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate,
-                  const Memory& memory, float* sums) const {
+    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate, const Memory& memory,
+                  float* sums) const {
         Index* tap_offsets = memory.offsets + round_ * piece_steps_;
         for (Index step = 0; step < pieces * piece_steps_; ++step) {
             memory.offsets[step] = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
         }
-        PairSlab(side_.lattice, {whole_piece(0), 1}).tap_offsets(1, tap_offsets);
+        slab_of(whole_piece(0)).tap_offsets(1, tap_offsets);
         PairOperands operands{.rows = nullptr,
                               .row_stride = row_stride_,
                               .plane = 0,
@@ -228,7 +262,6 @@ private:
     const TileMachine& machine_;
     PendingSource<T> x_;
     GradientSource<T> dy_;
-    Lattice plain_;  ///< reads dy at the points themselves
     Cut cut_;
     Index pieces_, taps_, blocks_, panels_, sums_of_tap_;
     OuterCut spans_;

@@ -12,11 +12,6 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// Bits of a pair in each lane: bfloat16(first) in the lower half, bfloat16(second) in the upper one.
-[[nodiscard, gnu::always_inline]] inline Words paired(const Vector<float>& first, const Vector<float>& second) {
-    return (rounded_words(first) >> 16) | (rounded_words(second) & 0xFFFF0000U);
-}
-
 /// All panels of a map's weights in bfloat16, zeros beyond the last channel and column; each column times its factor, if
 /// factors are given.
 [[nodiscard]] inline Tensor<bfloat16> pack_pair_panels(const Tensor<float>& weight, const WeightMap& map,
@@ -35,8 +30,8 @@ namespace cpu {
         float* block = blocks.data() + thread_index() * blocks.extent(1);  // (tap, channel, column)
         packer.pack_block(panel, first, block);
         const Index depth = packer.block_depth(first);
-        bfloat16* target = packed.data() + panel * shape[1] + first / pair_lanes * of_block +
-                           first % pair_lanes / 2 * pair_lanes;
+        bfloat16* target =
+            packed.data() + panel * shape[1] + first / pair_lanes * of_block + first % pair_lanes / 2 * pair_lanes;
         for (Index tap = 0; tap < taps; ++tap, target += pair_step) {
             for (Index k = 0; k < depth; k += 2) {
                 const float* row = block + (tap * depth + k) * pair_lanes;

@@ -94,10 +94,9 @@ void pack_pixels(const Source& source, Index element, Index step, Index pixels, 
     }
 }
 
-/// Fills the lines that SlabShape says, with `trailing` lines of zeros behind each row, in blocks `plane` elements apart.
-/// All channels of a few pixels are packed, then those of the next few: memory is read nearly in its order.
+/// Fills the lines that SlabShape says, in blocks `plane` elements apart. All channels of a few pixels are packed, then those of the next few: memory is read nearly in its order.
 template <class Source>
-void pack_lines(const Source& source, const SlabShape& slab, Index trailing, Index plane, bfloat16* target) {
+void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat16* target) {
     constexpr Index strip = 16;  // pixels
     const Index height = source.extents().height;
     const Index width = source.extents().width;
@@ -106,17 +105,16 @@ void pack_lines(const Source& source, const SlabShape& slab, Index trailing, Ind
     const Index after =
         std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
     const Index step = source.element(0, 0, slab.column_step);
-    const Index row_lines = slab.columns + trailing;
     const Index blocks = quotient_up(slab.channels, pair_lanes);
-    for (Index r = 0; r < slab.rows; ++r, target += row_lines * pair_lanes) {
+    for (Index r = 0; r < slab.rows; ++r, target += slab.columns * pair_lanes) {
         const Index row = slab.first_row + r * slab.row_step;
         const bool inside = row >= 0 && row < height;
-        const Index first = inside ? before : row_lines;
-        const Index last = inside ? after : row_lines;
+        const Index first = inside ? before : slab.columns;
+        const Index last = inside ? after : slab.columns;
         for (Index b = 0; b < blocks; ++b) {
             std::memset(static_cast<void*>(target + b * plane), 0, static_cast<std::size_t>(first) * 64);
             std::memset(static_cast<void*>(target + b * plane + last * pair_lanes), 0,
-                        static_cast<std::size_t>(row_lines - last) * 64);
+                        static_cast<std::size_t>(slab.columns - last) * 64);
         }
         for (Index c = first; c < last; c += strip) {
             const Index element = source.element(slab.sample, row, slab.first_column + c * slab.column_step);
@@ -129,14 +127,15 @@ void pack_lines(const Source& source, const SlabShape& slab, Index trailing, Ind
 /// The slab of a piece.
 class PairSlab {
 public:
-    PairSlab(const Lattice& lattice, const PairPiece& piece)
+    /// Rows lie a multiple of so many lines apart.
+    PairSlab(const Lattice& lattice, const PairPiece& piece, Index multiple = 1)
         : lattice_(lattice),
           pixels_(piece.points.slab(lattice, 0, 0)),
           samples_(piece.samples),
           row_phases_(slab_row_step(lattice)),
           column_phases_(slab_column_step(lattice)),
           rows_(quotient_up(pixels_.rows, row_phases_)),
-          pitch_(quotient_up(pixels_.columns, column_phases_)),
+          pitch_(round_up(quotient_up(pixels_.columns, column_phases_), multiple)),
           run_((piece.points.rows - 1) * pitch_ + piece.points.width) {}
 
     /// Lines from a row of points to the next.
@@ -172,7 +171,7 @@ public:
                                           .columns = pitch_,
                                           .first_channel = first_channel,
                                           .channels = channels};
-                    pack_lines(source, phase, 0, plane, target);
+                    pack_lines(source, phase, plane, target);
                 }
             }
         }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -88,6 +89,21 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 #else
     return __builtin_convertvector(words, HalfWords);
 #endif
+#endif
+}
+
+/// Each lane's bfloat16(first) in the lower half, bfloat16(second) in the upper one.
+[[nodiscard, gnu::always_inline]] inline Words paired(const Vector<float>& first, const Vector<float>& second) {
+#if defined(SD_NARROWS_AT_ONCE)
+    typedef std::uint16_t AllHalfWords __attribute__((vector_size(vector_bytes)));
+    const auto both = reinterpret_cast<AllHalfWords>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+    return [&]<int... i>(std::integer_sequence<int, i...>) {
+        return reinterpret_cast<Words>(__builtin_shufflevector(both, both, (i / 2 + i % 2 * 16)...));
+    }
+    (std::make_integer_sequence<int, 32>{});
+#else
+    return (rounded_words(first) >> 16) | (rounded_words(second) & 0xFFFF0000U);
 #endif
 }
 
