@@ -1,4 +1,5 @@
-// The benchmarks, a file a subject. Registering one allocates nothing: operands are made when it runs.
+// The benchmarks, a file a subject. Registering one allocates nothing: operands are made when it runs. A T is what
+// tensors are stored in, float or bfloat16; the names of the latter begin as `conv2d_bf16/`.
 #pragma once
 
 #include "workload.hpp"
@@ -10,6 +11,7 @@ namespace bench {
 /// `fma_peak` and `copy`: the two ceilings of every kernel.
 void register_machine();
 /// `conv2d/{forward,by_input,by_weight}/<HxCixCoxKxS>`.
+template <class T>
 void register_conv2d();
 /// `depthwise/{forward,by_input,by_weight}/<HxCxKxS>`.
 void register_depthwise();
@@ -17,10 +19,12 @@ void register_depthwise();
 void register_residual_join();
 
 /// `train_step/<model>/<method>/batch:N/size:S`.
+template <class T>
 std::vector<NamedWorkload> train_steps();
 /// `block_step/{bottleneck,composed}/<NxHxWxC>`.
 std::vector<NamedWorkload> block_steps();
 /// `eval/<model>/batch:N/size:S`.
+template <class T>
 std::vector<NamedWorkload> evals();
 
 }  // namespace bench

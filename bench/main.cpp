@@ -1,6 +1,7 @@
 // sd_bench: the benchmarks, and the same workloads for other programs to drive.
 #include "benchmarks.hpp"
 #include "measure.hpp"
+#include "device.hpp"
 #include "peak_memory.hpp"
 
 #include "sd/core/parallel.hpp"
@@ -21,9 +22,18 @@ using bench::NamedWorkload;
 using bench::Workload;
 using sd::Index;
 
-std::vector<NamedWorkload> all_workloads() {
-    std::vector<NamedWorkload> all = bench::train_steps();
-    for (auto& more : {bench::evals(), bench::block_steps()}) all.insert(all.end(), more.begin(), more.end());
+/// Whole networks whose tensors are stored as T.
+template <class T>
+std::vector<NamedWorkload> network_workloads() {
+    std::vector<NamedWorkload> all = bench::train_steps<T>();
+    for (const NamedWorkload& one : bench::evals<T>()) all.push_back(one);
+    return all;
+}
+
+std::vector<NamedWorkload> workloads_of(const std::string& precision) {
+    if (precision == "bf16") return network_workloads<sd::bfloat16>();
+    std::vector<NamedWorkload> all = network_workloads<float>();
+    for (const NamedWorkload& one : bench::block_steps()) all.push_back(one);
     return all;
 }
 
@@ -35,11 +45,14 @@ std::unique_ptr<Workload> make_warm(const NamedWorkload& named) {
 }
 
 std::unique_ptr<Workload> make_warm(const std::string& name) {
-    for (const NamedWorkload& named : all_workloads()) {
-        if (named.name == name) return make_warm(named);
+    for (const std::string& precision : tools::precisions) {
+        for (const NamedWorkload& named : workloads_of(precision)) {
+            if (named.name == name) return make_warm(named);
+        }
     }
     throw std::invalid_argument("sd_bench: got the name \"" + name +
-                                "\", expected one of train_step/..., eval/... or block_step/...");
+                                "\", expected one of train_step/..., eval/..., train_step_bf16/..., eval_bf16/... or "
+                                "block_step/...");
 }
 
 /// The workload that was measured last. Google Benchmark calls a benchmark several times; only the first builds.
@@ -63,9 +76,9 @@ private:
     std::int64_t peak_memory_ = 0;
 };
 
-void register_workloads() {
+void register_workloads(const std::string& precision) {
     const auto last = std::make_shared<LastWorkload>();
-    for (const NamedWorkload& named : all_workloads()) {
+    for (const NamedWorkload& named : workloads_of(precision)) {
         const auto run = [named, last](benchmark::State& state) {
             Workload& workload = last->get(named);
             const double seconds = bench::seconds_per_call(state, workload.cycle(), [&] { workload.run(); });
@@ -76,12 +89,16 @@ void register_workloads() {
     }
 }
 
-void run_benchmarks(const std::vector<std::string>& arguments) {
-    bench::register_machine();
-    bench::register_conv2d();
-    bench::register_depthwise();
-    bench::register_residual_join();
-    register_workloads();
+void run_benchmarks(const std::string& precision, const std::vector<std::string>& arguments) {
+    if (precision == "bf16") {
+        bench::register_conv2d<sd::bfloat16>();
+    } else {
+        bench::register_machine();
+        bench::register_conv2d<float>();
+        bench::register_depthwise();
+        bench::register_residual_join();
+    }
+    register_workloads(precision);
     std::vector<std::string> all = {"sd_bench"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -117,12 +134,17 @@ void serve(const std::string& name) {
 int parse_and_run(int argc, char** argv) {
     CLI::App app("Benchmarks of sd. Options of Google Benchmark, --benchmark_..., are passed on.", "sd_bench");
     app.allow_extras();
-    std::string filter, json, peak_memory, served;
+    std::string precision = "float", filter, json, peak_memory, served;
+    app.add_option("--precision", precision,
+                   "of the benchmarks that run; bf16: conv2d_bf16/..., train_step_bf16/... and eval_bf16/..., whose "
+                   "tensors between layers are stored as bfloat16")
+        ->check(CLI::IsMember(tools::precisions))
+        ->capture_default_str();
     app.add_option("--filter", filter, "regular expression: run the benchmarks whose name has a match");
     app.add_option("--json", json, "file for the results");
-    const auto own = app.add_option(
-        "--peak-memory", peak_memory,
-        "run this train_step, eval or block_step a few times and print the peak resident memory in bytes");
+    const auto own = app.add_option("--peak-memory", peak_memory,
+                                    "run this train_step, eval or block_step, of any precision, a few times and print "
+                                    "the peak resident memory in bytes");
     app.add_option("--serve", served,
                    "build this train_step, eval or block_step, print the runs of a cycle and the images of a run; "
                    "then, for every "
@@ -140,7 +162,7 @@ int parse_and_run(int argc, char** argv) {
             arguments.push_back("--benchmark_out=" + json);
             arguments.push_back("--benchmark_out_format=json");
         }
-        run_benchmarks(arguments);
+        run_benchmarks(precision, arguments);
     }
     return 0;
 }

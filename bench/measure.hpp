@@ -13,12 +13,13 @@ namespace bench {
 using sd::Index;
 
 /// A tensor of numbers between -1 and 1, none of them zero.
-inline sd::Tensor<float> filled(const sd::Shape& shape) {
-    auto tensor = sd::Tensor<float>::empty(shape);
+template <class T = float>
+sd::Tensor<T> filled(const sd::Shape& shape) {
+    auto tensor = sd::Tensor<T>::empty(shape);
     std::uint32_t state = 1;
-    for (float& value : tensor) {
+    for (T& value : tensor) {
         state = state * 1664525U + 1013904223U;
-        value = static_cast<float>(state >> 8) * 0x1p-23F + (0x1p-24F - 1.0F);
+        value = T(static_cast<float>(state >> 8) * 0x1p-23F + (0x1p-24F - 1.0F));
     }
     return tensor;
 }

@@ -83,13 +83,13 @@ std::vector<BlockCost> block_costs(Model& model) {
     return costs;
 }
 
-template <class Model>
+template <class T, class Model>
 class TrainStep final : public Workload {
 public:
     TrainStep(Model model, const NetworkCase& network, const Method& method)
         : model_(std::move(model)),
           optimizer_(model_.parameters(), {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 1e-4}),
-          images_(filled(network.input_shape())) {
+          images_(filled<T>(network.input_shape())) {
         for (Index n = 0; n < network.batch; ++n) labels_.push_back(n % network.classes);
         if (method.name == "none") return;
         sd::StochasticDepthOptions options = method.options;
@@ -119,8 +119,8 @@ public:
 
 private:
     Model model_;
-    sd::Sgd<float> optimizer_;
-    sd::Tensor<float> images_;
+    sd::Sgd<sd::accumulate_t<T>> optimizer_;
+    sd::Tensor<T> images_;
     std::vector<Index> labels_;
     MaskList masks_;  ///< empty: every block of every sample runs
     std::size_t step_ = 0;
@@ -128,20 +128,26 @@ private:
 
 }  // namespace
 
+template <class T>
 std::vector<NamedWorkload> train_steps() {
     std::vector<NamedWorkload> all;
     for (const NetworkCase& network : network_cases()) {
         for (const Method& method : methods()) {
             const auto make = [network, method]() -> std::unique_ptr<Workload> {
                 const auto build = [&]<class Model>(Model& model) -> std::unique_ptr<Workload> {
-                    return std::make_unique<TrainStep<Model>>(std::move(model), network, method);
+                    return std::make_unique<TrainStep<T, Model>>(std::move(model), network, method);
                 };
-                return tools::with_network<float>(network.model, {.num_classes = network.classes}, build);
+                return tools::with_network<T>(network.model, {.num_classes = network.classes}, build);
             };
-            all.push_back({sd::text("train_step/", network.model, '/', method.name, '/', network.extents()), make});
+            all.push_back(
+                {sd::text(name_of<T>("train_step"), '/', network.model, '/', method.name, '/', network.extents()),
+                 make});
         }
     }
     return all;
 }
+
+template std::vector<NamedWorkload> train_steps<float>();
+template std::vector<NamedWorkload> train_steps<sd::bfloat16>();
 
 }  // namespace bench

@@ -1,16 +1,24 @@
 // What a benchmark of a whole network runs again and again.
 #pragma once
 
+#include "sd/core/bfloat16.hpp"
 #include "sd/core/shape.hpp"
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace bench {
 
 using sd::Index;
+
+/// What names of benchmarks begin with: the subject, and what tensors are stored in where that is not float.
+template <class T>
+std::string name_of(const std::string& subject) {
+    return std::is_same_v<T, sd::bfloat16> ? subject + "_bf16" : subject;
+}
 
 /// A training step, or a forward pass, on a batch that is in memory already.
 class Workload {

@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
 """sd against PyTorch on the same cores, and sd's methods against its own plain training.
 
-    ./run bench --versus-pytorch [--rows REGEX] [--rounds N] [--seconds S] [--threads N] [--no-compile] [--json FILE]
+    ./run bench --versus-pytorch [--precision float|bf16] [--rows REGEX] [--rounds N] [--seconds S] [--threads N]
+                [--no-compile] [--json FILE]
 
-Both sides stay alive and run in turn, a few seconds each, so that whatever else the machine does meets both. A round
+All sides stay alive and run in turn, a few seconds each, so that whatever else the machine does meets all. A round
 gives one ratio; what is printed is the median of the rounds and their range. PyTorch runs contiguous and channels_last
 first, and the quicker of the two is what is compared.
+
+--precision bf16: networks whose tensors are stored in bfloat16, against PyTorch under autocast and in float, both in
+both formats and in every round. Evaluations are compared with OpenVINO, in bfloat16 and in float, and with ONNX Runtime,
+which has float, too. Of each program's settings the quickest, by the median of the rounds, is what is compared; --json
+has them all.
 """
 import argparse
 import contextlib
@@ -19,6 +25,8 @@ import subprocess
 import sys
 import tempfile
 
+# The packages of programs that evaluations in bfloat16 are compared with where they are installed.
+PACKAGES = {"OpenVINO": ("openvino",), "ONNX Runtime": ("onnxruntime", "onnx")}
 PYTORCH_SIDE = pathlib.Path(__file__).with_name("bench_pytorch.py")
 FORMATS = ("contiguous", "channels_last")
 
@@ -99,6 +107,15 @@ def images_per_second(times):
     return 1 / statistics.median(times)
 
 
+def best_columns(settings):
+    """Of a rival's settings the quickest: images a second, the setting, sd over it; or else why there is none."""
+    measured = {setting: one for setting, one in settings.items() if "ratio" in one}
+    if not measured:
+        return [" ".join(one["failure"] for one in settings.values()), "", ""]
+    best = max(measured, key=lambda setting: measured[setting]["images_per_second"])
+    return [f"{measured[best]['images_per_second']:.2f}", best, ratio_text(measured[best]["ratio"])]
+
+
 class Comparison:
     """The rows, and what they share."""
 
@@ -106,6 +123,7 @@ class Comparison:
         self.options = options
         self.results = []
         self.best_format = {}
+        self.missing = []  # programs
 
     def sd_command(self, *arguments):
         return [self.options.sd_bench, *arguments]
@@ -118,43 +136,64 @@ class Comparison:
         with contextlib.closing(Side(self.sd_command("--serve", name), threads or self.options.threads)) as side:
             yield side
 
-    @contextlib.contextmanager
-    def pytorch_side(self, name, *arguments):
-        with contextlib.closing(Side(self.pytorch_command(name, *arguments), self.options.threads)) as side:
-            yield side
+    def enter_rival(self, stack, command):
+        return stack.enter_context(contextlib.closing(Side(command, self.options.threads)))
 
     def quicker_format(self, name):
         """Of PyTorch's two memory formats."""
         if name not in self.best_format:
             with contextlib.ExitStack() as stack:
-                sides = [stack.enter_context(self.pytorch_side(name, "--format", one)) for one in FORMATS]
+                sides = [self.enter_rival(stack, self.pytorch_command(name, "--format", one)) for one in FORMATS]
                 medians = [statistics.median(times) for times in paired_rounds(sides, 3, self.options.seconds)]
             self.best_format[name] = FORMATS[medians.index(min(medians))]
         return self.best_format[name]
 
-    def against_pytorch(self, name):
-        memory_format = self.quicker_format(name)
-        result = {"row": name, "format": memory_format}
+    def rivals(self, subject):
+        """The programs that a subject's rows are compared with."""
+        names = ["PyTorch"]
+        if self.options.compile:
+            names.append("torch.compile")
+        if subject == "eval_bf16":
+            names += [name for name in PACKAGES if name not in self.missing]
+        return names
+
+    def commands(self, rival, name):
+        """{setting: the command that runs the row with it}"""
+        precision = self.options.precision
+        rows = {precision: name, "float": name.replace("_bf16/", "/")}
+        if rival == "OpenVINO":
+            return {one: self.pytorch_command(row, "--runtime", "openvino") for one, row in rows.items()}
+        if rival == "ONNX Runtime":
+            return {"float": self.pytorch_command(rows["float"], "--runtime", "onnxruntime")}
+        if rival == "torch.compile":
+            quicker = self.quicker_format(name)
+            return {f"{precision}, {quicker}": self.pytorch_command(name, "--format", quicker, "--compile")}
+        formats = FORMATS if precision == "bf16" else [self.quicker_format(name)]
+        return {f"{one}, {memory_format}": self.pytorch_command(row, "--format", memory_format)
+                for one, row in rows.items() for memory_format in formats}
+
+    def against_rivals(self, name):
+        commands = {rival: self.commands(rival, name) for rival in self.rivals(name.partition("/")[0])}
+        results = {rival: {} for rival in commands}
         with contextlib.ExitStack() as stack:
-            sides = [stack.enter_context(self.sd_side(name)),
-                     stack.enter_context(self.pytorch_side(name, "--format", memory_format))]
-            if self.options.compile:
-                try:
-                    sides.append(stack.enter_context(self.pytorch_side(name, "--format", memory_format, "--compile")))
-                except SideFailed as failure:
-                    result["compile_failure"] = str(failure)
-            times = paired_rounds(sides, self.options.rounds, self.options.seconds)
-        for side, own in zip(("sd", "pytorch", "pytorch_compile"), times):
-            result[side] = images_per_second(own)
-            if side != "sd":
-                result[side + "_ratio"] = ratio(own, times[0])
-        columns = [name, f"{result['sd']:.2f}", f"{result['pytorch']:.2f}", memory_format,
-                   ratio_text(result["pytorch_ratio"])]
-        if "pytorch_compile" in result:
-            columns += [f"{result['pytorch_compile']:.2f}", ratio_text(result["pytorch_compile_ratio"])]
-        else:
-            columns += [result.get("compile_failure", "not asked for"), ""]
-        return result, columns
+            sides = [stack.enter_context(self.sd_side(name))]
+            measured = []
+            for rival, settings in commands.items():
+                for setting, command in settings.items():
+                    try:
+                        sides.append(self.enter_rival(stack, command))
+                        measured.append((rival, setting))
+                    except SideFailed as failure:
+                        if rival == "PyTorch":
+                            raise
+                        results[rival][setting] = {"failure": str(failure)}
+            own, *times = paired_rounds(sides, self.options.rounds, self.options.seconds)
+        for (rival, setting), one in zip(measured, times):
+            results[rival][setting] = {"images_per_second": images_per_second(one), "ratio": ratio(one, own)}
+        columns = [name, f"{images_per_second(own):.2f}"]
+        for settings in results.values():
+            columns += best_columns(settings)
+        return {"row": name, "sd": images_per_second(own), "rivals": results}, columns
 
     def peak_memory(self, name):
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.options.threads)}
@@ -197,19 +236,27 @@ def print_row(columns):
 def tables(comparison, names):
     """(title of the columns, [(row, how to measure it)])"""
     model = "resnet50"
-    (plain,) = [name for name in names if name.startswith(f"train_step/{model}/none/")]
+    suffix = "_bf16" if comparison.options.precision == "bf16" else ""
+    train = f"train_step{suffix}"
+    (plain,) = [name for name in names if name.startswith(f"{train}/{model}/none/")]
     methods = [name for method in (f"{model}/sample@0.1", f"{model}/survivors@0.5", f"{model}/block@0.5",
                                    "convnext_tiny/survivors@0.5") for name in names
-               if name.startswith(f"train_step/{method}/")]
-    compared = [name for name in names if "/none/" in name or name.startswith("eval/")]
-    in_memory = [plain] + [name for name in names if name.startswith("train_step/efficientnet_b0/none/")]
+               if name.startswith(f"{train}/{method}/")]
+    in_memory = [plain] + [name for name in names if name.startswith(f"{train}/efficientnet_b0/none/")]
 
     def without_method(name):
         return re.sub("/[a-z]+@[0-9.]+/", "/none/", name)
 
+    def compared(subject, part):
+        titles = ["benchmark", "sd, images/s"]
+        for rival in comparison.rivals(subject):
+            titles += [f"{rival}, images/s", "with", f"sd over {rival}"]
+        return titles, [(name, lambda name=name: comparison.against_rivals(name)) for name in names
+                        if name.startswith(f"{subject}/") and part in name]
+
     return [
-        (["benchmark", "sd, images/s", "PyTorch, images/s", "format", "sd over PyTorch", "torch.compile, images/s",
-          "sd over torch.compile"], [(name, lambda name=name: comparison.against_pytorch(name)) for name in compared]),
+        compared(train, "/none/"),
+        compared(f"eval{suffix}", "/"),
         (["peak resident memory of", "sd, MB", "format", "PyTorch, MB", "of that libraries, MB", "sd over PyTorch",
           "sd over PyTorch without libraries"],
          [(f"peak_memory/{name}", lambda name=name: comparison.peak_memory(name)) for name in in_memory]),
@@ -218,6 +265,10 @@ def tables(comparison, names):
         (["benchmark", "two threads, images/s", "one thread, images/s", "two over one"],
          [(f"threads/{plain}", lambda: comparison.two_threads(plain))]),
     ]
+
+
+def output_of(command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def processor():
@@ -231,6 +282,8 @@ def parse_arguments():
     parser.add_argument("--sd-bench", required=True, metavar="PROGRAM", help="./run sets it")
     parser.add_argument("--pytorch-python", required=True, metavar="PROGRAM",
                         help="a Python that has PyTorch; ./run sets it")
+    parser.add_argument("--precision", choices=["float", "bf16"], default="float",
+                        help="of the tensors in sd's networks (%(default)s)")
     parser.add_argument("--rows", default="", metavar="REGEX",
                         help="rows whose name has a match; --list shows the names")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
@@ -247,17 +300,25 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
-    listed = subprocess.run([options.sd_bench, "--benchmark_list_tests"], check=True, stdout=subprocess.PIPE, text=True)
     comparison = Comparison(options)
+    names = output_of([options.sd_bench, "--precision", options.precision, "--benchmark_list_tests"]).split()
+    versions = {}
+    if not options.list:
+        versions = json.loads(output_of(comparison.pytorch_command("--versions")))
+        comparison.missing = [program for program, packages in PACKAGES.items()
+                              if None in [versions[package] for package in packages]]
     chosen = [(titles, [row for row in rows if re.search(options.rows, row[0])])
-              for titles, rows in tables(comparison, listed.stdout.split())]
+              for titles, rows in tables(comparison, names)]
     if options.list:
         print("\n".join(name for _, rows in chosen for name, _ in rows))
         return
-    versions = subprocess.run([options.pytorch_python, str(PYTORCH_SIDE), "--versions"], check=True,
-                              stdout=subprocess.PIPE, text=True)
-    machine = f"{processor()}, {options.threads} threads; {versions.stdout.strip()}"
+    installed = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
+    machine = f"{processor()}, {options.threads} threads; {installed}"
     print(f"{machine}; medians of {options.rounds} rounds, with their range")
+    if options.precision == "bf16":
+        for program in comparison.missing:
+            print(f"{program} is left out; it needs: {options.pytorch_python} -m pip install "
+                  + " ".join(PACKAGES[program]))
     for titles, rows in chosen:
         if not rows:
             continue
