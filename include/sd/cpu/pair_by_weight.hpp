@@ -2,13 +2,15 @@
 // is turned over and pixels of dy are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in
 // dy where no point is, so that a tap is an offset along the rows of x:
 //
-//     x     (block of 32 channels, channel, piece, place)                        rows
-//     dy    (panel of 32 channels, step of 32 places, half, pair, channel, part)  columns
+//     x     (block of 32 channels, channel, piece, place)                        rows; of a single tap
+//           (block of 32 channels, piece, step of 32 places, channel, place)
+//     dy    (panel of 32 channels, piece, step, half, pair, channel, part)        columns
 //
 //     small weights: for each span of pieces, in parallel:    for each round of pieces: pack them, add their products
 //     large weights: for each round of pieces:                pack them in parallel, add their products in parallel
 //
-// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes.
+// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes. Of a block of
+// x some steps at a time meet all taps and all panels, so that they stay in the first-level cache.
 #pragma once
 
 #include "sd/core/parallel.hpp"
@@ -94,7 +96,8 @@ public:
           blocks_(quotient_up(side.depth, pair_lanes)),
           panels_(quotient_up(side.plan.out(), pair_lanes)),
           sums_of_tap_(blocks_ * pair_step),
-          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
+          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)),
+          panels_each_(taps_ == 1 ? panels_of_one_tap : panels_of_taps) {
         const PairSlab any = slab_of(whole_piece(0));
         piece_lines_ = with_room(any.lines());
         piece_steps_ = quotient_up(any.run(), pair_lanes);
@@ -103,14 +106,16 @@ public:
         if (large_) spans_.pieces_each = pieces_;
         const Index piece_bytes = (blocks_ * piece_lines_ + panels_ * piece_steps_ * pair_lanes) * 64;
         round_ = std::clamp<Index>((large_ ? large_round : small_round) / piece_bytes, 1, spans_.pieces_each);
-        row_stride_ = odd_lines(round_ * piece_lines_);
+        step_stride_ = taps_ == 1 ? pair_step : pair_lanes;
+        row_stride_ = taps_ == 1 ? pair_lanes : odd_lines(round_ * piece_lines_);
+        block_stride_ = taps_ == 1 ? round_ * piece_lines_ * pair_lanes : row_stride_ * pair_lanes;
     }
 
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<float>& dweight) const {
         Tensor<float> sums = Tensor<float>::empty({spans_.spans, panels_, taps_ * sums_of_tap_});
         const Index rounds = large_ ? 1 : num_threads();
-        Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
+        Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * block_stride_});
         Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
         Tensor<bfloat16> lines =
             Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
@@ -124,11 +129,9 @@ public:
             for (Index first = 0; first < pieces_; first += round_) {
                 const Index count = std::min(round_, pieces_ - first);
                 parallel_for(count, [&](Index place) { pack(group, first + place, place, memory(thread_index())); });
-                const Index parts = quotient_up(blocks_, blocks_of_task);
-                parallel_for(panels_ * parts, [&](Index task) {
-                    const Index block = task % parts * blocks_of_task;
-                    multiply(count, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
-                             memory(thread_index()), sums.data());
+                parallel_for(quotient_up(panels_, panels_each_) * blocks_, [&](Index task) {
+                    multiply(count, task / blocks_ * panels_each_, task % blocks_, first > 0, memory(thread_index()),
+                             sums.data());
                 });
             }
         } else {
@@ -139,9 +142,11 @@ public:
                 for (Index first = begin; first < end; first += round_) {
                     const Index last = std::min(first + round_, end);
                     for (Index piece = first; piece < last; ++piece) pack(group, piece, piece - first, own);
-                    for (Index panel = 0; panel < panels_; ++panel) {
-                        multiply(last - first, panel, 0, blocks_, first > begin, own,
-                                 sums.data() + span * sums.extent(1) * sums.extent(2));
+                    for (Index panel = 0; panel < panels_; panel += panels_each_) {
+                        for (Index block = 0; block < blocks_; ++block) {
+                            multiply(last - first, panel, block, first > begin, own,
+                                     sums.data() + span * sums.extent(1) * sums.extent(2));
+                        }
                     }
                 }
             });
@@ -159,7 +164,9 @@ private:
     static constexpr Index small_round = Index{1} << 20;
     static constexpr Index large_round = Index{24} << 20;
     static constexpr Index least_spans = 8;
-    static constexpr Index blocks_of_task = 4;
+    /// Steps that meet all panels of a few, whose columns or sums stay in the second-level cache.
+    static constexpr Index steps_of_one_tap = 16, panels_of_one_tap = 16;
+    static constexpr Index steps_of_taps = 8, panels_of_taps = 4;
 
     /// What is packed: rows and columns of a round, lines of a block on their way there; a multiplication's offsets.
     struct Memory {
@@ -173,9 +180,11 @@ private:
     [[nodiscard]] static Index odd_lines(Index elements) {
         return (quotient_up(elements, pair_lanes) | 1) * pair_lanes;
     }
-    /// Whole steps for so many lines, and for what the last step of a piece reads behind them by zeros of dy: what stands
-    /// there has to be a number.
-    [[nodiscard]] static Index with_room(Index lines) { return round_up(lines + pair_lanes - 1, pair_lanes); }
+    /// Whole steps for so many lines; and with several taps for what the last step of a piece reads behind them by zeros
+    /// of dy: what stands there has to be a number.
+    [[nodiscard]] Index with_room(Index lines) const {
+        return round_up(taps_ == 1 ? lines : lines + pair_lanes - 1, pair_lanes);
+    }
     /// All pieces are of one size, so that taps have one offset: the last ones go on where dy has no points, and zeros.
     [[nodiscard]] Piece whole_piece(Index number) const {
         Piece piece = cut_.piece(side_.lattice, number);
@@ -196,9 +205,9 @@ private:
         for (Index block = 0; block < blocks_; ++block) {
             bfloat16* lines = memory.lines + block * plane;
             clear_lines(lines, slab.lines(), piece_lines_);
-            bfloat16* rows = memory.x + block * pair_lanes * row_stride_ + place * piece_lines_;
+            bfloat16* rows = memory.x + block * block_stride_ + place * piece_lines_ / pair_lanes * step_stride_;
             for (Index line = 0; line < piece_lines_; line += pair_lanes) {
-                turn_lines(lines + line * pair_lanes, rows + line, row_stride_);
+                turn_lines(lines + line * pair_lanes, rows + line / pair_lanes * step_stride_, row_stride_);
             }
         }
         pack_columns(group, piece, slab.pitch(), memory.dy + place * piece_steps_ * pair_step);
@@ -232,27 +241,36 @@ private:
         std::fill(lines + first * pair_lanes, lines + last * pair_lanes, bfloat16(0.0F));
     }
 
-    // Adds what a round of so many pieces has to one panel and some blocks of x.
-    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate, const Memory& memory,
+    // Adds what a round of so many pieces has to one block of x and panels from `first_panel` on.
+    void multiply(Index pieces, Index first_panel, Index block, bool accumulate, const Memory& memory,
                   float* sums) const {
+        const Index steps = pieces * piece_steps_;
+        const Index steps_each = taps_ == 1 ? steps_of_one_tap : steps_of_taps;
+        const Index last_panel = std::min(panels_, first_panel + panels_each_);
         Index* tap_offsets = memory.offsets + round_ * piece_steps_;
-        for (Index step = 0; step < pieces * piece_steps_; ++step) {
-            memory.offsets[step] = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
+        for (Index step = 0; step < steps; ++step) {
+            const Index place = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
+            memory.offsets[step] = place / pair_lanes * step_stride_;
         }
         slab_of(whole_piece(0)).tap_offsets(1, tap_offsets);
         PairOperands operands{.rows = nullptr,
                               .row_stride = row_stride_,
                               .plane = 0,
                               .blocks = 1,
-                              .offsets = memory.offsets,
-                              .offset_count = pieces * piece_steps_,
-                              .columns = memory.dy + panel * round_ * piece_steps_ * pair_step};
+                              .offsets = nullptr,
+                              .offset_count = 0,
+                              .columns = nullptr};
         machine_.begin();
-        for (Index block = first_block; block < last_block; ++block) {
-            for (Index tap = 0; tap < taps_; ++tap) {
-                operands.rows = memory.x + block * pair_lanes * row_stride_ + tap_offsets[tap];
-                machine_.multiply(operands, sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step,
-                                  accumulate);
+        for (Index step = 0; step < steps; step += steps_each) {
+            operands.offsets = memory.offsets + step;
+            operands.offset_count = std::min(steps_each, steps - step);
+            for (Index panel = first_panel; panel < last_panel; ++panel) {
+                operands.columns = memory.dy + (panel * round_ * piece_steps_ + step) * pair_step;
+                for (Index tap = 0; tap < taps_; ++tap) {
+                    operands.rows = memory.x + block * block_stride_ + tap_offsets[tap];
+                    machine_.multiply(operands, sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step,
+                                      accumulate || step > 0);
+                }
             }
         }
         machine_.end();
@@ -265,7 +283,9 @@ private:
     Cut cut_;
     Index pieces_, taps_, blocks_, panels_, sums_of_tap_;
     OuterCut spans_;
-    Index piece_lines_ = 0, piece_steps_ = 0, round_ = 1, row_stride_ = 0;
+    Index panels_each_;  ///< that one multiplication goes through
+    Index piece_lines_ = 0, piece_steps_ = 0, round_ = 1;
+    Index step_stride_ = 0, row_stride_ = 0, block_stride_ = 0;  ///< elements of x
     bool large_ = false;
 };
 
