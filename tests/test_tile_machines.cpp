@@ -150,8 +150,10 @@ TEST_CASE("the model computes what the processor computes, bit for bit") {
         fill(columns);
         std::vector<Index> offsets;
         for (Index step = 0; step < steps; ++step) offsets.push_back(step * sd::cpu::pair_step);
-        const sd::cpu::PairOperands operands{rows.data(), sd::cpu::pair_lanes, 0, 1, offsets.data(), steps,
-                                             columns.data()};
+        const sd::cpu::PairOperands operands{{rows.data(), 0, offsets.data(), sd::cpu::pair_lanes},
+                                             {columns.data(), 0, offsets.data(), sd::cpu::pair_step / 2},
+                                             1,
+                                             steps};
         std::vector<float> sums[2];
         for (const auto* machine : {&sd::cpu::amx_machine, &sd::testing::amx_model}) {
             auto& result = sums[machine == &sd::cpu::amx_machine ? 0 : 1];

@@ -48,21 +48,19 @@ void multiply_by_amx(const PairOperands& operands, float* sums, bool accumulate)
         Amx::template zero<3>();
     }
     constexpr Index line = pair_lanes * static_cast<Index>(sizeof(bfloat16));
-    const Index row_stride = operands.row_stride * static_cast<Index>(sizeof(bfloat16));
-    const Index lower_rows = half * operands.row_stride;
-    const Index offset_count = operands.offset_count;
-    const Index* const offsets = operands.offsets;
-    const bfloat16* rows = operands.rows;
-    const bfloat16* columns = operands.columns;
-    for (Index block = 0; block < operands.blocks; ++block, rows += operands.plane) {
-        for (Index i = 0; i < offset_count; ++i, columns += pair_step) {
-            const bfloat16* row = rows + offsets[i];
-            Amx::template load<6>(columns, line);
-            Amx::template load<4>(row, row_stride);
+    const PairOperand rows = operands.rows;
+    const PairOperand columns = operands.columns;
+    const Index row_bytes = rows.stride * static_cast<Index>(sizeof(bfloat16));
+    for (Index block = 0; block < operands.blocks; ++block) {
+        for (Index i = 0; i < operands.offset_count; ++i) {
+            const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i];
+            const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+            Amx::template load<6>(column, line);
+            Amx::template load<4>(row, row_bytes);
             Amx::template multiply<0, 4, 6>();
-            Amx::template load<7>(columns + pair_step / 2, line);
+            Amx::template load<7>(column + columns.stride, line);
             Amx::template multiply<1, 4, 7>();
-            Amx::template load<5>(row + lower_rows, row_stride);
+            Amx::template load<5>(row + half * rows.stride, row_bytes);
             Amx::template multiply<2, 5, 6>();
             Amx::template multiply<3, 5, 7>();
         }
@@ -111,6 +109,7 @@ struct AmxInstructions {
 
 inline constexpr TileMachine amx_machine = {
     .name = "amx",
+    .cache_bytes = Index{2} << 20,
     .beats_winograd = true,
     .begin =
         [] {

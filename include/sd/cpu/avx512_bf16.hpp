@@ -18,7 +18,7 @@ namespace cpu {
 #if defined(SD_HAS_AVX512_BF16)
 /// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
-                                                                                      float* sums, bool accumulate) {
+                                                                                       float* sums, bool accumulate) {
     constexpr Index rows_each = 8, pairs = pair_lanes / 2;
     for (Index first = 0; first < pair_lanes; first += rows_each) {
         float* const target = sums + first * pair_lanes;
@@ -28,19 +28,19 @@ namespace cpu {
             left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
             right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
         }
-        const bfloat16* block = operands.rows + first * operands.row_stride;
-        const bfloat16* columns = operands.columns;
-        for (Index b = 0; b < operands.blocks; ++b, block += operands.plane) {
-            for (Index i = 0; i < operands.offset_count; ++i, columns += pair_step) {
-                const bfloat16* row = block + operands.offsets[i];
-                for (Index pair = 0; pair < pairs; ++pair, row += 2) {
-                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair * pair_lanes));
-                    const auto right_columns =
-                        reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair_step / 2 + pair * pair_lanes));
+        const PairOperand rows = operands.rows;
+        const PairOperand columns = operands.columns;
+        for (Index block = 0; block < operands.blocks; ++block) {
+            for (Index i = 0; i < operands.offset_count; ++i) {
+                const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i] + first * rows.stride;
+                const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+                for (Index pair = 0; pair < pairs; ++pair, row += 2, column += pair_lanes) {
+                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column));
+                    const auto right_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column + columns.stride));
 #pragma GCC unroll 8
                     for (Index r = 0; r < rows_each; ++r) {
                         std::int32_t both;
-                        std::memcpy(&both, row + r * operands.row_stride, sizeof both);
+                        std::memcpy(&both, row + r * rows.stride, sizeof both);
                         const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
                         left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
                         right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
@@ -72,6 +72,7 @@ namespace cpu {
 
 inline constexpr TileMachine avx512_bf16_machine = {
     .name = "avx512_bf16",
+    .cache_bytes = Index{1} << 20,
     .beats_winograd = false,
     .begin = [] {},
     .end = [] {},

@@ -2,11 +2,16 @@
 //
 //     for each piece (a sample or several, or some rows of one), for each group:     in parallel over pieces
 //         pack the slab that the points read                                         second-level cache, once
-//         for each panel of 32 columns:
-//             for each chunk of the depth, whose weights stay in the first-level cache:
-//                 for each tile of 32 points of a sample's run:
-//                     sums [+]= over blocks of channels and taps                     tile registers
-//                     after the last chunk: the epilogue takes the sums, a row of points after the other
+//         for each tile of 32 points of a sample's run, for each panel of 32 columns:
+//             sums = over blocks of channels and taps                                tile registers
+//             the epilogue takes the sums, a row of points after the other
+//
+// That is if the weights stay in the second-level cache. Larger ones are read but once for a piece:
+//
+//         for each panel, for each chunk of the depth, whose weights stay in the first-level cache:
+//             for each tile:
+//                 sums [+]= over blocks of the chunk and taps
+//                 after the last chunk: the epilogue takes the sums
 #pragma once
 
 #include "sd/core/parallel.hpp"
@@ -36,15 +41,17 @@ public:
           first_column_(first_column),
           channels_(lattice.taps.empty() ? 0 : map.depth_count()),  // nothing to read: the points are zero
           columns_(map.column_count()),
-          taps_(map.tap_count()),
+          taps_(std::max<Index>(1, map.tap_count())),
           blocks_(quotient_up(channels_, pair_lanes)),
+          weights_stay_(blocks_ * taps_ * quotient_up(columns_, pair_lanes) * step_bytes <= machine_.cache_bytes / 4),
           target_(target),
           epilogue_(epilogue),
           cut_(lattice, source.extents().samples,
-               std::min(slab_bytes / (64 * std::max<Index>(1, blocks_)),
-                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3]))),
-          chunk_(std::clamp<Index>(panel_bytes / (64 * pair_lanes * std::max<Index>(1, taps_)), 1,
-                                   std::max<Index>(1, blocks_))),
+               std::min(slab_bytes() / (64 * std::max<Index>(1, blocks_)),
+                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3])),
+               weights_stay_ ? 8 : 4),
+          chunk_(weights_stay_ ? blocks_
+                               : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
           weights_(pack_pair_panels(weight, map, factors)) {}
 
     /// Of the batch.
@@ -56,7 +63,8 @@ public:
     struct Memory {
         bfloat16* slab;
         float* sums;
-        Index* tap_offsets;
+        Index* tap_offsets;   ///< of the slab's lines
+        Index* step_offsets;  ///< of the panel's steps
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -64,10 +72,11 @@ public:
         explicit Workspace(const PairProduct& product)
             : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
               sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
-              offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
+              offsets_(Tensor<Index>::empty({num_threads(), 2 * product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
-                    offsets_.data() + thread * offsets_.extent(1)};
+                    offsets_.data() + thread * offsets_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1) + offsets_.extent(1) / 2};
         }
 
     private:
@@ -87,35 +96,31 @@ public:
         const Index plane = plane_of(slab);
         slab.pack(source_, first_channel_, channels_, plane, memory.slab);
         slab.tap_offsets(pair_lanes, memory.tap_offsets);
+        for (Index tap = 0; tap < taps_; ++tap) memory.step_offsets[tap] = tap * pair_step;
         typename Epilogue::Task task(epilogue_, number);
-        PairOperands operands{.rows = nullptr,
-                              .row_stride = pair_lanes,
-                              .plane = plane,
-                              .blocks = 0,
-                              .offsets = memory.tap_offsets,
-                              .offset_count = taps_,
-                              .columns = nullptr};
+        const auto ask_for = [&](const TileResult<float>& row) { task.ask_for(row); };
+        const auto add = [&](const TileResult<float>& row) { task.add(row); };
         machine_.begin();
-        for (Index c = 0; c < columns_; c += pair_lanes) {
-            const bfloat16* panel = weights_.data() + c / pair_lanes * weights_.extent(1);
-            for (Index chunk = 0; chunk < chunks(); ++chunk) {
-                operands.blocks = std::min(chunk_, blocks_ - chunk * chunk_);
-                operands.columns = panel + chunk * chunk_ * taps_ * pair_step;
-                float* sums = memory.sums;
-                for (Index sample = 0; sample < piece.samples; ++sample) {
-                    const bfloat16* run =
-                        memory.slab + chunk * chunk_ * plane + sample * slab.sample_lines() * pair_lanes;
-                    for (Index first = 0; first < slab.run(); first += pair_lanes) {
+        if (weights_stay_) {
+            for_each_tile(piece, slab, [&](const Tile& tile) {
+                const Tile next{tile.sample, tile.first + pair_lanes};
+                for (Index c = 0; c < columns_; c += pair_lanes) {
+                    for_each_row(piece, slab, next, c, memory.sums, ask_for);
+                    multiply(memory, slab, tile, c, 0, memory.sums);
+                    for_each_row(piece, slab, tile, c, memory.sums, add);
+                }
+            });
+        } else {
+            for (Index c = 0; c < columns_; c += pair_lanes) {
+                for (Index chunk = 0; chunk < chunks(); ++chunk) {
+                    float* sums = memory.sums;
+                    for_each_tile(piece, slab, [&](const Tile& tile) {
                         const bool finished = chunk + 1 == chunks();
-                        const auto for_each_row = [&](const auto& use) {
-                            if (finished) results(piece, slab, sample, first, c, sums, use);
-                        };
-                        for_each_row([&](const TileResult<float>& row) { task.ask_for(row); });
-                        operands.rows = run + first * pair_lanes;
-                        machine_.multiply(operands, sums, chunk > 0);
-                        for_each_row([&](const TileResult<float>& row) { task.add(row); });
-                        if (chunks() > 1) sums += pair_step;
-                    }
+                        if (finished) for_each_row(piece, slab, tile, c, sums, ask_for);
+                        multiply(memory, slab, tile, c, chunk, sums);
+                        if (finished) for_each_row(piece, slab, tile, c, sums, add);
+                        sums += pair_step;
+                    });
                 }
             }
         }
@@ -123,8 +128,13 @@ public:
     }
 
 private:
-    static constexpr Index slab_bytes = Index{384} << 10;  // stay in the second-level cache
-    static constexpr Index panel_bytes = Index{36} << 10;  // of a chunk stay in the first-level cache, nearly
+    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(bfloat16));
+    static constexpr Index chunk_bytes = Index{36} << 10;  // of a panel stay in the first-level cache, nearly
+
+    /// Of a slab that stays in the second-level cache; larger weights are the seldomer read the larger it is.
+    [[nodiscard]] Index slab_bytes() const {
+        return weights_stay_ ? machine_.cache_bytes / 5 : machine_.cache_bytes / 2;
+    }
 
     [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
     [[nodiscard]] static Index plane_of(const PairSlab& slab) {
@@ -138,28 +148,53 @@ private:
         return piece.samples * quotient_up(PairSlab(lattice_, piece).run(), pair_lanes);
     }
     /// Of one tile, or of all of a panel that wait for the next chunk.
-    [[nodiscard]] Index sums_size() const { return (chunks() == 1 ? 1 : tiles_of(cut_.largest())) * pair_step; }
+    [[nodiscard]] Index sums_size() const { return (weights_stay_ ? 1 : tiles_of(cut_.largest())) * pair_step; }
 
-    // Calls use(result) for each row of points of a tile that begins at place `first` of a sample's run.
+    /// 32 points of a sample's run from place `first` on.
+    struct Tile {
+        Index sample, first;
+    };
     template <class Use>
-    void results(const PairPiece& piece, const PairSlab& slab, Index sample, Index first, Index c, const float* sums,
-                 const Use& use) const {
-        const Index last = std::min(first + pair_lanes, slab.run());
-        for (Index place = first; place < last;) {
+    static void for_each_tile(const PairPiece& piece, const PairSlab& slab, const Use& use) {
+        for (Index sample = 0; sample < piece.samples; ++sample) {
+            for (Index first = 0; first < slab.run(); first += pair_lanes) use(Tile{sample, first});
+        }
+    }
+
+    // Multiplies a tile's points by the panel that begins with column c, over a chunk of the depth.
+    void multiply(const Memory& memory, const PairSlab& slab, const Tile& tile, Index c, Index chunk,
+                  float* sums) const {
+        const Index block = chunk * chunk_;
+        const Index plane = plane_of(slab);
+        const Index line = tile.sample * slab.sample_lines() + tile.first;
+        machine_.multiply(
+            {.rows = {memory.slab + block * plane + line * pair_lanes, plane, memory.tap_offsets, pair_lanes},
+             .columns = {weights_.data() + c / pair_lanes * weights_.extent(1) + block * taps_ * pair_step,
+                         taps_ * pair_step, memory.step_offsets, pair_step / 2},
+             .blocks = std::min(chunk_, blocks_ - block),
+             .offset_count = taps_},
+            sums, chunk > 0);
+    }
+
+    // Calls use(result) for each row of points of a tile.
+    template <class Use>
+    void for_each_row(const PairPiece& piece, const PairSlab& slab, const Tile& tile, Index c, const float* sums,
+                      const Use& use) const {
+        const Index last = std::min(tile.first + pair_lanes, slab.run());
+        for (Index place = tile.first; place < last;) {
             const Index i = place / slab.pitch();
             const Index j = place % slab.pitch();
             const Index points = std::min(last - place, piece.points.width - j);
             if (points > 0) {
+                const Index sample = piece.points.sample + tile.sample;
                 const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
                 const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
-                use({.sums = sums + (place - first) * pair_lanes,
+                use({.sums = sums + (place - tile.first) * pair_lanes,
                      .width = pair_lanes,
                      .points = points,
                      .columns = std::min(pair_lanes, columns_ - c),
                      .column = c,
-                     .element =
-                         (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) * target_[3] +
-                         first_column_ + c,
+                     .element = ((sample * target_[1] + row) * target_[2] + column) * target_[3] + first_column_ + c,
                      .pixel_stride = lattice_.step * target_[3]});
             }
             place += slab.pitch() - j;
@@ -170,6 +205,7 @@ private:
     const Lattice& lattice_;
     const TileMachine& machine_;
     Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
+    bool weights_stay_;  ///< in the second-level cache beside a slab
     Shape target_;
     Epilogue& epilogue_;
     PairCut cut_;

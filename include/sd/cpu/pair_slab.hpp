@@ -30,11 +30,10 @@ struct PairPiece {
 /// How points are cut into such pieces, by the problem's size alone.
 class PairCut {
 public:
-    /// Pieces that read about `pixels` pixels at most.
-    PairCut(const Lattice& lattice, Index samples, Index pixels)
+    /// Pieces that read about `pixels` pixels at most, and `least_pieces` of them if there are as many samples.
+    PairCut(const Lattice& lattice, Index samples, Index pixels, Index least_pieces)
         : lattice_(lattice), cut_(Cut::of(lattice, samples, pixels, pair_lanes)), samples_(samples) {
         if (cut_.pieces_of_sample() > 1) return;
-        constexpr Index least_pieces = 8;  // of the batch
         const Index image = lattice.height * lattice.width * lattice.row_step * lattice.column_step;
         samples_each_ = std::clamp<Index>(pixels / image, 1, std::max<Index>(1, samples / least_pieces));
     }
@@ -127,15 +126,14 @@ void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat
 /// The slab of a piece.
 class PairSlab {
 public:
-    /// Rows lie a multiple of so many lines apart.
-    PairSlab(const Lattice& lattice, const PairPiece& piece, Index multiple = 1)
+    PairSlab(const Lattice& lattice, const PairPiece& piece)
         : lattice_(lattice),
           pixels_(piece.points.slab(lattice, 0, 0)),
           samples_(piece.samples),
           row_phases_(slab_row_step(lattice)),
           column_phases_(slab_column_step(lattice)),
           rows_(quotient_up(pixels_.rows, row_phases_)),
-          pitch_(round_up(quotient_up(pixels_.columns, column_phases_), multiple)),
+          pitch_(quotient_up(pixels_.columns, column_phases_)),
           run_((piece.points.rows - 1) * pitch_ + piece.points.width) {}
 
     /// Lines from a row of points to the next.

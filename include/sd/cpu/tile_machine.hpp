@@ -2,8 +2,8 @@
 //
 //     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
 //
-//     rows      row m of a step is a line of 32 values, 64 bytes, wherever it lies; rows lie equally far apart
-//     columns   (step, half of the columns, pair, column of the half, part): 2 KiB a step
+//     rows      row m of a step is a line of 32 values, 64 bytes; rows lie equally far apart
+//     columns   (half of the columns, pair, column of the half, part): two pieces of 1 KiB a step
 //
 // Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
 #pragma once
@@ -20,20 +20,24 @@ inline constexpr Index pair_lanes = 32;
 /// Elements that the columns of a tile have a step.
 inline constexpr Index pair_step = pair_lanes * pair_lanes;
 
-/// What one tile reads: for each block and each offset a step, rows at `rows + block plane + offset`.
-struct PairOperands {
-    const bfloat16* rows;
-    Index row_stride;  ///< elements between neighbouring rows
-    Index plane;       ///< elements between blocks
-    Index blocks;
+/// One operand of a tile: the part of step (block, i) begins at data + block plane + offsets[i].
+struct PairOperand {
+    const bfloat16* data;
+    Index plane;
     const Index* offsets;
-    Index offset_count;
-    const bfloat16* columns;  ///< (block, offset, half, pair, column, part)
+    Index stride;  ///< elements between rows, or between the halves of columns
+};
+
+/// What one tile reads, and its depth: blocks x offset_count steps.
+struct PairOperands {
+    PairOperand rows, columns;
+    Index blocks, offset_count;
 };
 
 /// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
 struct TileMachine {
     const char* name;
+    Index cache_bytes;    ///< of the second-level cache of a core
     bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
     void (*begin)();      ///< to be called by a thread before it multiplies
     void (*end)();        ///< and afterwards

@@ -125,6 +125,7 @@ private:
 /// The machine of the model.
 inline constexpr cpu::TileMachine amx_model = {
     .name = "amx_model",
+    .cache_bytes = Index{2} << 20,
     .beats_winograd = true,
     .begin = [] { AmxModel::configure({}); },
     .end = &AmxModel::release,
