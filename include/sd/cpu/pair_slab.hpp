@@ -32,11 +32,7 @@ class PairCut {
 public:
     /// Pieces that read about `pixels` pixels at most, and `least_pieces` of them if there are as many samples.
     PairCut(const Lattice& lattice, Index samples, Index pixels, Index least_pieces)
-        : lattice_(lattice), cut_(Cut::of(lattice, samples, pixels, pair_lanes)), samples_(samples) {
-        if (cut_.pieces_of_sample() > 1) return;
-        const Index image = lattice.height * lattice.width * lattice.row_step * lattice.column_step;
-        samples_each_ = std::clamp<Index>(pixels / image, 1, std::max<Index>(1, samples / least_pieces));
-    }
+        : PairCut(lattice, samples, std::min(pixels, quotient_up(samples * image_pixels(lattice), least_pieces))) {}
 
     [[nodiscard]] Index pieces() const { return quotient_up(samples_, samples_each_) * cut_.pieces_of_sample(); }
     [[nodiscard]] PairPiece piece(Index number) const {
@@ -50,9 +46,21 @@ public:
     }
 
 private:
+    PairCut(const Lattice& lattice, Index samples, Index pixels)
+        : lattice_(lattice),
+          cut_(Cut::of(lattice, samples, pixels, pair_lanes)),
+          samples_(samples),
+          samples_each_(cut_.pieces_of_sample() > 1 ? 1
+                                                    : std::clamp<Index>(pixels / image_pixels(lattice), 1, samples)) {}
+
+    /// Pixels that the points of a sample read, about.
+    [[nodiscard]] static Index image_pixels(const Lattice& lattice) {
+        return lattice.height * lattice.width * lattice.row_step * lattice.column_step;
+    }
+
     const Lattice& lattice_;
     Cut cut_;
-    Index samples_, samples_each_ = 1;
+    Index samples_, samples_each_;
 };
 
 /// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines

@@ -106,6 +106,13 @@ public:
     /// length). Kernel positions without a tap become zero.
     template <class T, class Put, class ValueOf>
     void write(Index first, Index last, Index column, Index count, const Put& put, const ValueOf& value_of) const {
+        if (columns_adjoin()) {
+            const Index place = map_.columns[static_cast<std::size_t>(column)].offset;
+            for (Index k = first; k < last; ++k) {
+                put(value_of(k, Index{0}), place + map_.depth[static_cast<std::size_t>(k)].offset, count);
+            }
+            return;
+        }
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
             Vector<T> values[lanes<T>];
 #pragma GCC unroll 16
