@@ -10,6 +10,8 @@ namespace bench {
 
 /// `fma_peak` and `copy`: the two ceilings of every kernel.
 void register_machine();
+/// `tile_peak`: the ceiling of products of bfloat16, if the processor has a machine for them.
+void register_tile_peak();
 /// `conv2d/{forward,by_input,by_weight}/<HxCixCoxKxS>`.
 template <class T>
 void register_conv2d();

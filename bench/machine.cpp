@@ -1,11 +1,14 @@
-// The two ceilings of every kernel: fused multiply-adds, and copying beyond the caches, on all threads.
+// The ceilings of all kernels, on all threads: fused multiply-adds, products of pairs of bfloat16, and copying beyond the
+// caches.
 #include "benchmarks.hpp"
 #include "measure.hpp"
 
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/simd.hpp"
+#include "sd/cpu/tile_machines.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #if defined(__SSE2__)
@@ -37,19 +40,46 @@ float multiply_add(Index steps, float start) {
     return result;
 }
 
-// The most that was seen: a ceiling that other programs held down would flatter the kernels.
-void fma_peak(benchmark::State& state) {
-    constexpr Index steps = 1'000'000;
+/// Calls work(i) on every thread i, which is so many multiply-adds each time, and counts the most that was seen: a ceiling
+/// that other programs held down would flatter the kernels.
+template <class Work>
+void count_most(benchmark::State& state, Index multiply_adds, const Work& work) {
     const Index threads = sd::num_threads();
     double best = std::numeric_limits<double>::infinity();
-    for (auto _ : state) {
-        const double seconds = seconds_of([&] {
-            sd::parallel_for(
-                threads, [&](Index i) { benchmark::DoNotOptimize(multiply_add(steps, static_cast<float>(i + 1))); });
-        });
-        best = std::min(best, seconds);
-    }
-    state.counters["FLOPS"] = 2.0 * static_cast<double>(steps * sums * sd::cpu::Simd<float>::lanes * threads) / best;
+    for (auto _ : state) best = std::min(best, seconds_of([&] { sd::parallel_for(threads, work); }));
+    state.counters["FLOPS"] = 2.0 * static_cast<double>(multiply_adds * threads) / best;
+}
+
+void fma_peak(benchmark::State& state) {
+    constexpr Index steps = 1'000'000;
+    count_most(state, steps * sums * sd::cpu::Simd<float>::lanes,
+               [](Index i) { benchmark::DoNotOptimize(multiply_add(steps, static_cast<float>(i + 1))); });
+}
+
+// 22 KiB, which any first-level cache holds: the rows of one step, read in every step, its columns, and the sums.
+void tile_peak(benchmark::State& state) {
+    constexpr Index lanes = sd::cpu::pair_lanes, steps = 8, calls = 20'000;
+    const sd::cpu::TileMachine& machine = *sd::cpu::tile_machine();
+    const auto rows = filled<sd::bfloat16>({lanes, lanes});
+    const auto columns = filled<sd::bfloat16>({steps, sd::cpu::pair_step});
+    const std::array<Index, steps> offsets{};
+    const sd::cpu::PairOperands operands{.rows = rows.data(),
+                                         .row_stride = lanes,
+                                         .plane = 0,
+                                         .blocks = 1,
+                                         .offsets = offsets.data(),
+                                         .offset_count = steps,
+                                         .columns = columns.data()};
+    count_most(state, calls * steps * lanes * sd::cpu::pair_step, [&](Index) {
+        alignas(64) std::array<float, lanes * lanes> tile;
+        machine.begin();
+        for (Index call = 0; call < calls; ++call) {
+            machine.multiply(operands, tile.data(), false);
+            benchmark::DoNotOptimize(tile.data());
+            benchmark::ClobberMemory();
+        }
+        machine.end();
+    });
 }
 
 // Copies in the way that moves the fewest bytes: stores that bypass the caches do not read what they overwrite.
@@ -83,6 +113,11 @@ void copy(benchmark::State& state) {
 void register_machine() {
     benchmark::RegisterBenchmark("fma_peak", fma_peak)->Unit(benchmark::kMillisecond);
     benchmark::RegisterBenchmark("copy", copy)->Unit(benchmark::kMillisecond);
+}
+
+void register_tile_peak() {
+    if (sd::cpu::tile_machine() == nullptr) return;
+    benchmark::RegisterBenchmark("tile_peak", tile_peak)->Unit(benchmark::kMillisecond);
 }
 
 }  // namespace bench

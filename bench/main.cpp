@@ -5,6 +5,7 @@
 #include "peak_memory.hpp"
 
 #include "sd/core/parallel.hpp"
+#include "sd/cpu/tile_machines.hpp"
 
 #include <CLI/CLI.hpp>
 #include <benchmark/benchmark.h>
@@ -90,10 +91,11 @@ void register_workloads(const std::string& precision) {
 }
 
 void run_benchmarks(const std::string& precision, const std::vector<std::string>& arguments) {
+    bench::register_machine();
     if (precision == "bf16") {
+        bench::register_tile_peak();
         bench::register_conv2d<sd::bfloat16>();
     } else {
-        bench::register_machine();
         bench::register_conv2d<float>();
         bench::register_depthwise();
         bench::register_residual_join();
@@ -111,6 +113,7 @@ void run_benchmarks(const std::string& precision, const std::vector<std::string>
     benchmark::AddCustomContext("sd", sd::text(SD_VERSION_MAJOR, '.', SD_VERSION_MINOR, '.', SD_VERSION_PATCH));
     benchmark::AddCustomContext("compiler", __VERSION__);
     benchmark::AddCustomContext("threads", std::to_string(sd::num_threads()));
+    benchmark::AddCustomContext("machine", sd::cpu::tile_machine_name());
     benchmark::RunSpecifiedBenchmarks();
 }
 

@@ -100,8 +100,13 @@
 #endif
 
 // Every set of vector instructions that x86 compilers use for loops like ours.
-#if defined(__AVX512VBMI__)
+#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512vbmi_bf16
+#elif defined(__AVX512VBMI__)
 #define SD_ABI_SIMD _avx512vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
+    defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512_bf16
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define SD_ABI_SIMD _avx512
 #elif defined(__AVX512F__)
@@ -1629,6 +1634,9 @@ SD_NAMESPACE_END
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
+#if defined(__AVX512BF16__) && !defined(__CUDACC__)
+#define SD_NARROWS_AT_ONCE 1
+#endif
 
 SD_NAMESPACE_BEGIN
 
@@ -1688,8 +1696,12 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
     return is_nan ? words | 0x400000U : words + 0x7FFFU + ((words >> 16) & 1U);
 }
 
-/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN.
+/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN. Where the processor has an
+/// instruction for it, denormal numbers become zero.
 [[nodiscard, gnu::always_inline]] inline HalfWords narrowed(const Vector<float>& values) {
+#if defined(SD_NARROWS_AT_ONCE)
+    return reinterpret_cast<HalfWords>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
+#else
     const Words words = rounded_words(values) >> 16;
 #if defined(__CUDACC__)
     HalfWords halves;
@@ -1698,16 +1710,36 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 #else
     return __builtin_convertvector(words, HalfWords);
 #endif
+#endif
+}
+
+/// Each lane's bfloat16(first) in the lower half, bfloat16(second) in the upper one.
+[[nodiscard, gnu::always_inline]] inline Words paired(const Vector<float>& first, const Vector<float>& second) {
+#if defined(SD_NARROWS_AT_ONCE)
+    typedef std::uint16_t AllHalfWords __attribute__((vector_size(vector_bytes)));
+    const auto both = reinterpret_cast<AllHalfWords>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+    return [&]<int... i>(std::integer_sequence<int, i...>) {
+        return reinterpret_cast<Words>(__builtin_shufflevector(both, both, (i / 2 + i % 2 * 16)...));
+    }
+    (std::make_integer_sequence<int, 32>{});
+#else
+    return (rounded_words(first) >> 16) | (rounded_words(second) & 0xFFFF0000U);
+#endif
 }
 
 /// The values as they are after they were stored as T and loaded again.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
     if constexpr (std::is_same_v<T, bfloat16>) {
+#if defined(SD_NARROWS_AT_ONCE)
+        return widened(narrowed(values));
+#else
         const Words words = rounded_words(values) & 0xFFFF0000U;
         Vector<T> result;  // copied, since nvcc's front end refuses a cast here
         std::memcpy(&result, &words, sizeof result);
         return result;
+#endif
     } else {
         return values;
     }
@@ -1736,6 +1768,19 @@ template <class T>
     } else {
         std::memcpy(to, &values, sizeof values);
     }
+}
+
+/// Writes neighbouring vectors, two of bfloat16 with one store where they are a line of the cache.
+template <class T, Index count>
+[[gnu::always_inline]] inline void store_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        std::memcpy(static_cast<void*>(to), &line, sizeof line);
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) store<T>(values[v], to + v * lanes<T>);
 }
 
 /// The first `count` half words at an address, fewer than all; zeros in the other lanes, whose memory is not touched.
@@ -1863,6 +1908,19 @@ template <class T>
 #endif
 }
 
+/// The same with neighbouring vectors, to an address that is a multiple of the bytes of all of them.
+template <class T, Index count>
+[[gnu::always_inline]] inline void stream_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(line));
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) stream<T>(values[v], to + v * lanes<T>);
+}
+
 /// What this thread streamed is seen by the threads that it meets from here on. To be called after streaming.
 inline void stream_fence() {
 #if defined(__AVX__)
@@ -1898,6 +1956,20 @@ template <class T, class Use>
     Index first = 0;
     for (; first + lanes<T> <= size; first += lanes<T>) use(first, constant<lanes<T>>);
     if (first < size) use(first, size - first);
+}
+
+/// Vectors that are written together: two of bfloat16, which are a line of the cache where a vector of floats is one.
+template <class T>
+inline constexpr Index line_vectors = std::is_same_v<T, bfloat16> ? 2 : 1;
+
+/// Calls use(first, vectors, count) for every line_vectors vectors of `size` elements, and for each one that is left over;
+/// `count` are the lanes in use of each.
+template <class T, class Use>
+[[gnu::always_inline]] inline void for_each_line(Index size, const Use& use) {
+    constexpr Index together = line_vectors<T> * lanes<T>;
+    Index first = 0;
+    for (; first + together <= size; first += together) use(first, constant<line_vectors<T>>, constant<lanes<T>>);
+    for_each_vector<T>(size - first, [&](Index rest, auto count) { use(first + rest, constant<1>, count); });
 }
 
 /// Conditions that the compiler knows.
@@ -4125,11 +4197,10 @@ class Target {
 public:
     /// All channels are written together.
     explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
-    /// `channels` of the last dimension are written together, a vector of some pixels after the other. Those of a group
-    /// may be half a line of the cache, and a vector of bfloat16 is, which past the caches would cost more than a whole
-    /// one.
+    /// `channels` of the last dimension are written together, a line of some pixels after the other. Those of a group may
+    /// be half a line of the cache, which past the caches would cost more than a whole one.
     Target(Tensor<T>& target, Index channels)
-        : Target(target.data(), is_streamed(target) && !std::is_same_v<T, bfloat16> &&
+        : Target(target.data(), is_streamed(target) && whole_lines &&
                                     (channels == target.extent(target.rank() - 1) ||
                                      channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
     /// Elements that go past the caches, or do not.
@@ -4144,10 +4215,23 @@ public:
         }
     }
 
+    /// Stores neighbouring vectors of columns.
+    template <Index count>
+    [[gnu::always_inline]] void put(const Vector<T> (&values)[count], Index element) const {
+        if (streamed_ && element % (count * lanes<T>) == 0) {
+            stream_vectors<T>(values, data_ + element);
+        } else {
+            store_vectors<T>(values, data_ + element);
+        }
+    }
+
 private:
+    static constexpr bool whole_lines =
+        !std::is_same_v<T, bfloat16> || line_vectors<T> * lanes<T> * static_cast<Index>(sizeof(T)) == 64;
+
     [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
         return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-               target.extent(target.rank() - 1) % lanes<T> == 0;
+               target.extent(target.rank() - 1) % (line_vectors<T> * lanes<T>) == 0;
     }
 
     T* data_;
@@ -5761,7 +5845,8 @@ SD_NAMESPACE_END
 //     image   (row, column, channel)                 channels contiguous
 //     slab    (block, row, column, lane)             channel = block * lanes + lane
 //
-// Its elements are of the type that is computed in, whatever the image's are.
+// Its elements are of the type that is computed in, whatever the image's are. Products of bfloat16 have slabs of their
+// own (pair_slab.hpp).
 //
 // Neighbouring pixels of a block lie `lanes` elements apart, whatever the number of channels, so a register tile walks
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
@@ -6444,6 +6529,314 @@ private:
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/tile_machine.hpp
+
+// Products of pairs of bfloat16: the tile that they are made of, and the instructions of a processor that compute it.
+//
+//     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
+//
+//     rows      row m of a step is a line of 32 values, 64 bytes, wherever it lies; rows lie equally far apart
+//     columns   (step, half of the columns, pair, column of the half, part): 2 KiB a step
+//
+// Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Rows and columns of a tile, and the depth of a step.
+inline constexpr Index pair_lanes = 32;
+/// Elements that the columns of a tile have a step.
+inline constexpr Index pair_step = pair_lanes * pair_lanes;
+
+/// What one tile reads: for each block and each offset a step, rows at `rows + block plane + offset`.
+struct PairOperands {
+    const bfloat16* rows;
+    Index row_stride;  ///< elements between neighbouring rows
+    Index plane;       ///< elements between blocks
+    Index blocks;
+    const Index* offsets;
+    Index offset_count;
+    const bfloat16* columns;  ///< (block, offset, half, pair, column, part)
+};
+
+/// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
+struct TileMachine {
+    const char* name;
+    bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
+    void (*begin)();      ///< to be called by a thread before it multiplies
+    void (*end)();        ///< and afterwards
+    /// sums (32, 32) = [accumulate ? sums : 0] + rows x columns, over all steps.
+    void (*multiply)(const PairOperands& operands, float* sums, bool accumulate);
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/amx.hpp
+
+// Tiles of pairs by the matrix registers of Intel's processors (AMX): eight of 16 rows of 64 bytes.
+//
+//                     | columns 0..15 (6) | columns 16..31 (7) |
+//     rows 0..15  (4) |      sums 0       |       sums 1       |
+//     rows 16..31 (5) |      sums 2       |       sums 3       |
+//
+// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and TDPBF16PS.
+
+#if defined(__x86_64__) && defined(__linux__) && !defined(__CUDACC__)
+#define SD_HAS_AMX 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The operand of LDTILECFG.
+struct alignas(64) AmxConfiguration {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/// TileMachine::multiply by instructions that a type gives as static functions: load, store, zero and multiply (sums,
+/// rows, columns), with the registers' numbers as template arguments.
+template <class Amx>
+void multiply_by_amx(const PairOperands& operands, float* sums, bool accumulate) {
+    constexpr Index half = pair_lanes / 2;
+    constexpr Index sums_stride = pair_lanes * static_cast<Index>(sizeof(float));
+    float* const lower_sums = sums + half * pair_lanes;
+    if (accumulate) {
+        Amx::template load<0>(sums, sums_stride);
+        Amx::template load<1>(sums + half, sums_stride);
+        Amx::template load<2>(lower_sums, sums_stride);
+        Amx::template load<3>(lower_sums + half, sums_stride);
+    } else {
+        Amx::template zero<0>();
+        Amx::template zero<1>();
+        Amx::template zero<2>();
+        Amx::template zero<3>();
+    }
+    constexpr Index line = pair_lanes * static_cast<Index>(sizeof(bfloat16));
+    const Index row_stride = operands.row_stride * static_cast<Index>(sizeof(bfloat16));
+    const Index lower_rows = half * operands.row_stride;
+    const Index offset_count = operands.offset_count;
+    const Index* const offsets = operands.offsets;
+    const bfloat16* rows = operands.rows;
+    const bfloat16* columns = operands.columns;
+    for (Index block = 0; block < operands.blocks; ++block, rows += operands.plane) {
+        for (Index i = 0; i < offset_count; ++i, columns += pair_step) {
+            const bfloat16* row = rows + offsets[i];
+            Amx::template load<6>(columns, line);
+            Amx::template load<4>(row, row_stride);
+            Amx::template multiply<0, 4, 6>();
+            Amx::template load<7>(columns + pair_step / 2, line);
+            Amx::template multiply<1, 4, 7>();
+            Amx::template load<5>(row + lower_rows, row_stride);
+            Amx::template multiply<2, 5, 6>();
+            Amx::template multiply<3, 5, 7>();
+        }
+    }
+    Amx::template store<0>(sums, sums_stride);
+    Amx::template store<1>(sums + half, sums_stride);
+    Amx::template store<2>(lower_sums, sums_stride);
+    Amx::template store<3>(lower_sums + half, sums_stride);
+}
+
+#if defined(SD_HAS_AMX)
+/// The instructions, as text: compilers take their intrinsics only where a whole file is compiled for them, and early
+/// ones lack what orders them among other memory accesses.
+struct AmxInstructions {
+    static void configure(const AmxConfiguration& configuration) {
+        asm volatile("ldtilecfg %0" : : "m"(configuration) : "memory");
+    }
+    static void release() { asm volatile("tilerelease" : : : "memory"); }
+
+    template <int tile>
+    [[gnu::always_inline]] static void zero() {
+        asm volatile("tilezero %%tmm%c0" : : "i"(tile));
+    }
+    template <int tile>
+    [[gnu::always_inline]] static void load(const void* from, Index stride) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(tile) : "memory");
+    }
+    template <int tile>
+    [[gnu::always_inline]] static void store(void* to, Index stride) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(tile) : "memory");
+    }
+    template <int sums, int rows, int columns>
+    [[gnu::always_inline]] static void multiply() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sums), "i"(rows), "i"(columns));
+    }
+};
+
+/// Whether the processor has the instructions and the system lets this process use their registers.
+[[nodiscard]] inline bool may_use_amx() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned amx_bf16 = 1U << 22, amx_tile = 1U << 24;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, Linux 5.16
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+inline constexpr TileMachine amx_machine = {
+    .name = "amx",
+    .beats_winograd = true,
+    .begin =
+        [] {
+            static constexpr AmxConfiguration configuration;
+            AmxInstructions::configure(configuration);
+        },
+    .end = &AmxInstructions::release,
+    .multiply = &multiply_by_amx<AmxInstructions>,
+};
+#endif
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/avx512_bf16.hpp
+
+// Tiles of pairs by AVX512_BF16: each lane of a vector adds two products, a pair of a row with a pair of a column.
+
+#if defined(__x86_64__) && !defined(__CUDACC__)
+#define SD_HAS_AVX512_BF16 1
+#include <cpuid.h>
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+#if defined(SD_HAS_AVX512_BF16)
+/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
+                                                                                      float* sums, bool accumulate) {
+    constexpr Index rows_each = 8, pairs = pair_lanes / 2;
+    for (Index first = 0; first < pair_lanes; first += rows_each) {
+        float* const target = sums + first * pair_lanes;
+        __m512 left[rows_each], right[rows_each];
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
+            right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
+        }
+        const bfloat16* block = operands.rows + first * operands.row_stride;
+        const bfloat16* columns = operands.columns;
+        for (Index b = 0; b < operands.blocks; ++b, block += operands.plane) {
+            for (Index i = 0; i < operands.offset_count; ++i, columns += pair_step) {
+                const bfloat16* row = block + operands.offsets[i];
+                for (Index pair = 0; pair < pairs; ++pair, row += 2) {
+                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair * pair_lanes));
+                    const auto right_columns =
+                        reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair_step / 2 + pair * pair_lanes));
+#pragma GCC unroll 8
+                    for (Index r = 0; r < rows_each; ++r) {
+                        std::int32_t both;
+                        std::memcpy(&both, row + r * operands.row_stride, sizeof both);
+                        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+                        left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
+                        right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            _mm512_storeu_ps(target + r * pair_lanes, left[r]);
+            _mm512_storeu_ps(target + r * pair_lanes + pairs, right[r]);
+        }
+    }
+}
+
+/// Whether the processor has the instructions.
+[[nodiscard]] inline bool has_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned avx512_bf16 = 1U << 5;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & avx512_bf16) != 0;
+}
+
+/// Whether they are also quicker than multiply-adds of floats: AMD's are, twice as quick; Intel's are not.
+[[nodiscard]] inline bool may_use_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx && has_avx512_bf16();
+}
+
+inline constexpr TileMachine avx512_bf16_machine = {
+    .name = "avx512_bf16",
+    .beats_winograd = false,
+    .begin = [] {},
+    .end = [] {},
+    .multiply = &multiply_by_avx512,
+};
+#endif
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/tile_machines.hpp
+
+// Which tile machine multiplies the pairs of this process.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The quickest machine that this processor has, or nullptr.
+[[nodiscard]] inline const TileMachine* best_tile_machine() {
+#if defined(SD_HAS_AMX)
+    if (may_use_amx()) return &amx_machine;
+#endif
+#if defined(SD_HAS_AVX512_BF16)
+    if (may_use_avx512_bf16()) return &avx512_bf16_machine;
+#endif
+    return nullptr;
+}
+
+/// The process's own.
+[[nodiscard]] inline std::atomic<const TileMachine*>& tile_machine_in_use() {
+    static std::atomic<const TileMachine*> machine = best_tile_machine();
+    return machine;
+}
+
+/// The machine that computes products of bfloat16. Without one, nullptr, they are computed in float. The last bits of
+/// results depend on it, and on nothing else of the machine.
+[[nodiscard]] inline const TileMachine* tile_machine() { return tile_machine_in_use(); }
+
+/// Has another machine used from here on, nullptr for floats: to compare them. Not while a kernel runs.
+inline void set_tile_machine(const TileMachine* machine) { tile_machine_in_use() = machine; }
+
+/// What tile_machine() is called: "amx", "avx512_bf16" or "float".
+[[nodiscard]] inline const char* tile_machine_name() {
+    const TileMachine* machine = tile_machine();
+    return machine == nullptr ? "float" : machine->name;
+}
+
+/// Whether a machine is to be used, for a kernel that Winograd's tiles suit or not.
+[[nodiscard]] inline bool multiplies_pairs(bool suits_winograd) {
+    const TileMachine* machine = tile_machine();
+    return machine != nullptr && (machine->beats_winograd || !suits_winograd);
+}
+
+/// Channels that a product of tensors of T takes together.
+template <class T>
+[[nodiscard]] Index group_lanes() {
+    return std::is_same_v<T, bfloat16> && tile_machine() != nullptr ? pair_lanes : lanes<T>;
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/forward_side.hpp
 
 // How a convolution reads x, forward and by weight: which image is packed into slabs, and which weight meets it.
@@ -6470,7 +6863,7 @@ public:
         : x(input),
           x_view(input.shape()),
           lattice(forward_lattice(geometry)),
-          plan(geometry, lanes<T>),
+          plan(geometry, group_lanes<T>()),
           depth(plan.in()),
           y_shape(geometry.output_shape()) {
         const Conv2dOptions& options = geometry.options;
@@ -6888,6 +7281,503 @@ struct OuterCut {
 
 private:
     Index pieces_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_panels.hpp
+
+// Pairs of rows as the columns of tiles (tile_machine.hpp), and the panels of weights that are made so.
+//
+//     panels  (panel of 32 columns, block of 32 depth channels, tap, half, pair of channels, column of the half, part)
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// All panels of a map's weights in bfloat16, zeros beyond the last channel and column; each column times its factor, if
+/// factors are given.
+[[nodiscard]] inline Tensor<bfloat16> pack_pair_panels(const Tensor<float>& weight, const WeightMap& map,
+                                                       const float* factors) {
+    constexpr Index half = pair_lanes / 2;
+    const Index taps = map.tap_count();
+    const Index of_block = taps * pair_step;
+    const Shape shape{quotient_up(map.column_count(), pair_lanes),
+                      quotient_up(map.depth_count(), pair_lanes) * of_block};
+    const bool full = map.depth_count() % pair_lanes == 0;
+    Tensor<bfloat16> packed = full ? Tensor<bfloat16>::empty(shape) : Tensor<bfloat16>(shape);
+    if (packed.size() == 0) return packed;
+    const PanelPacker<float> packer(weight, map, pair_lanes, factors);
+    Tensor<float> blocks = Tensor<float>::empty({num_threads(), taps * lanes<float> * pair_lanes});
+    packer.for_each_block([&](Index panel, Index first) {
+        float* block = blocks.data() + thread_index() * blocks.extent(1);  // (tap, channel, column)
+        packer.pack_block(panel, first, block);
+        const Index depth = packer.block_depth(first);
+        bfloat16* target =
+            packed.data() + panel * shape[1] + first / pair_lanes * of_block + first % pair_lanes / 2 * pair_lanes;
+        for (Index tap = 0; tap < taps; ++tap, target += pair_step) {
+            for (Index k = 0; k < depth; k += 2) {
+                const float* row = block + (tap * depth + k) * pair_lanes;
+                for (Index c = 0; c < pair_lanes; c += lanes<float>) {
+                    const Vector<float> second = k + 1 < depth ? load(row + pair_lanes + c) : Vector<float>{};
+                    const Words words = paired(load(row + c), second);
+                    bfloat16* to = target + c / half * (pair_step / 2) + k / 2 * pair_lanes + c % half * 2;
+                    std::memcpy(static_cast<void*>(to), &words, sizeof words);
+                }
+            }
+        }
+    });
+    return packed;
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_slab.hpp
+
+// The slab that products of pairs read, of bfloat16. Its rows lie as far apart as neighbouring points' pixels allow, so
+// that all points of a sample are one run of lines, a few of them between the rows without a point:
+//
+//     slab   (block of 32 channels, sample, phase, row, column, channel of the block)      a pixel of a block: 64 bytes
+//     point (i, j) of a sample reads for each tap the line  place of the tap + i pitch + j
+//
+// With a stride neighbouring points read every other pixel. Pixels are sorted by their phase, row and column modulo the
+// stride, so that those are neighbours too:
+//
+//     column  0 1 2 3 4 5 6     stride 2:   phase 0   0 2 4 6     phase 1   1 3 5 .
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Points of one or more samples: of several only if they are all points of each.
+struct PairPiece {
+    Piece points;  ///< of the first sample
+    Index samples;
+};
+
+/// How points are cut into such pieces, by the problem's size alone.
+class PairCut {
+public:
+    /// Pieces that read about `pixels` pixels at most.
+    PairCut(const Lattice& lattice, Index samples, Index pixels)
+        : lattice_(lattice), cut_(Cut::of(lattice, samples, pixels, pair_lanes)), samples_(samples) {
+        if (cut_.pieces_of_sample() > 1) return;
+        constexpr Index least_pieces = 8;  // of the batch
+        const Index image = lattice.height * lattice.width * lattice.row_step * lattice.column_step;
+        samples_each_ = std::clamp<Index>(pixels / image, 1, std::max<Index>(1, samples / least_pieces));
+    }
+
+    [[nodiscard]] Index pieces() const { return quotient_up(samples_, samples_each_) * cut_.pieces_of_sample(); }
+    [[nodiscard]] PairPiece piece(Index number) const {
+        Piece points = cut_.piece(lattice_, number);
+        points.sample *= samples_each_;
+        return {points, std::min(samples_each_, samples_ - points.sample)};
+    }
+    /// One that is as large as any.
+    [[nodiscard]] PairPiece largest() const {
+        return {{0, 0, 0, cut_.rows_each, cut_.columns_each}, std::min(samples_each_, samples_)};
+    }
+
+private:
+    const Lattice& lattice_;
+    Cut cut_;
+    Index samples_, samples_each_ = 1;
+};
+
+/// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines
+/// of as many blocks, `plane` elements apart; lanes beyond the last channel are zero. Meanwhile the pixels are asked for
+/// that lie `ahead` elements further.
+template <class Source>
+void pack_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
+                 Index ahead, Index plane, bfloat16* target) {
+    constexpr Index lane_count = lanes<bfloat16>;
+    constexpr Index together = 2 * lane_count;  // channels
+    const auto place = [&](Index k) { return target + k / pair_lanes * plane + k % pair_lanes; };
+    Index k = 0;
+    for (; k + together <= channels; k += together) {
+        const Index channel = first_channel + k;
+        source.with_channels(channel, constant<lane_count>, [&](const auto& first_at) {
+            source.with_channels(channel + lane_count, constant<lane_count>, [&](const auto& second_at) {
+                bfloat16* to = place(k);
+                Index from = element + channel;
+                for (Index i = 0; i < pixels; ++i, from += step, to += pair_lanes) {
+                    source.prefetch_line(from + ahead);
+                    const Vector<bfloat16> values[2] = {first_at(from), second_at(from + lane_count)};
+                    store_vectors<bfloat16>(values, to);
+                }
+            });
+        });
+    }
+    for_each_vector<bfloat16>(channels - k, [&](Index rest, auto count) {
+        const Index channel = first_channel + k + rest;
+        source.with_channels(channel, count, [&](const auto& value_at) {
+            bfloat16* to = place(k + rest);
+            for (Index i = 0; i < pixels; ++i) {
+                store<bfloat16>(value_at(element + channel + i * step), to + i * pair_lanes);
+            }
+        });
+    });
+    for (k = round_up(channels, lane_count); k < round_up(channels, pair_lanes); k += lane_count) {
+        for (Index i = 0; i < pixels; ++i) store<bfloat16>(Vector<bfloat16>{}, place(k) + i * pair_lanes);
+    }
+}
+
+/// Fills the lines that SlabShape says, in blocks `plane` elements apart. All channels of a few pixels are packed, then those of the next few: memory is read nearly in its order.
+template <class Source>
+void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat16* target) {
+    constexpr Index strip = 16;  // pixels
+    const Index height = source.extents().height;
+    const Index width = source.extents().width;
+    // The columns [before, after) of the slab lie in the image.
+    const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
+    const Index after =
+        std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
+    const Index step = source.element(0, 0, slab.column_step);
+    const Index blocks = quotient_up(slab.channels, pair_lanes);
+    for (Index r = 0; r < slab.rows; ++r, target += slab.columns * pair_lanes) {
+        const Index row = slab.first_row + r * slab.row_step;
+        const bool inside = row >= 0 && row < height;
+        const Index first = inside ? before : slab.columns;
+        const Index last = inside ? after : slab.columns;
+        for (Index b = 0; b < blocks; ++b) {
+            std::memset(static_cast<void*>(target + b * plane), 0, static_cast<std::size_t>(first) * 64);
+            std::memset(static_cast<void*>(target + b * plane + last * pair_lanes), 0,
+                        static_cast<std::size_t>(slab.columns - last) * 64);
+        }
+        for (Index c = first; c < last; c += strip) {
+            const Index element = source.element(slab.sample, row, slab.first_column + c * slab.column_step);
+            pack_pixels(source, element, step, std::min(strip, last - c), slab.first_channel, slab.channels,
+                        strip * step, plane, target + c * pair_lanes);
+        }
+    }
+}
+
+/// The slab of a piece.
+class PairSlab {
+public:
+    /// Rows lie a multiple of so many lines apart.
+    PairSlab(const Lattice& lattice, const PairPiece& piece, Index multiple = 1)
+        : lattice_(lattice),
+          pixels_(piece.points.slab(lattice, 0, 0)),
+          samples_(piece.samples),
+          row_phases_(slab_row_step(lattice)),
+          column_phases_(slab_column_step(lattice)),
+          rows_(quotient_up(pixels_.rows, row_phases_)),
+          pitch_(round_up(quotient_up(pixels_.columns, column_phases_), multiple)),
+          run_((piece.points.rows - 1) * pitch_ + piece.points.width) {}
+
+    /// Lines from a row of points to the next.
+    [[nodiscard]] Index pitch() const { return pitch_; }
+    /// Lines from a sample's first point to behind its last one.
+    [[nodiscard]] Index run() const { return run_; }
+    /// Lines of a sample, and of a block.
+    [[nodiscard]] Index sample_lines() const { return row_phases_ * column_phases_ * rows_ * pitch_; }
+    [[nodiscard]] Index lines() const { return samples_ * sample_lines(); }
+
+    /// Writes the lines from a point's place to what each tap reads, times `line`.
+    void tap_offsets(Index line, Index* offsets) const {
+        for (const Tap& tap : lattice_.taps) {
+            const Index row = tap.row_offset - lattice_.first_row();
+            const Index column = tap.column_offset - lattice_.first_column();
+            const Index phase = row % row_phases_ * column_phases_ + column % column_phases_;
+            *offsets++ = ((phase * rows_ + row / row_phases_) * pitch_ + column / column_phases_) * line;
+        }
+    }
+
+    /// Packs channels [first_channel, first_channel + channels) into blocks that lie `plane` elements apart.
+    template <class Source>
+    void pack(const Source& source, Index first_channel, Index channels, Index plane, bfloat16* target) const {
+        for (Index sample = 0; sample < samples_; ++sample) {
+            for (Index row = 0; row < row_phases_; ++row) {
+                for (Index column = 0; column < column_phases_; ++column, target += rows_ * pitch_ * pair_lanes) {
+                    const SlabShape phase{.sample = pixels_.sample + sample,
+                                          .first_row = pixels_.first_row + row,
+                                          .row_step = pixels_.row_step * row_phases_,
+                                          .rows = rows_,
+                                          .first_column = pixels_.first_column + column,
+                                          .column_step = pixels_.column_step * column_phases_,
+                                          .columns = pitch_,
+                                          .first_channel = first_channel,
+                                          .channels = channels};
+                    pack_lines(source, phase, plane, target);
+                }
+            }
+        }
+    }
+
+private:
+    const Lattice& lattice_;
+    SlabShape pixels_;
+    Index samples_, row_phases_, column_phases_, rows_, pitch_, run_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_by_weight.hpp
+
+// The gradient by the weights (conv2d_by_weight.hpp), of pairs of bfloat16 on a tile machine. The depth are pixels, so x
+// is turned over and pixels of dy are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in
+// dy where no point is, so that a tap is an offset along the rows of x:
+//
+//     x     (block of 32 channels, channel, piece, place)                        rows
+//     dy    (panel of 32 channels, step of 32 places, half, pair, channel, part)  columns
+//
+//     small weights: for each span of pieces, in parallel:    for each round of pieces: pack them, add their products
+//     large weights: for each round of pieces:                pack them in parallel, add their products in parallel
+//
+// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Channels of a line and of the one behind it, paired.
+[[nodiscard, gnu::always_inline]] inline Words pair_of_lines(const bfloat16* line) {
+    HalfWords first, second;
+    std::memcpy(&first, line, sizeof first);
+    std::memcpy(&second, line + pair_lanes, sizeof second);
+    return reinterpret_cast<Words>(widened(first)) >> 16 | reinterpret_cast<Words>(widened(second));
+}
+
+/// Pairs neighbouring pixels, `step` elements apart, of channels [first_channel, first_channel + channels) into steps of
+/// columns, from pair `pair` of a run on; panels lie `panel` elements apart. An odd last pixel's partner is zero. Meanwhile
+/// the pixels are asked for that lie `ahead` elements further.
+template <class Source>
+void pair_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
+                 Index ahead, Index panel, Index pair, bfloat16* target) {
+    constexpr Index half = pair_lanes / 2;
+    for_each_vector<bfloat16>(channels, [&](Index k, auto count) {
+        const Index channel = first_channel + k;
+        source.with_channels(channel, count, [&](const auto& value_at) {
+            bfloat16* to = target + k / pair_lanes * panel + k % pair_lanes / half * (pair_step / 2) + k % half * 2;
+            Index from = element + channel;
+            for (Index i = 0; i < pixels; i += 2, from += 2 * step) {
+                source.prefetch_line(from + ahead);
+                source.prefetch_line(from + ahead + step);
+                const Vector<bfloat16> second = i + 1 < pixels ? value_at(from + step) : Vector<bfloat16>{};
+                const Words words = paired(value_at(from), second);
+                const Index place = pair + i / 2;
+                std::memcpy(static_cast<void*>(to + place / half * pair_step + place % half * pair_lanes), &words,
+                            sizeof words);
+            }
+        });
+    });
+}
+
+/// Turns 32 lines (line, channel) over: channel c of line p to rows[c row_stride + p].
+inline void turn_lines(const bfloat16* lines, bfloat16* rows, Index row_stride) {
+    constexpr Index words = lanes<float>;  // pairs of lines that are turned together
+    for (Index first = 0; first < pair_lanes; first += 2 * words) {
+        for (Index c = 0; c < pair_lanes; c += words) {
+            Vector<float> square[words];
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                square[i] = reinterpret_cast<Vector<float>>(pair_of_lines(lines + (first + 2 * i) * pair_lanes + c));
+            }
+            transpose<float>(square);
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                std::memcpy(static_cast<void*>(rows + (c + i) * row_stride + first), &square[i], sizeof square[i]);
+            }
+        }
+    }
+}
+
+/// What by-weight sums, one merged group at a time, as OuterProduct, on the machine that is in use when it is made.
+template <class T>
+class PairOuterProduct {
+public:
+    PairOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
+        : side_(side),
+          machine_(*tile_machine()),
+          x_(side.x, side.x_view),
+          dy_(dy),
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(std::max(side.depth, side.plan.out())),
+                       pair_lanes)),
+          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
+          taps_(static_cast<Index>(side.lattice.taps.size())),
+          blocks_(quotient_up(side.depth, pair_lanes)),
+          panels_(quotient_up(side.plan.out(), pair_lanes)),
+          sums_of_tap_(blocks_ * pair_step),
+          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
+        const PairSlab any = slab_of(whole_piece(0));
+        piece_lines_ = with_room(any.lines());
+        piece_steps_ = quotient_up(any.run(), pair_lanes);
+        large_ = spans_.spans < least_spans;
+        if (large_) spans_.spans = 1;
+        if (large_) spans_.pieces_each = pieces_;
+        const Index piece_bytes = (blocks_ * piece_lines_ + panels_ * piece_steps_ * pair_lanes) * 64;
+        round_ = std::clamp<Index>((large_ ? large_round : small_round) / piece_bytes, 1, spans_.pieces_each);
+        row_stride_ = odd_lines(round_ * piece_lines_);
+    }
+
+    /// Writes the gradients of a group's weights to where they stand.
+    void run(Index group, Tensor<float>& dweight) const {
+        Tensor<float> sums = Tensor<float>::empty({spans_.spans, panels_, taps_ * sums_of_tap_});
+        const Index rounds = large_ ? 1 : num_threads();
+        Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
+        Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
+        Tensor<bfloat16> lines =
+            Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), round_ * piece_steps_ + taps_});
+        const auto memory = [&](Index thread) {
+            const Index round = large_ ? 0 : thread;
+            return Memory{x.data() + round * x.extent(1), dy.data() + round * dy.extent(1),
+                          lines.data() + thread * lines.extent(1), offsets.data() + thread * offsets.extent(1)};
+        };
+        if (large_) {
+            for (Index first = 0; first < pieces_; first += round_) {
+                const Index count = std::min(round_, pieces_ - first);
+                parallel_for(count, [&](Index place) { pack(group, first + place, place, memory(thread_index())); });
+                const Index parts = quotient_up(blocks_, blocks_of_task);
+                parallel_for(panels_ * parts, [&](Index task) {
+                    const Index block = task % parts * blocks_of_task;
+                    multiply(count, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
+                             memory(thread_index()), sums.data());
+                });
+            }
+        } else {
+            parallel_for(spans_.spans, [&](Index span) {
+                const Memory own = memory(thread_index());
+                const Index begin = span * spans_.pieces_each;
+                const Index end = std::min(pieces_, begin + spans_.pieces_each);
+                for (Index first = begin; first < end; first += round_) {
+                    const Index last = std::min(first + round_, end);
+                    for (Index piece = first; piece < last; ++piece) pack(group, piece, piece - first, own);
+                    for (Index panel = 0; panel < panels_; ++panel) {
+                        multiply(last - first, panel, 0, blocks_, first > begin, own,
+                                 sums.data() + span * sums.extent(1) * sums.extent(2));
+                    }
+                }
+            });
+        }
+        add_spans(sums);
+        unpack_panels(sums, side_.weights(group), pair_lanes, sums_of_tap_, dweight);
+    }
+
+private:
+    /// Lines that stay in the second-level cache until they are turned over or paired.
+    [[nodiscard]] static Index lines_of_piece(Index channels) {
+        constexpr Index bytes = Index{256} << 10;
+        return std::clamp<Index>(bytes / (64 * quotient_up(channels, pair_lanes)), 64, 512);
+    }
+    static constexpr Index small_round = Index{1} << 20;
+    static constexpr Index large_round = Index{24} << 20;
+    static constexpr Index least_spans = 8;
+    static constexpr Index blocks_of_task = 4;
+
+    /// What is packed: rows and columns of a round, lines of a block on their way there; a multiplication's offsets.
+    struct Memory {
+        bfloat16* x;
+        bfloat16* dy;
+        bfloat16* lines;
+        Index* offsets;
+    };
+
+    /// The least odd number of lines of the cache: rows so far apart do not lie in one set of it.
+    [[nodiscard]] static Index odd_lines(Index elements) {
+        return (quotient_up(elements, pair_lanes) | 1) * pair_lanes;
+    }
+    /// Whole steps for so many lines, and for what the last step of a piece reads behind them by zeros of dy: what stands
+    /// there has to be a number.
+    [[nodiscard]] static Index with_room(Index lines) { return round_up(lines + pair_lanes - 1, pair_lanes); }
+    /// All pieces are of one size, so that taps have one offset: the last ones go on where dy has no points, and zeros.
+    [[nodiscard]] Piece whole_piece(Index number) const {
+        Piece piece = cut_.piece(side_.lattice, number);
+        piece.rows = cut_.rows_each;
+        piece.width = cut_.columns_each;
+        return piece;
+    }
+
+    /// Rows begin at even places, so that no pair straddles two.
+    [[nodiscard]] PairSlab slab_of(const Piece& piece) const { return {side_.lattice, {piece, 1}, 2}; }
+
+    // Packs a piece, number `place` of its round.
+    void pack(Index group, Index number, Index place, const Memory& memory) const {
+        const Piece piece = whole_piece(number);
+        const PairSlab slab = slab_of(piece);
+        const Index plane = piece_lines_ * pair_lanes;
+        slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
+        for (Index block = 0; block < blocks_; ++block) {
+            bfloat16* lines = memory.lines + block * plane;
+            clear_lines(lines, slab.lines(), piece_lines_);
+            bfloat16* rows = memory.x + block * pair_lanes * row_stride_ + place * piece_lines_;
+            for (Index line = 0; line < piece_lines_; line += pair_lanes) {
+                turn_lines(lines + line * pair_lanes, rows + line, row_stride_);
+            }
+        }
+        pack_columns(group, piece, slab.pitch(), memory.dy + place * piece_steps_ * pair_step);
+    }
+
+    // Pairs the points' pixels of dy. Where a row has fewer than `pitch`, and behind the last row, are zeros.
+    void pack_columns(Index group, const Piece& piece, Index pitch, bfloat16* columns) const {
+        constexpr Index strip = 16;  // pixels
+        const Index panel = round_ * piece_steps_ * pair_step;
+        const Index first = side_.plan.first_out(group);
+        const Index channels = side_.plan.out();
+        const Index pixel = dy_.extents().channels;
+        const bool gaps = pitch > piece.width || channels % pair_lanes != 0 || pitch * piece.rows % pair_lanes != 0 ||
+                          piece.first_row + piece.rows > dy_.extents().height ||
+                          piece.first_column + piece.width > dy_.extents().width;
+        for (Index p = 0; gaps && p < panels_; ++p) {
+            std::fill_n(columns + p * panel, piece_steps_ * pair_step, bfloat16(0.0F));
+        }
+        const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
+        const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        for (Index i = 0; i < rows; ++i) {
+            const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
+            for (Index j = 0; j < width; j += strip) {
+                pair_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), first, channels, strip * pixel,
+                            panel, (i * pitch + j) / 2, columns);
+            }
+        }
+    }
+
+    static void clear_lines(bfloat16* lines, Index first, Index last) {
+        std::fill(lines + first * pair_lanes, lines + last * pair_lanes, bfloat16(0.0F));
+    }
+
+    // Adds what a round of so many pieces has to one panel and some blocks of x.
+    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate, const Memory& memory,
+                  float* sums) const {
+        Index* tap_offsets = memory.offsets + round_ * piece_steps_;
+        for (Index step = 0; step < pieces * piece_steps_; ++step) {
+            memory.offsets[step] = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
+        }
+        slab_of(whole_piece(0)).tap_offsets(1, tap_offsets);
+        PairOperands operands{.rows = nullptr,
+                              .row_stride = row_stride_,
+                              .plane = 0,
+                              .blocks = 1,
+                              .offsets = memory.offsets,
+                              .offset_count = pieces * piece_steps_,
+                              .columns = memory.dy + panel * round_ * piece_steps_ * pair_step};
+        machine_.begin();
+        for (Index block = first_block; block < last_block; ++block) {
+            for (Index tap = 0; tap < taps_; ++tap) {
+                operands.rows = memory.x + block * pair_lanes * row_stride_ + tap_offsets[tap];
+                machine_.multiply(operands, sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step,
+                                  accumulate);
+            }
+        }
+        machine_.end();
+    }
+
+    const ForwardSide<T>& side_;
+    const TileMachine& machine_;
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    Cut cut_;
+    Index pieces_, taps_, blocks_, panels_, sums_of_tap_;
+    OuterCut spans_;
+    Index piece_lines_ = 0, piece_steps_ = 0, round_ = 1, row_stride_ = 0;
+    bool large_ = false;
 };
 
 }  // namespace cpu
@@ -7544,7 +8434,15 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    if (cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight)) {
+    const bool winograd =
+        cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        if (cpu::multiplies_pairs(winograd)) {
+            run(cpu::PairOuterProduct<T>(side, dy_of_lattice));
+            return dweight;
+        }
+    }
+    if (winograd) {
         run(cpu::WinogradOuterProduct<T>(side, dy_of_lattice));
     } else {
         run(cpu::OuterProduct<T>(side, dy_of_lattice));
@@ -7566,7 +8464,7 @@ SD_NAMESPACE_END
 //                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
+// columns, and may be told of a tile beforehand, to ask for what it will read; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
 // the type that they were computed in; what is gathered is gathered of the values as they are stored.
 
 SD_NAMESPACE_BEGIN
@@ -7582,12 +8480,11 @@ struct TileResult {
     Index column;           ///< the first one's number among all columns of the product
     Index element, pixel_stride;
 
-    /// Calls use(column, lanes in use) for every vector of columns.
-    template <class Use>
-    [[gnu::always_inline]] void for_each_vector(const Use& use) const {
-        cpu::for_each_vector<T>(columns, use);
+    /// The sums of a point's neighbouring vectors of columns.
+    template <Index vectors>
+    [[gnu::always_inline]] void load_sums(Index r, Index c, Vector<T> (&values)[vectors]) const {
+        for (Index v = 0; v < vectors; ++v) values[v] = load(sums + r * width + c + v * lanes<T>);
     }
-    [[nodiscard, gnu::always_inline]] Vector<T> sum(Index r, Index c) const { return load(sums + r * width + c); }
     [[nodiscard]] Index at(Index r, Index c) const { return element + r * pixel_stride + c; }
 };
 
@@ -7597,6 +8494,23 @@ template <class T>
     Tensor<T> result(Shape{round_up(columns, lanes<T>)});
     std::copy(values, values + columns, result.data());
     return result;
+}
+
+/// The neighbouring vectors at an address.
+template <class T, Index count>
+[[gnu::always_inline]] inline void load_all(const T* from, Vector<T> (&values)[count]) {
+    for (Index v = 0; v < count; ++v) values[v] = load(from + v * lanes<T>);
+}
+
+/// Stores neighbouring vectors of a point; `count` lanes of a single one.
+template <class T, Index vectors, class Count>
+[[gnu::always_inline]] inline void put(const Target<T>& target, const Vector<T> (&values)[vectors], Index element,
+                                       Count count) {
+    if constexpr (vectors == 1) {
+        target.put(values[0], element, count);
+    } else {
+        target.put(values, element);
+    }
 }
 
 template <class T>
@@ -7610,9 +8524,14 @@ public:
     class Task {
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
+        void ask_for(const TileResult<accumulate_t<T>>&) {}
         void add(const TileResult<accumulate_t<T>>& tile) {
-            tile.for_each_vector([&](Index c, auto count) {
-                for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                }
             });
         }
 
@@ -7638,6 +8557,7 @@ public:
     class Task {
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
@@ -7651,10 +8571,14 @@ public:
     private:
         template <class Act>
         [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
-            tile.for_each_vector([&](Index c, auto count) {
-                const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
                 for (Index r = 0; r < tile.points; ++r) {
-                    epilogue_.target_.put(act(tile.sum(r, c) + shift), tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
             });
         }
@@ -7697,7 +8621,8 @@ public:
         counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
-    /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
+    /// Merges the tiles' statistics into those of the task. A tile's are sums of differences from its first point, and of
+    /// their squares: as the point is one of those, what they cancel is never much more than what they leave.
     class Task {
     public:
         Task(StoreWithMoments& epilogue, Index task)
@@ -7706,30 +8631,36 @@ public:
               m2_(epilogue.moments_.second(task)),
               counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             A& seen = counts_[tile.column / lanes<T>];
             const A points = static_cast<A>(tile.points);
             const A share = A(1) / points;
             const A weight = points / (seen + points);
             const A both = seen * weight;
-            tile.for_each_vector([&](Index c, auto count) {
-                Vector<T> mean = {};
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
+                tile.load_sums(0, c, pivot);
+                for (Vector<T>& value : pivot) value = as_stored<T>(value);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> value = tile.sum(r, c);
-                    mean += as_stored<T>(value);
-                    target_.put(value, tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
+                        sum[v] += difference;
+                        squares[v] += difference * difference;
+                    }
                 }
-                mean *= share;
-                Vector<T> m2 = {};
-                for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> difference = as_stored<T>(tile.sum(r, c)) - mean;
-                    m2 += difference * difference;
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> mean = pivot[v] + sum[v] * share;
+                    const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
+                    A* task_mean = mean_ + tile.column + c + v * lanes<T>;
+                    A* task_m2 = m2_ + tile.column + c + v * lanes<T>;
+                    const Vector<T> delta = mean - load(task_mean);
+                    store<A>(load(task_mean) + delta * weight, task_mean);
+                    store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
                 }
-                A* task_mean = mean_ + tile.column + c;
-                A* task_m2 = m2_ + tile.column + c;
-                const Vector<T> delta = mean - load(task_mean);
-                store<A>(load(task_mean) + delta * weight, task_mean);
-                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
             seen += points;
         }
@@ -7792,6 +8723,9 @@ public:
         Task(StoreWithSums& epilogue, Index task)
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.z_ + tile.at(r, 0));
+        }
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
@@ -7809,22 +8743,27 @@ public:
         /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
         template <class Gradient>
         [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
-            tile.for_each_vector([&](Index c, auto count) {
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
                 const Index column = tile.column + c;
-                const Vector<T> scale = load(epilogue_.scale_.data() + column);
-                const Vector<T> shift = load(epilogue_.shift_.data() + column);
-                const Vector<T> center = load(epilogue_.center_.data() + column);
-                Vector<T> dweight = load(dweight_ + column);
-                Vector<T> dbias = load(dbias_ + column);
+                Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
+                load_all(epilogue_.scale_.data() + column, scale);
+                load_all(epilogue_.shift_.data() + column, shift);
+                load_all(epilogue_.center_.data() + column, center);
+                load_all(dweight_ + column, dweight);
+                load_all(dbias_ + column, dbias);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    const Vector<T> g = as_stored<T>(gradient(tile.sum(r, c), scale * z + shift));
-                    epilogue_.target_.put(g, tile.at(r, c), count);
-                    dbias += g;
-                    dweight += g * (z - center);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
+                        dbias[v] += values[v];
+                        dweight[v] += values[v] * (z - center[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
-                store<A>(dweight, dweight_ + column);
-                store<A>(dbias, dbias_ + column);
+                store_vectors<A>(dweight, dweight_ + column);
+                store_vectors<A>(dbias, dbias_ + column);
             });
         }
 
@@ -8270,6 +9209,181 @@ void run_products(PooledVector<SomeProduct>& products) {
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/pair_product.hpp
+
+// The product that forward and by-input share (product.hpp), of pairs of bfloat16 on a tile machine:
+//
+//     for each piece (a sample or several, or some rows of one), for each group:     in parallel over pieces
+//         pack the slab that the points read                                         second-level cache, once
+//         for each panel of 32 columns:
+//             for each chunk of the depth, whose weights stay in the first-level cache:
+//                 for each tile of 32 points of a sample's run:
+//                     sums [+]= over blocks of channels and taps                     tile registers
+//                     after the last chunk: the epilogue takes the sums, a row of points after the other
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Writes the points of a lattice, as Product, on the machine that is in use when it is made.
+template <class Source, class Epilogue>
+class PairProduct {
+public:
+    PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                const Tensor<float>& weight, const WeightMap& map, const float* factors, const Shape& target,
+                Epilogue& epilogue)
+        : source_(source),
+          lattice_(lattice),
+          machine_(*tile_machine()),
+          first_channel_(first_channel),
+          first_column_(first_column),
+          channels_(lattice.taps.empty() ? 0 : map.depth_count()),  // nothing to read: the points are zero
+          columns_(map.column_count()),
+          taps_(map.tap_count()),
+          blocks_(quotient_up(channels_, pair_lanes)),
+          target_(target),
+          epilogue_(epilogue),
+          cut_(lattice, source.extents().samples,
+               std::min(slab_bytes / (64 * std::max<Index>(1, blocks_)),
+                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3]))),
+          chunk_(std::clamp<Index>(panel_bytes / (64 * pair_lanes * std::max<Index>(1, taps_)), 1,
+                                   std::max<Index>(1, blocks_))),
+          weights_(pack_pair_panels(weight, map, factors)) {}
+
+    /// Of the batch.
+    [[nodiscard]] Index pieces() const { return cut_.pieces(); }
+    /// To be called before any piece.
+    void reserve() { epilogue_.reserve(pieces()); }
+
+    /// A thread's own.
+    struct Memory {
+        bfloat16* slab;
+        float* sums;
+        Index* tap_offsets;
+    };
+    /// The memory of all threads, for any product of the same extents.
+    class Workspace {
+    public:
+        explicit Workspace(const PairProduct& product)
+            : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
+              offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
+        [[nodiscard]] Memory of(Index thread) {
+            return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1)};
+        }
+
+    private:
+        Tensor<bfloat16> slabs_;
+        Tensor<float> sums_;
+        Tensor<Index> offsets_;
+    };
+
+    /// Nothing: what is packed is asked for as it is packed.
+    struct Ahead {};
+    [[nodiscard]] Ahead ask_for(Index, Index) const { return {}; }
+
+    /// Writes the points of a piece.
+    void run_piece(Index number, const Memory& memory, Ahead) {
+        const PairPiece piece = cut_.piece(number);
+        const PairSlab slab(lattice_, piece);
+        const Index plane = plane_of(slab);
+        slab.pack(source_, first_channel_, channels_, plane, memory.slab);
+        slab.tap_offsets(pair_lanes, memory.tap_offsets);
+        typename Epilogue::Task task(epilogue_, number);
+        PairOperands operands{.rows = nullptr,
+                              .row_stride = pair_lanes,
+                              .plane = plane,
+                              .blocks = 0,
+                              .offsets = memory.tap_offsets,
+                              .offset_count = taps_,
+                              .columns = nullptr};
+        machine_.begin();
+        for (Index c = 0; c < columns_; c += pair_lanes) {
+            const bfloat16* panel = weights_.data() + c / pair_lanes * weights_.extent(1);
+            for (Index chunk = 0; chunk < chunks(); ++chunk) {
+                operands.blocks = std::min(chunk_, blocks_ - chunk * chunk_);
+                operands.columns = panel + chunk * chunk_ * taps_ * pair_step;
+                float* sums = memory.sums;
+                for (Index sample = 0; sample < piece.samples; ++sample) {
+                    const bfloat16* run =
+                        memory.slab + chunk * chunk_ * plane + sample * slab.sample_lines() * pair_lanes;
+                    for (Index first = 0; first < slab.run(); first += pair_lanes) {
+                        const bool finished = chunk + 1 == chunks();
+                        const auto for_each_row = [&](const auto& use) {
+                            if (finished) results(piece, slab, sample, first, c, sums, use);
+                        };
+                        for_each_row([&](const TileResult<float>& row) { task.ask_for(row); });
+                        operands.rows = run + first * pair_lanes;
+                        machine_.multiply(operands, sums, chunk > 0);
+                        for_each_row([&](const TileResult<float>& row) { task.add(row); });
+                        if (chunks() > 1) sums += pair_step;
+                    }
+                }
+            }
+        }
+        machine_.end();
+    }
+
+private:
+    static constexpr Index slab_bytes = Index{384} << 10;  // stay in the second-level cache
+    static constexpr Index panel_bytes = Index{36} << 10;  // of a chunk stay in the first-level cache, nearly
+
+    [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
+    [[nodiscard]] static Index plane_of(const PairSlab& slab) {
+        return spread_stride<bfloat16>(slab.lines() * pair_lanes);
+    }
+    /// With room for a tile that begins at the last line.
+    [[nodiscard]] Index slab_size() const {
+        return blocks_ * plane_of(PairSlab(lattice_, cut_.largest())) + pair_lanes * pair_lanes;
+    }
+    [[nodiscard]] Index tiles_of(const PairPiece& piece) const {
+        return piece.samples * quotient_up(PairSlab(lattice_, piece).run(), pair_lanes);
+    }
+    /// Of one tile, or of all of a panel that wait for the next chunk.
+    [[nodiscard]] Index sums_size() const { return (chunks() == 1 ? 1 : tiles_of(cut_.largest())) * pair_step; }
+
+    // Calls use(result) for each row of points of a tile that begins at place `first` of a sample's run.
+    template <class Use>
+    void results(const PairPiece& piece, const PairSlab& slab, Index sample, Index first, Index c, const float* sums,
+                 const Use& use) const {
+        const Index last = std::min(first + pair_lanes, slab.run());
+        for (Index place = first; place < last;) {
+            const Index i = place / slab.pitch();
+            const Index j = place % slab.pitch();
+            const Index points = std::min(last - place, piece.points.width - j);
+            if (points > 0) {
+                const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
+                const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
+                use({.sums = sums + (place - first) * pair_lanes,
+                     .width = pair_lanes,
+                     .points = points,
+                     .columns = std::min(pair_lanes, columns_ - c),
+                     .column = c,
+                     .element =
+                         (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) * target_[3] +
+                         first_column_ + c,
+                     .pixel_stride = lattice_.step * target_[3]});
+            }
+            place += slab.pitch() - j;
+        }
+    }
+
+    const Source& source_;
+    const Lattice& lattice_;
+    const TileMachine& machine_;
+    Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
+    Shape target_;
+    Epilogue& epilogue_;
+    PairCut cut_;
+    Index chunk_;  ///< blocks of the depth
+    Tensor<bfloat16> weights_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/winograd_product.hpp
 
 // The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
@@ -8529,7 +9643,11 @@ void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& 
         }
         run_products(products);
     };
-    if (suits_winograd(lattice, weights_of(0), least_winograd_channels)) {
+    const bool winograd = suits_winograd(lattice, weights_of(0), least_winograd_channels);
+    if constexpr (std::is_same_v<typename Source::Stored, bfloat16>) {
+        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<Source, Epilogue>>());
+    }
+    if (winograd) {
         run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
     } else {
         run(PooledVector<Product<T, Source, Epilogue>>());
@@ -8654,7 +9772,7 @@ template <cpu::Vectorized T>
         }
         return dx;
     }
-    const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
+    const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
     if (cpu::is_pointwise(geometry)) {
@@ -12850,6 +13968,7 @@ SD_NAMESPACE_END
 //     StepGraph<D>         a training step as one piece              below; needed if it replays steps
 //     DeviceChoices<D>     what it chooses by itself in a run        below; needed if it chooses anything
 //     JoinOutput<T, D>     what the residual join keeps of y         core/join.hpp; y if it has none of its own
+//     machine_kind(x)      which of its kinds of machines computes   below; none if it has none of its own
 //     kernels              overloads for Tensor<T, D>                HasKernels below: their names and arguments
 //     poison_pool(D)       fills memory that is free with NaN, for checks
 //
@@ -12923,6 +14042,16 @@ struct DeviceChoices {
     /// Chooses so from now on, wherever the choice has not been made yet; warns if it cannot be made.
     void use() const {}
 };
+
+// ---------------------------------------------------------------------------------------------------- kinds of machines
+
+/// What computes with tensors of such elements, by name, if a device has several kinds of machines for that whose results
+/// differ in their last bits; a run's log and its checkpoints have the name. Empty for any other; a device that has
+/// several has an overload for its tensors.
+template <class T, class Device>
+[[nodiscard]] std::string machine_kind(const Tensor<T, Device>& /*x*/) {
+    return {};
+}
 
 // --------------------------------------------------------------------------------------------------------- the contract
 
@@ -13068,6 +14197,8 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { one_hot_like(x, indices, index) } -> std::same_as<Tensor<T, D>>;
     { clip_norm(std::span<Tensor<A, D>>(), 1.0) } -> std::same_as<Tensor<double, D>>;
     update_parameters(std::span<ParameterUpdate<detail::AnyUpdate, A, D>>());
+    // Log and checkpoints: train/machine_kind.hpp
+    { machine_kind(x) } -> std::same_as<std::string>;
 };
 
 static_assert(ComputeDevice<Cpu>);
@@ -13192,6 +14323,27 @@ public:
 private:
     PooledVector<Batch> batches_;
 };
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/train/machine_kind.hpp
+
+// Which kind of machine a run's numbers come from, as its log and its checkpoints have it.
+
+SD_NAMESPACE_BEGIN
+
+/// The CPU's, which has several for products of bfloat16: see cpu::tile_machine().
+[[nodiscard]] inline std::string machine_kind(const Tensor<bfloat16>& /*x*/) { return cpu::tile_machine_name(); }
+
+namespace detail {
+
+/// The kind of machine that computes a model's activations, empty if all give the same bits.
+template <class Model>
+[[nodiscard]] std::string machine_of() {
+    return machine_kind(Tensor<typename Model::value_type, typename Model::device_type>());
+}
+
+}  // namespace detail
 
 SD_NAMESPACE_END
 
@@ -15654,6 +16806,7 @@ SD_NAMESPACE_BEGIN
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
 ///
+/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machine_kind().
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks.
@@ -15736,6 +16889,9 @@ public:
         const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
+        if (std::string machine = detail::machine_of<Model>(); !machine.empty()) {
+            logger_.log("machine", std::move(machine));
+        }
         logger_.start(state_.run, state_.timestamp, state_.evaluation_is_pending);
         metrics_.start();
         scores_.forget();
@@ -19528,7 +20684,7 @@ struct ConsoleOptions {
 /// take, by the speed since the start of this process.
 ///
 /// A line shows the metrics of one number: those of its epoch, then of its last batch what the epoch's do not tell.
-/// Accuracies are percent.
+/// Accuracies are percent. The line for the start shows texts too.
 class ConsoleLogger final : public LogDestination {
 public:
     /// Throws std::invalid_argument without a stream or a clock.
@@ -19557,7 +20713,12 @@ public:
                                 run.batches_per_epoch, run.batches_per_epoch == 1 ? " batch" : " batches");
         if (run.total_batches % run.batches_per_epoch != 0) line += text(", ", run.total_batches, " in all");
         if (first_batch_ != 0) line += text(", from batch ", first_batch_, " on");
-        print(line + metrics_text(record.metrics));
+        line += metrics_text(record.metrics);
+        for (const Metric& metric : record.metrics) {
+            const auto* words = std::get_if<std::string>(&metric.value);
+            if (words != nullptr) line += text("  ", detail::metric_title(metric), ' ', *words);
+        }
+        print(line);
     }
     void write(const LogRecord& record) override {
         switch (record.event) {

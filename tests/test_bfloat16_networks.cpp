@@ -3,8 +3,10 @@
 #include "messages.hpp"
 #include "same_bits.hpp"
 #include "temporary_directory.hpp"
+#include "use_tile_machine.hpp"
 
 #include "sd/sd.hpp"
+#include "sd/testing/amx_model.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
 #include <doctest/doctest.h>
@@ -14,6 +16,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,7 +96,8 @@ std::vector<Tensor<double>> train(Model model, int steps) {
 }
 
 /// The parameters after training as long as said, from the newest checkpoint if there is one.
-std::vector<Tensor<double>> fit(const std::filesystem::path& directory, const char* duration) {
+std::vector<Tensor<double>> fit(const std::filesystem::path& directory, const char* duration,
+                                std::vector<std::shared_ptr<sd::LogDestination>> loggers = {}) {
     auto model = sd::cifar_resnet<bfloat16>(8, {.num_classes = 4, .seed = 7});
     sd::apply_stochastic_depth(
         model,
@@ -105,7 +109,8 @@ std::vector<Tensor<double>> fit(const std::filesystem::path& directory, const ch
                         {.max_duration = duration,
                          .algorithms = {sd::LabelSmoothing(0.1), sd::Mixup(0.2), sd::WeightAveraging({.decay = 0.9})},
                          .seed = 42,
-                         .microbatches = 2});
+                         .microbatches = 2,
+                         .loggers = std::move(loggers)});
     sd::CheckpointSaver saver(trainer, {.directory = directory, .interval = "1ba"});
     saver.resume();
     trainer.fit();
@@ -162,4 +167,40 @@ TEST_CASE("bfloat16: a resumed run ends with the same bits") {
     const auto expected = fit(whole.path(), "5ba");
     (void)fit(stopped.path(), "2ba");
     CHECK(sd_test::same_bits(fit(stopped.path(), "5ba"), expected));
+}
+
+TEST_CASE("bfloat16: log and checkpoints name the kind of machine, and a run that goes on on another one says so") {
+    sd_test::Warnings warnings;
+    const sd_test::TemporaryDirectory directory;
+    std::string shown;
+    const auto warned_of_machine = [&](const sd::cpu::TileMachine* machine, const char* duration) {
+        const sd_test::UseTileMachine use(machine);
+        warnings.messages.clear();
+        std::ostringstream console;
+        (void)fit(directory.path(), duration,
+                  {std::make_shared<sd::ConsoleLogger>(sd::ConsoleOptions{.out = &console, .live = false})});
+        shown = console.str();
+        std::string all;
+        for (const std::string& message : warnings.messages) all += message + '\n';
+        return sd_test::contains(all, "machine") ? all : std::string();
+    };
+    const auto saved_machine = [&] {
+        return sd::read_checkpoint(sd::CheckpointDirectory(directory.path(), 1).checkpoints().back())
+            .settings.at("machine");
+    };
+    CHECK(warned_of_machine(nullptr, "1ba").empty());
+    CHECK(sd_test::contains(shown, "trains 1 epoch of 3 batches, 1 in all  machine float\n"));
+    CHECK(saved_machine() == "float");
+    CHECK(warned_of_machine(nullptr, "2ba").empty());
+    CHECK(sd_test::contains(warned_of_machine(&sd::testing::amx_model, "3ba"),
+                            "other settings: machine: amx_model instead of float;"));
+    CHECK(sd_test::contains(shown, "from batch 2 on  machine amx_model\n"));
+    CHECK(saved_machine() == "amx_model");
+}
+
+TEST_CASE("bfloat16: of other numbers no kind of machine is told, whose results do not depend on it") {
+    const sd_test::UseTileMachine use(&sd::testing::amx_model);
+    CHECK(sd::machine_kind(Tensor<bfloat16>()) == "amx_model");
+    CHECK(sd::machine_kind(Tensor<float>()).empty());
+    CHECK(sd::machine_kind(Tensor<double>()).empty());
 }

@@ -42,6 +42,16 @@ TEST_CASE("the console writes a line an epoch, with its evaluation") {
           "stopped at batch 4 of 6 after 1:02:05\n");
 }
 
+TEST_CASE("the line for the start shows texts, others do not") {
+    Console console(false);
+    console.logger.log("machine", std::string("amx"));
+    console.logger.start(logged_run, {});
+    console.logger.log("note", std::string("done"));
+    console.logger.write(LogEvent::epoch, {.epoch = 1, .batch = 3});
+    console.logger.write(LogEvent::fit_end, {.epoch = 1, .batch = 3});
+    CHECK(contains(console.out.str(), "trains 2 epochs of 3 batches  machine amx\nepoch 1/2\nstopped"));
+}
+
 TEST_CASE("the console tells evaluations between epochs, epochs without one, and where a resumed run starts") {
     Console console(false);
     Timestamp now{.epoch = 1, .batch = 3};

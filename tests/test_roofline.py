@@ -27,16 +27,18 @@ def failed(name):
 
 PEAK = measured("fma_peak", FLOPS=100e9)
 COPY = measured("copy", bytes_per_second=10e9)
+TILE_PEAK = measured("tile_peak", FLOPS=500e9)
 CONVOLUTION = measured("conv2d/forward/8", FLOPS=30e9, flop_per_byte=4.0)
+BF16 = measured("conv2d_bf16/forward/8", FLOPS=120e9, flop_per_byte=100.0)
 JOIN = measured("residual_join/forward/8", bytes_per_second=9e9)
 
 
-def roofline(*benchmarks):
+def roofline(*benchmarks, machine="float"):
     """The exit status, and what was printed."""
     output = io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "bench.json")
-        file.write_text(json.dumps({"benchmarks": benchmarks}))
+        file.write_text(json.dumps({"context": {"machine": machine}, "benchmarks": benchmarks}))
         with mock.patch.object(sys, "argv", [SCRIPT, str(file)]), contextlib.redirect_stdout(output):
             try:
                 runpy.run_path(SCRIPT, run_name="__main__")
@@ -51,6 +53,17 @@ class Roofline(unittest.TestCase):
         self.assertIsNone(status)
         self.assertIn("| forward/8 | 30.0 | 40.0 | copy | 75.0 |", output)
         self.assertIn("| forward/8 | 9.0 | 90.0 |", output)
+
+    def test_products_of_bfloat16(self):
+        _, output = roofline(PEAK, COPY, TILE_PEAK, CONVOLUTION, BF16, machine="amx")
+        self.assertIn("fma_peak 100.0 GFLOP/s, tile_peak 500.0 GFLOP/s, copy 10.0 GB/s", output)
+        self.assertRegex(output, r"\| conv2d_bf16 \|.*\n.*\n\| forward/8 \| 120.0 \| 500.0 \| tile_peak \| 24.0 \|")
+        self.assertRegex(output, r"\| conv2d \|.*\n.*\n\| forward/8 \| 30.0 \| 40.0 \| copy \| 75.0 \|")
+        _, output = roofline(PEAK, COPY, BF16)
+        self.assertIn("| forward/8 | 120.0 | 100.0 | fma_peak | 120.0 |", output)
+        status, output = roofline(PEAK, COPY, BF16, machine="amx")
+        self.assertRegex(str(status), "bench.json: got no tile_peak, expected all ceilings")
+        self.assertEqual(output, "")
 
     def test_median_of_repetitions(self):
         others = [dict(JOIN, bytes_per_second=rate) for rate in (1e9, 10e9)]
@@ -70,7 +83,7 @@ class Roofline(unittest.TestCase):
 
     def test_without_ceilings(self):
         status, _ = roofline(CONVOLUTION)
-        self.assertRegex(str(status), "bench.json: got no fma_peak and no copy, expected both ceilings")
+        self.assertRegex(str(status), "bench.json: got no fma_peak and no copy, expected all ceilings")
 
 
 if __name__ == "__main__":

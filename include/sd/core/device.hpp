@@ -14,6 +14,7 @@
 //     StepGraph<D>         a training step as one piece              below; needed if it replays steps
 //     DeviceChoices<D>     what it chooses by itself in a run        below; needed if it chooses anything
 //     JoinOutput<T, D>     what the residual join keeps of y         core/join.hpp; y if it has none of its own
+//     machine_kind(x)      which of its kinds of machines computes   below; none if it has none of its own
 //     kernels              overloads for Tensor<T, D>                HasKernels below: their names and arguments
 //     poison_pool(D)       fills memory that is free with NaN, for checks
 //
@@ -105,6 +106,16 @@ struct DeviceChoices {
     /// Chooses so from now on, wherever the choice has not been made yet; warns if it cannot be made.
     void use() const {}
 };
+
+// ---------------------------------------------------------------------------------------------------- kinds of machines
+
+/// What computes with tensors of such elements, by name, if a device has several kinds of machines for that whose results
+/// differ in their last bits; a run's log and its checkpoints have the name. Empty for any other; a device that has
+/// several has an overload for its tensors.
+template <class T, class Device>
+[[nodiscard]] std::string machine_kind(const Tensor<T, Device>& /*x*/) {
+    return {};
+}
 
 // --------------------------------------------------------------------------------------------------------- the contract
 
@@ -250,6 +261,8 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { one_hot_like(x, indices, index) } -> std::same_as<Tensor<T, D>>;
     { clip_norm(std::span<Tensor<A, D>>(), 1.0) } -> std::same_as<Tensor<double, D>>;
     update_parameters(std::span<ParameterUpdate<detail::AnyUpdate, A, D>>());
+    // Log and checkpoints: train/machine_kind.hpp
+    { machine_kind(x) } -> std::same_as<std::string>;
 };
 
 static_assert(ComputeDevice<Cpu>);

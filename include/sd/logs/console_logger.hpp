@@ -83,7 +83,7 @@ struct ConsoleOptions {
 /// take, by the speed since the start of this process.
 ///
 /// A line shows the metrics of one number: those of its epoch, then of its last batch what the epoch's do not tell.
-/// Accuracies are percent.
+/// Accuracies are percent. The line for the start shows texts too.
 class ConsoleLogger final : public LogDestination {
 public:
     /// Throws std::invalid_argument without a stream or a clock.
@@ -112,7 +112,12 @@ public:
                                 run.batches_per_epoch, run.batches_per_epoch == 1 ? " batch" : " batches");
         if (run.total_batches % run.batches_per_epoch != 0) line += text(", ", run.total_batches, " in all");
         if (first_batch_ != 0) line += text(", from batch ", first_batch_, " on");
-        print(line + metrics_text(record.metrics));
+        line += metrics_text(record.metrics);
+        for (const Metric& metric : record.metrics) {
+            const auto* words = std::get_if<std::string>(&metric.value);
+            if (words != nullptr) line += text("  ", detail::metric_title(metric), ' ', *words);
+        }
+        print(line);
     }
     void write(const LogRecord& record) override {
         switch (record.event) {

@@ -7,12 +7,14 @@
 #include "sd/core/shape.hpp"
 #include "sd/nn/freeze.hpp"
 #include "sd/train/loss.hpp"
+#include "sd/train/machine_kind.hpp"
 
 #include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -33,7 +35,8 @@ template <class Trainer>
 }
 
 /// What decides the numbers of a trainer's run: its own settings, those of the optimizer, of the loss, of the loaders and of
-/// the algorithms. The number of ranks is in it where the numbers depend on it by more than rounding.
+/// the algorithms. The number of ranks is in it where the numbers depend on it by more than rounding, the kind of machine
+/// where their last bits do.
 template <class Trainer>
 [[nodiscard]] SettingTexts settings_of_run(Trainer& trainer) {
     const auto& state = trainer.state();
@@ -58,6 +61,8 @@ template <class Trainer>
     for (const auto& [key, value] : state.optimizer.settings()) all[text("optimizer.", key)] = value;
     for (const auto& [key, value] : settings_of(trainer.loss())) all[text("loss.", key)] = value;
     if (std::string frozen = frozen_parameters(trainer.model()); frozen != "none") all["frozen"] = std::move(frozen);
+    using Model = std::remove_cvref_t<decltype(trainer.model())>;
+    if (std::string machine = machine_of<Model>(); !machine.empty()) all["machine"] = std::move(machine);
     return all;
 }
 

@@ -7,6 +7,7 @@
 #include "sd/train/engine.hpp"
 #include "sd/train/late_scores.hpp"
 #include "sd/train/loss.hpp"
+#include "sd/train/machine_kind.hpp"
 #include "sd/train/rank_part.hpp"
 #include "sd/train/trainer_options.hpp"
 #include "sd/train/training_metrics.hpp"
@@ -39,6 +40,7 @@ SD_NAMESPACE_BEGIN
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
 ///
+/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machine_kind().
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks.
@@ -121,6 +123,9 @@ public:
         const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
+        if (std::string machine = detail::machine_of<Model>(); !machine.empty()) {
+            logger_.log("machine", std::move(machine));
+        }
         logger_.start(state_.run, state_.timestamp, state_.evaluation_is_pending);
         metrics_.start();
         scores_.forget();
