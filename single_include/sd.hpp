@@ -5263,6 +5263,13 @@ public:
     /// length). Kernel positions without a tap become zero.
     template <class T, class Put, class ValueOf>
     void write(Index first, Index last, Index column, Index count, const Put& put, const ValueOf& value_of) const {
+        if (columns_adjoin()) {
+            const Index place = map_.columns[static_cast<std::size_t>(column)].offset;
+            for (Index k = first; k < last; ++k) {
+                put(value_of(k, Index{0}), place + map_.depth[static_cast<std::size_t>(k)].offset, count);
+            }
+            return;
+        }
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
             Vector<T> values[lanes<T>];
 #pragma GCC unroll 16
@@ -6535,8 +6542,8 @@ SD_NAMESPACE_END
 //
 //     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
 //
-//     rows      row m of a step is a line of 32 values, 64 bytes, wherever it lies; rows lie equally far apart
-//     columns   (step, half of the columns, pair, column of the half, part): 2 KiB a step
+//     rows      row m of a step is a line of 32 values, 64 bytes; rows lie equally far apart
+//     columns   (half of the columns, pair, column of the half, part): two pieces of 1 KiB a step
 //
 // Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
 
@@ -6549,20 +6556,24 @@ inline constexpr Index pair_lanes = 32;
 /// Elements that the columns of a tile have a step.
 inline constexpr Index pair_step = pair_lanes * pair_lanes;
 
-/// What one tile reads: for each block and each offset a step, rows at `rows + block plane + offset`.
-struct PairOperands {
-    const bfloat16* rows;
-    Index row_stride;  ///< elements between neighbouring rows
-    Index plane;       ///< elements between blocks
-    Index blocks;
+/// One operand of a tile: the part of step (block, i) begins at data + block plane + offsets[i].
+struct PairOperand {
+    const bfloat16* data;
+    Index plane;
     const Index* offsets;
-    Index offset_count;
-    const bfloat16* columns;  ///< (block, offset, half, pair, column, part)
+    Index stride;  ///< elements between rows, or between the halves of columns
+};
+
+/// What one tile reads, and its depth: blocks x offset_count steps.
+struct PairOperands {
+    PairOperand rows, columns;
+    Index blocks, offset_count;
 };
 
 /// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
 struct TileMachine {
     const char* name;
+    Index cache_bytes;    ///< of the second-level cache of a core
     bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
     void (*begin)();      ///< to be called by a thread before it multiplies
     void (*end)();        ///< and afterwards
@@ -6621,21 +6632,19 @@ void multiply_by_amx(const PairOperands& operands, float* sums, bool accumulate)
         Amx::template zero<3>();
     }
     constexpr Index line = pair_lanes * static_cast<Index>(sizeof(bfloat16));
-    const Index row_stride = operands.row_stride * static_cast<Index>(sizeof(bfloat16));
-    const Index lower_rows = half * operands.row_stride;
-    const Index offset_count = operands.offset_count;
-    const Index* const offsets = operands.offsets;
-    const bfloat16* rows = operands.rows;
-    const bfloat16* columns = operands.columns;
-    for (Index block = 0; block < operands.blocks; ++block, rows += operands.plane) {
-        for (Index i = 0; i < offset_count; ++i, columns += pair_step) {
-            const bfloat16* row = rows + offsets[i];
-            Amx::template load<6>(columns, line);
-            Amx::template load<4>(row, row_stride);
+    const PairOperand rows = operands.rows;
+    const PairOperand columns = operands.columns;
+    const Index row_bytes = rows.stride * static_cast<Index>(sizeof(bfloat16));
+    for (Index block = 0; block < operands.blocks; ++block) {
+        for (Index i = 0; i < operands.offset_count; ++i) {
+            const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i];
+            const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+            Amx::template load<6>(column, line);
+            Amx::template load<4>(row, row_bytes);
             Amx::template multiply<0, 4, 6>();
-            Amx::template load<7>(columns + pair_step / 2, line);
+            Amx::template load<7>(column + columns.stride, line);
             Amx::template multiply<1, 4, 7>();
-            Amx::template load<5>(row + lower_rows, row_stride);
+            Amx::template load<5>(row + half * rows.stride, row_bytes);
             Amx::template multiply<2, 5, 6>();
             Amx::template multiply<3, 5, 7>();
         }
@@ -6684,6 +6693,7 @@ struct AmxInstructions {
 
 inline constexpr TileMachine amx_machine = {
     .name = "amx",
+    .cache_bytes = Index{2} << 20,
     .beats_winograd = true,
     .begin =
         [] {
@@ -6718,7 +6728,7 @@ namespace cpu {
 #if defined(SD_HAS_AVX512_BF16)
 /// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
-                                                                                      float* sums, bool accumulate) {
+                                                                                       float* sums, bool accumulate) {
     constexpr Index rows_each = 8, pairs = pair_lanes / 2;
     for (Index first = 0; first < pair_lanes; first += rows_each) {
         float* const target = sums + first * pair_lanes;
@@ -6728,19 +6738,19 @@ namespace cpu {
             left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
             right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
         }
-        const bfloat16* block = operands.rows + first * operands.row_stride;
-        const bfloat16* columns = operands.columns;
-        for (Index b = 0; b < operands.blocks; ++b, block += operands.plane) {
-            for (Index i = 0; i < operands.offset_count; ++i, columns += pair_step) {
-                const bfloat16* row = block + operands.offsets[i];
-                for (Index pair = 0; pair < pairs; ++pair, row += 2) {
-                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair * pair_lanes));
-                    const auto right_columns =
-                        reinterpret_cast<__m512bh>(_mm512_loadu_ps(columns + pair_step / 2 + pair * pair_lanes));
+        const PairOperand rows = operands.rows;
+        const PairOperand columns = operands.columns;
+        for (Index block = 0; block < operands.blocks; ++block) {
+            for (Index i = 0; i < operands.offset_count; ++i) {
+                const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i] + first * rows.stride;
+                const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+                for (Index pair = 0; pair < pairs; ++pair, row += 2, column += pair_lanes) {
+                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column));
+                    const auto right_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column + columns.stride));
 #pragma GCC unroll 8
                     for (Index r = 0; r < rows_each; ++r) {
                         std::int32_t both;
-                        std::memcpy(&both, row + r * operands.row_stride, sizeof both);
+                        std::memcpy(&both, row + r * rows.stride, sizeof both);
                         const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
                         left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
                         right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
@@ -6772,6 +6782,7 @@ namespace cpu {
 
 inline constexpr TileMachine avx512_bf16_machine = {
     .name = "avx512_bf16",
+    .cache_bytes = Index{1} << 20,
     .beats_winograd = false,
     .begin = [] {},
     .end = [] {},
@@ -7362,14 +7373,9 @@ struct PairPiece {
 /// How points are cut into such pieces, by the problem's size alone.
 class PairCut {
 public:
-    /// Pieces that read about `pixels` pixels at most.
-    PairCut(const Lattice& lattice, Index samples, Index pixels)
-        : lattice_(lattice), cut_(Cut::of(lattice, samples, pixels, pair_lanes)), samples_(samples) {
-        if (cut_.pieces_of_sample() > 1) return;
-        constexpr Index least_pieces = 8;  // of the batch
-        const Index image = lattice.height * lattice.width * lattice.row_step * lattice.column_step;
-        samples_each_ = std::clamp<Index>(pixels / image, 1, std::max<Index>(1, samples / least_pieces));
-    }
+    /// Pieces that read about `pixels` pixels at most, and `least_pieces` of them if there are as many samples.
+    PairCut(const Lattice& lattice, Index samples, Index pixels, Index least_pieces)
+        : PairCut(lattice, samples, std::min(pixels, quotient_up(samples * image_pixels(lattice), least_pieces))) {}
 
     [[nodiscard]] Index pieces() const { return quotient_up(samples_, samples_each_) * cut_.pieces_of_sample(); }
     [[nodiscard]] PairPiece piece(Index number) const {
@@ -7383,9 +7389,21 @@ public:
     }
 
 private:
+    PairCut(const Lattice& lattice, Index samples, Index pixels)
+        : lattice_(lattice),
+          cut_(Cut::of(lattice, samples, pixels, pair_lanes)),
+          samples_(samples),
+          samples_each_(cut_.pieces_of_sample() > 1 ? 1
+                                                    : std::clamp<Index>(pixels / image_pixels(lattice), 1, samples)) {}
+
+    /// Pixels that the points of a sample read, about.
+    [[nodiscard]] static Index image_pixels(const Lattice& lattice) {
+        return lattice.height * lattice.width * lattice.row_step * lattice.column_step;
+    }
+
     const Lattice& lattice_;
     Cut cut_;
-    Index samples_, samples_each_ = 1;
+    Index samples_, samples_each_;
 };
 
 /// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines
@@ -7459,15 +7477,14 @@ void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat
 /// The slab of a piece.
 class PairSlab {
 public:
-    /// Rows lie a multiple of so many lines apart.
-    PairSlab(const Lattice& lattice, const PairPiece& piece, Index multiple = 1)
+    PairSlab(const Lattice& lattice, const PairPiece& piece)
         : lattice_(lattice),
           pixels_(piece.points.slab(lattice, 0, 0)),
           samples_(piece.samples),
           row_phases_(slab_row_step(lattice)),
           column_phases_(slab_column_step(lattice)),
           rows_(quotient_up(pixels_.rows, row_phases_)),
-          pitch_(round_up(quotient_up(pixels_.columns, column_phases_), multiple)),
+          pitch_(quotient_up(pixels_.columns, column_phases_)),
           run_((piece.points.rows - 1) * pitch_ + piece.points.width) {}
 
     /// Lines from a row of points to the next.
@@ -7521,17 +7538,19 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/cpu/pair_by_weight.hpp
 
-// The gradient by the weights (conv2d_by_weight.hpp), of pairs of bfloat16 on a tile machine. The depth are pixels, so x
-// is turned over and pixels of dy are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in
-// dy where no point is, so that a tap is an offset along the rows of x:
+// The gradient by the weights (conv2d_by_weight.hpp), of pairs of bfloat16 on a tile machine. The depth are pixels, so dy
+// is turned over and pixels of x are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in dy
+// where no point is, so that a tap is an offset of x. Pairs begin at even places; for taps that read odd ones x is paired
+// once more, from the second place on:
 //
-//     x     (block of 32 channels, channel, piece, place)                        rows
-//     dy    (panel of 32 channels, step of 32 places, half, pair, channel, part)  columns
+//     dy    (block of 32 channels, piece, step of 32 places, channel, place)          rows
+//     x     (panel of 32 channels, parity, half, piece, pair of places, channel, part)  columns
 //
 //     small weights: for each span of pieces, in parallel:    for each round of pieces: pack them, add their products
 //     large weights: for each round of pieces:                pack them in parallel, add their products in parallel
 //
-// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes.
+// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes. Of a block of
+// dy some steps at a time meet all taps and some panels, so that they stay in the first-level cache.
 
 SD_NAMESPACE_BEGIN
 
@@ -7545,33 +7564,19 @@ namespace cpu {
     return reinterpret_cast<Words>(widened(first)) >> 16 | reinterpret_cast<Words>(widened(second));
 }
 
-/// Pairs neighbouring pixels, `step` elements apart, of channels [first_channel, first_channel + channels) into steps of
-/// columns, from pair `pair` of a run on; panels lie `panel` elements apart. An odd last pixel's partner is zero. Meanwhile
-/// the pixels are asked for that lie `ahead` elements further.
-template <class Source>
-void pair_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
-                 Index ahead, Index panel, Index pair, bfloat16* target) {
+/// Pairs 2 `pairs` lines (line, channel): (half, pair, channel of the half, part), halves `half_stride` elements apart.
+inline void pair_lines(const bfloat16* lines, Index pairs, Index half_stride, bfloat16* columns) {
     constexpr Index half = pair_lanes / 2;
-    for_each_vector<bfloat16>(channels, [&](Index k, auto count) {
-        const Index channel = first_channel + k;
-        source.with_channels(channel, count, [&](const auto& value_at) {
-            bfloat16* to = target + k / pair_lanes * panel + k % pair_lanes / half * (pair_step / 2) + k % half * 2;
-            Index from = element + channel;
-            for (Index i = 0; i < pixels; i += 2, from += 2 * step) {
-                source.prefetch_line(from + ahead);
-                source.prefetch_line(from + ahead + step);
-                const Vector<bfloat16> second = i + 1 < pixels ? value_at(from + step) : Vector<bfloat16>{};
-                const Words words = paired(value_at(from), second);
-                const Index place = pair + i / 2;
-                std::memcpy(static_cast<void*>(to + place / half * pair_step + place % half * pair_lanes), &words,
-                            sizeof words);
-            }
-        });
-    });
+    for (Index pair = 0; pair < pairs; ++pair, lines += 2 * pair_lanes, columns += pair_lanes) {
+        for (Index c = 0; c < pair_lanes; c += lanes<float>) {
+            const Words words = pair_of_lines(lines + c);
+            std::memcpy(static_cast<void*>(columns + c / half * half_stride + c % half * 2), &words, sizeof words);
+        }
+    }
 }
 
-/// Turns 32 lines (line, channel) over: channel c of line p to rows[c row_stride + p].
-inline void turn_lines(const bfloat16* lines, bfloat16* rows, Index row_stride) {
+/// Turns 32 lines (line, channel) over: (channel, line).
+inline void turn_lines(const bfloat16* lines, bfloat16* rows) {
     constexpr Index words = lanes<float>;  // pairs of lines that are turned together
     for (Index first = 0; first < pair_lanes; first += 2 * words) {
         for (Index c = 0; c < pair_lanes; c += words) {
@@ -7583,7 +7588,7 @@ inline void turn_lines(const bfloat16* lines, bfloat16* rows, Index row_stride) 
             transpose<float>(square);
 #pragma GCC unroll 16
             for (Index i = 0; i < words; ++i) {
-                std::memcpy(static_cast<void*>(rows + (c + i) * row_stride + first), &square[i], sizeof square[i]);
+                std::memcpy(static_cast<void*>(rows + (c + i) * pair_lanes + first), &square[i], sizeof square[i]);
             }
         }
     }
@@ -7598,95 +7603,97 @@ public:
           machine_(*tile_machine()),
           x_(side.x, side.x_view),
           dy_(dy),
-          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(std::max(side.depth, side.plan.out())),
-                       pair_lanes)),
-          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
           taps_(static_cast<Index>(side.lattice.taps.size())),
-          blocks_(quotient_up(side.depth, pair_lanes)),
-          panels_(quotient_up(side.plan.out(), pair_lanes)),
+          parities_(taps_ == 1 ? 1 : 2),
+          blocks_(quotient_up(side.plan.out(), pair_lanes)),
+          panels_(quotient_up(side.depth, pair_lanes)),
           sums_of_tap_(blocks_ * pair_step),
-          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_)) {
-        const PairSlab any = slab_of(whole_piece(0));
-        piece_lines_ = with_room(any.lines());
-        piece_steps_ = quotient_up(any.run(), pair_lanes);
-        large_ = spans_.spans < least_spans;
-        if (large_) spans_.spans = 1;
-        if (large_) spans_.pieces_each = pieces_;
-        const Index piece_bytes = (blocks_ * piece_lines_ + panels_ * piece_steps_ * pair_lanes) * 64;
-        round_ = std::clamp<Index>((large_ ? large_round : small_round) / piece_bytes, 1, spans_.pieces_each);
-        row_stride_ = odd_lines(round_ * piece_lines_);
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(), pair_lanes)),
+          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
+          lines_(with_room(slab_of(whole_piece(0)).lines())),
+          steps_(quotient_up(slab_of(whole_piece(0)).run(), pair_lanes)),
+          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_).spans),
+          large_(spans_ < least_spans) {
+        if (large_) spans_ = 1;
+        span_pieces_ = quotient_up(pieces_, spans_);
+        spans_ = quotient_up(pieces_, span_pieces_);
+        const Index piece_bytes = 64 * (parities_ * panels_ * lines_ + blocks_ * steps_ * pair_lanes);
+        round_ = std::clamp<Index>((large_ ? large_round : machine_.cache_bytes / 2) / piece_bytes, 1, span_pieces_);
+        panels_each_ = std::clamp<Index>(machine_.cache_bytes / 4 / (64 * parities_ * round_ * lines_), 1,
+                                         taps_ == 1 ? panels_ : panels_of_taps);
     }
 
     /// Writes the gradients of a group's weights to where they stand.
     void run(Index group, Tensor<float>& dweight) const {
-        Tensor<float> sums = Tensor<float>::empty({spans_.spans, panels_, taps_ * sums_of_tap_});
+        Tensor<float> sums = Tensor<float>::empty({spans_, panels_, taps_ * sums_of_tap_});
         const Index rounds = large_ ? 1 : num_threads();
-        Tensor<bfloat16> x = Tensor<bfloat16>::empty({rounds, blocks_ * pair_lanes * row_stride_});
-        Tensor<bfloat16> dy = Tensor<bfloat16>::empty({rounds, panels_ * round_ * piece_steps_ * pair_step});
+        Tensor<bfloat16> rows = Tensor<bfloat16>::empty({rounds, blocks_ * round_ * steps_ * pair_step});
+        Tensor<bfloat16> columns = Tensor<bfloat16>::empty({rounds, panels_ * parities_ * 2 * half_stride()});
         Tensor<bfloat16> lines =
-            Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * piece_lines_ * pair_lanes});
-        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), round_ * piece_steps_ + taps_});
+            Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * (lines_ + 1) * pair_lanes});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), 2 * round_ * steps_ + taps_});
         const auto memory = [&](Index thread) {
             const Index round = large_ ? 0 : thread;
-            return Memory{x.data() + round * x.extent(1), dy.data() + round * dy.extent(1),
+            return Memory{rows.data() + round * rows.extent(1), columns.data() + round * columns.extent(1),
                           lines.data() + thread * lines.extent(1), offsets.data() + thread * offsets.extent(1)};
         };
+        const Index groups = quotient_up(panels_, panels_each_);
         if (large_) {
             for (Index first = 0; first < pieces_; first += round_) {
                 const Index count = std::min(round_, pieces_ - first);
                 parallel_for(count, [&](Index place) { pack(group, first + place, place, memory(thread_index())); });
-                const Index parts = quotient_up(blocks_, blocks_of_task);
-                parallel_for(panels_ * parts, [&](Index task) {
-                    const Index block = task % parts * blocks_of_task;
-                    multiply(count, task / parts, block, std::min(blocks_, block + blocks_of_task), first > 0,
-                             memory(thread_index()), sums.data());
+                parallel_for(groups * blocks_, [&](Index task) {
+                    multiply(count, task / blocks_ * panels_each_, task % blocks_, first > 0, memory(thread_index()),
+                             sums.data());
                 });
             }
         } else {
-            parallel_for(spans_.spans, [&](Index span) {
+            parallel_for(spans_, [&](Index span) {
                 const Memory own = memory(thread_index());
-                const Index begin = span * spans_.pieces_each;
-                const Index end = std::min(pieces_, begin + spans_.pieces_each);
+                const Index begin = span * span_pieces_;
+                const Index end = std::min(pieces_, begin + span_pieces_);
                 for (Index first = begin; first < end; first += round_) {
                     const Index last = std::min(first + round_, end);
                     for (Index piece = first; piece < last; ++piece) pack(group, piece, piece - first, own);
-                    for (Index panel = 0; panel < panels_; ++panel) {
-                        multiply(last - first, panel, 0, blocks_, first > begin, own,
+                    for (Index task = 0; task < groups * blocks_; ++task) {
+                        multiply(last - first, task / blocks_ * panels_each_, task % blocks_, first > begin, own,
                                  sums.data() + span * sums.extent(1) * sums.extent(2));
                     }
                 }
             });
         }
         add_spans(sums);
-        unpack_panels(sums, side_.weights(group), pair_lanes, sums_of_tap_, dweight);
+        WeightMap map = side_.weights(group);
+        std::swap(map.depth, map.columns);
+        unpack_panels(sums, map, pair_lanes, sums_of_tap_, dweight);
     }
 
 private:
-    /// Lines that stay in the second-level cache until they are turned over or paired.
-    [[nodiscard]] static Index lines_of_piece(Index channels) {
-        constexpr Index bytes = Index{256} << 10;
-        return std::clamp<Index>(bytes / (64 * quotient_up(channels, pair_lanes)), 64, 512);
-    }
-    static constexpr Index small_round = Index{1} << 20;
     static constexpr Index large_round = Index{24} << 20;
     static constexpr Index least_spans = 8;
-    static constexpr Index blocks_of_task = 4;
+    static constexpr Index panels_of_taps = 4;  // whose sums stay in the second-level cache
+    static constexpr Index steps_of_one_tap = 16, steps_of_taps = 8;
 
-    /// What is packed: rows and columns of a round, lines of a block on their way there; a multiplication's offsets.
+    /// What is packed: rows and columns of a round, lines of a piece on their way there; a multiplication's offsets.
     struct Memory {
-        bfloat16* x;
-        bfloat16* dy;
+        bfloat16* rows;
+        bfloat16* columns;
         bfloat16* lines;
         Index* offsets;
     };
 
-    /// The least odd number of lines of the cache: rows so far apart do not lie in one set of it.
-    [[nodiscard]] static Index odd_lines(Index elements) {
-        return (quotient_up(elements, pair_lanes) | 1) * pair_lanes;
+    /// Lines that stay in the second-level cache until they are turned over or paired.
+    [[nodiscard]] Index lines_of_piece() const {
+        return std::clamp<Index>(machine_.cache_bytes / 8 / (64 * std::max(blocks_, panels_)), 64, 512);
     }
-    /// Whole steps for so many lines, and for what the last step of a piece reads behind them by zeros of dy: what stands
-    /// there has to be a number.
-    [[nodiscard]] static Index with_room(Index lines) { return round_up(lines + pair_lanes - 1, pair_lanes); }
+    /// Whole steps for so many lines; and with several taps for what the last step of a piece reads behind them by zeros
+    /// of dy: what stands there has to be a number.
+    [[nodiscard]] Index with_room(Index lines) const {
+        return round_up(taps_ == 1 ? lines : lines + pair_lanes - 1, pair_lanes);
+    }
+    /// Elements between the halves of columns.
+    [[nodiscard]] Index half_stride() const { return round_ * lines_ / 2 * pair_lanes; }
+
     /// All pieces are of one size, so that taps have one offset: the last ones go on where dy has no points, and zeros.
     [[nodiscard]] Piece whole_piece(Index number) const {
         Piece piece = cut_.piece(side_.lattice, number);
@@ -7694,47 +7701,46 @@ private:
         piece.width = cut_.columns_each;
         return piece;
     }
-
-    /// Rows begin at even places, so that no pair straddles two.
-    [[nodiscard]] PairSlab slab_of(const Piece& piece) const { return {side_.lattice, {piece, 1}, 2}; }
+    [[nodiscard]] PairSlab slab_of(const Piece& piece) const { return {side_.lattice, {piece, 1}}; }
 
     // Packs a piece, number `place` of its round.
     void pack(Index group, Index number, Index place, const Memory& memory) const {
         const Piece piece = whole_piece(number);
         const PairSlab slab = slab_of(piece);
-        const Index plane = piece_lines_ * pair_lanes;
+        const Index plane = (lines_ + 1) * pair_lanes;
         slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
-        for (Index block = 0; block < blocks_; ++block) {
-            bfloat16* lines = memory.lines + block * plane;
-            clear_lines(lines, slab.lines(), piece_lines_);
-            bfloat16* rows = memory.x + block * pair_lanes * row_stride_ + place * piece_lines_;
-            for (Index line = 0; line < piece_lines_; line += pair_lanes) {
-                turn_lines(lines + line * pair_lanes, rows + line, row_stride_);
+        for (Index panel = 0; panel < panels_; ++panel) {
+            bfloat16* lines = memory.lines + panel * plane;
+            clear_lines(lines, slab.lines(), lines_ + 1);
+            for (Index parity = 0; parity < parities_; ++parity) {
+                bfloat16* columns = memory.columns + (panel * parities_ + parity) * 2 * half_stride();
+                pair_lines(lines + parity * pair_lanes, lines_ / 2, half_stride(),
+                           columns + place * lines_ / 2 * pair_lanes);
             }
         }
-        pack_columns(group, piece, slab.pitch(), memory.dy + place * piece_steps_ * pair_step);
+        pack_points(group, piece, slab.pitch(), plane, memory.lines);
+        for (Index block = 0; block < blocks_; ++block) {
+            for (Index step = 0; step < steps_; ++step) {
+                turn_lines(memory.lines + block * plane + step * pair_step,
+                           memory.rows + ((block * round_ + place) * steps_ + step) * pair_step);
+            }
+        }
     }
 
-    // Pairs the points' pixels of dy. Where a row has fewer than `pitch`, and behind the last row, are zeros.
-    void pack_columns(Index group, const Piece& piece, Index pitch, bfloat16* columns) const {
+    // Packs dy into lines at the places of its points, with zeros elsewhere.
+    void pack_points(Index group, const Piece& piece, Index pitch, Index plane, bfloat16* lines) const {
         constexpr Index strip = 16;  // pixels
-        const Index panel = round_ * piece_steps_ * pair_step;
-        const Index first = side_.plan.first_out(group);
-        const Index channels = side_.plan.out();
         const Index pixel = dy_.extents().channels;
-        const bool gaps = pitch > piece.width || channels % pair_lanes != 0 || pitch * piece.rows % pair_lanes != 0 ||
-                          piece.first_row + piece.rows > dy_.extents().height ||
-                          piece.first_column + piece.width > dy_.extents().width;
-        for (Index p = 0; gaps && p < panels_; ++p) {
-            std::fill_n(columns + p * panel, piece_steps_ * pair_step, bfloat16(0.0F));
-        }
         const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
         const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        if (pitch > width || rows * width < steps_ * pair_lanes) {
+            for (Index block = 0; block < blocks_; ++block) clear_lines(lines + block * plane, 0, steps_ * pair_lanes);
+        }
         for (Index i = 0; i < rows; ++i) {
             const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
             for (Index j = 0; j < width; j += strip) {
-                pair_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), first, channels, strip * pixel,
-                            panel, (i * pitch + j) / 2, columns);
+                pack_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), side_.plan.first_out(group),
+                            side_.plan.out(), strip * pixel, plane, lines + (i * pitch + j) * pair_lanes);
             }
         }
     }
@@ -7743,27 +7749,33 @@ private:
         std::fill(lines + first * pair_lanes, lines + last * pair_lanes, bfloat16(0.0F));
     }
 
-    // Adds what a round of so many pieces has to one panel and some blocks of x.
-    void multiply(Index pieces, Index panel, Index first_block, Index last_block, bool accumulate, const Memory& memory,
+    // Adds what a round of so many pieces has to one block of dy and panels of x from `first_panel` on.
+    void multiply(Index pieces, Index first_panel, Index block, bool accumulate, const Memory& memory,
                   float* sums) const {
-        Index* tap_offsets = memory.offsets + round_ * piece_steps_;
-        for (Index step = 0; step < pieces * piece_steps_; ++step) {
-            memory.offsets[step] = step / piece_steps_ * piece_lines_ + step % piece_steps_ * pair_lanes;
+        const Index steps = pieces * steps_;
+        const Index steps_each = taps_ == 1 ? steps_of_one_tap : steps_of_taps;
+        Index* row_offsets = memory.offsets;
+        Index* column_offsets = row_offsets + round_ * steps_;
+        Index* tap_offsets = column_offsets + round_ * steps_;
+        for (Index step = 0; step < steps; ++step) {
+            row_offsets[step] = step * pair_step;
+            column_offsets[step] = (step / steps_ * lines_ + step % steps_ * pair_lanes) / 2 * pair_lanes;
         }
         slab_of(whole_piece(0)).tap_offsets(1, tap_offsets);
-        PairOperands operands{.rows = nullptr,
-                              .row_stride = row_stride_,
-                              .plane = 0,
-                              .blocks = 1,
-                              .offsets = memory.offsets,
-                              .offset_count = pieces * piece_steps_,
-                              .columns = memory.dy + panel * round_ * piece_steps_ * pair_step};
         machine_.begin();
-        for (Index block = first_block; block < last_block; ++block) {
-            for (Index tap = 0; tap < taps_; ++tap) {
-                operands.rows = memory.x + block * pair_lanes * row_stride_ + tap_offsets[tap];
-                machine_.multiply(operands, sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step,
-                                  accumulate);
+        for (Index step = 0; step < steps; step += steps_each) {
+            for (Index panel = first_panel; panel < std::min(panels_, first_panel + panels_each_); ++panel) {
+                const bfloat16* columns = memory.columns + panel * parities_ * 2 * half_stride();
+                for (Index tap = 0; tap < taps_; ++tap) {
+                    const Index parity = tap_offsets[tap] % 2;
+                    const Index first = parity * 2 * half_stride() + tap_offsets[tap] / 2 * pair_lanes;
+                    machine_.multiply(
+                        {.rows = {memory.rows + block * round_ * steps_ * pair_step, 0, row_offsets + step, pair_lanes},
+                         .columns = {columns + first, 0, column_offsets + step, half_stride()},
+                         .blocks = 1,
+                         .offset_count = std::min(steps_each, steps - step)},
+                        sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step, accumulate || step > 0);
+                }
             }
         }
         machine_.end();
@@ -7773,11 +7785,12 @@ private:
     const TileMachine& machine_;
     PendingSource<T> x_;
     GradientSource<T> dy_;
+    Index taps_, parities_, blocks_, panels_, sums_of_tap_;
     Cut cut_;
-    Index pieces_, taps_, blocks_, panels_, sums_of_tap_;
-    OuterCut spans_;
-    Index piece_lines_ = 0, piece_steps_ = 0, round_ = 1, row_stride_ = 0;
-    bool large_ = false;
+    Index pieces_, lines_, steps_;  ///< pieces of the batch; lines of x and steps of dy in each
+    Index spans_;
+    bool large_;
+    Index span_pieces_ = 0, round_ = 1, panels_each_ = 1;
 };
 
 }  // namespace cpu
@@ -9215,11 +9228,16 @@ SD_NAMESPACE_END
 //
 //     for each piece (a sample or several, or some rows of one), for each group:     in parallel over pieces
 //         pack the slab that the points read                                         second-level cache, once
-//         for each panel of 32 columns:
-//             for each chunk of the depth, whose weights stay in the first-level cache:
-//                 for each tile of 32 points of a sample's run:
-//                     sums [+]= over blocks of channels and taps                     tile registers
-//                     after the last chunk: the epilogue takes the sums, a row of points after the other
+//         for each tile of 32 points of a sample's run, for each panel of 32 columns:
+//             sums = over blocks of channels and taps                                tile registers
+//             the epilogue takes the sums, a row of points after the other
+//
+// That is if the weights stay in the second-level cache. Larger ones are read but once for a piece:
+//
+//         for each panel, for each chunk of the depth, whose weights stay in the first-level cache:
+//             for each tile:
+//                 sums [+]= over blocks of the chunk and taps
+//                 after the last chunk: the epilogue takes the sums
 
 SD_NAMESPACE_BEGIN
 
@@ -9239,15 +9257,17 @@ public:
           first_column_(first_column),
           channels_(lattice.taps.empty() ? 0 : map.depth_count()),  // nothing to read: the points are zero
           columns_(map.column_count()),
-          taps_(map.tap_count()),
+          taps_(std::max<Index>(1, map.tap_count())),
           blocks_(quotient_up(channels_, pair_lanes)),
+          weights_stay_(blocks_ * taps_ * quotient_up(columns_, pair_lanes) * step_bytes <= machine_.cache_bytes / 4),
           target_(target),
           epilogue_(epilogue),
           cut_(lattice, source.extents().samples,
-               std::min(slab_bytes / (64 * std::max<Index>(1, blocks_)),
-                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3]))),
-          chunk_(std::clamp<Index>(panel_bytes / (64 * pair_lanes * std::max<Index>(1, taps_)), 1,
-                                   std::max<Index>(1, blocks_))),
+               std::min(slab_bytes() / (64 * std::max<Index>(1, blocks_)),
+                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3])),
+               weights_stay_ ? 8 : 4),
+          chunk_(weights_stay_ ? blocks_
+                               : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
           weights_(pack_pair_panels(weight, map, factors)) {}
 
     /// Of the batch.
@@ -9259,7 +9279,8 @@ public:
     struct Memory {
         bfloat16* slab;
         float* sums;
-        Index* tap_offsets;
+        Index* tap_offsets;   ///< of the slab's lines
+        Index* step_offsets;  ///< of the panel's steps
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -9267,10 +9288,11 @@ public:
         explicit Workspace(const PairProduct& product)
             : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
               sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
-              offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
+              offsets_(Tensor<Index>::empty({num_threads(), 2 * product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
-                    offsets_.data() + thread * offsets_.extent(1)};
+                    offsets_.data() + thread * offsets_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1) + offsets_.extent(1) / 2};
         }
 
     private:
@@ -9290,35 +9312,31 @@ public:
         const Index plane = plane_of(slab);
         slab.pack(source_, first_channel_, channels_, plane, memory.slab);
         slab.tap_offsets(pair_lanes, memory.tap_offsets);
+        for (Index tap = 0; tap < taps_; ++tap) memory.step_offsets[tap] = tap * pair_step;
         typename Epilogue::Task task(epilogue_, number);
-        PairOperands operands{.rows = nullptr,
-                              .row_stride = pair_lanes,
-                              .plane = plane,
-                              .blocks = 0,
-                              .offsets = memory.tap_offsets,
-                              .offset_count = taps_,
-                              .columns = nullptr};
+        const auto ask_for = [&](const TileResult<float>& row) { task.ask_for(row); };
+        const auto add = [&](const TileResult<float>& row) { task.add(row); };
         machine_.begin();
-        for (Index c = 0; c < columns_; c += pair_lanes) {
-            const bfloat16* panel = weights_.data() + c / pair_lanes * weights_.extent(1);
-            for (Index chunk = 0; chunk < chunks(); ++chunk) {
-                operands.blocks = std::min(chunk_, blocks_ - chunk * chunk_);
-                operands.columns = panel + chunk * chunk_ * taps_ * pair_step;
-                float* sums = memory.sums;
-                for (Index sample = 0; sample < piece.samples; ++sample) {
-                    const bfloat16* run =
-                        memory.slab + chunk * chunk_ * plane + sample * slab.sample_lines() * pair_lanes;
-                    for (Index first = 0; first < slab.run(); first += pair_lanes) {
+        if (weights_stay_) {
+            for_each_tile(piece, slab, [&](const Tile& tile) {
+                const Tile next{tile.sample, tile.first + pair_lanes};
+                for (Index c = 0; c < columns_; c += pair_lanes) {
+                    for_each_row(piece, slab, next, c, memory.sums, ask_for);
+                    multiply(memory, slab, tile, c, 0, memory.sums);
+                    for_each_row(piece, slab, tile, c, memory.sums, add);
+                }
+            });
+        } else {
+            for (Index c = 0; c < columns_; c += pair_lanes) {
+                for (Index chunk = 0; chunk < chunks(); ++chunk) {
+                    float* sums = memory.sums;
+                    for_each_tile(piece, slab, [&](const Tile& tile) {
                         const bool finished = chunk + 1 == chunks();
-                        const auto for_each_row = [&](const auto& use) {
-                            if (finished) results(piece, slab, sample, first, c, sums, use);
-                        };
-                        for_each_row([&](const TileResult<float>& row) { task.ask_for(row); });
-                        operands.rows = run + first * pair_lanes;
-                        machine_.multiply(operands, sums, chunk > 0);
-                        for_each_row([&](const TileResult<float>& row) { task.add(row); });
-                        if (chunks() > 1) sums += pair_step;
-                    }
+                        if (finished) for_each_row(piece, slab, tile, c, sums, ask_for);
+                        multiply(memory, slab, tile, c, chunk, sums);
+                        if (finished) for_each_row(piece, slab, tile, c, sums, add);
+                        sums += pair_step;
+                    });
                 }
             }
         }
@@ -9326,8 +9344,13 @@ public:
     }
 
 private:
-    static constexpr Index slab_bytes = Index{384} << 10;  // stay in the second-level cache
-    static constexpr Index panel_bytes = Index{36} << 10;  // of a chunk stay in the first-level cache, nearly
+    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(bfloat16));
+    static constexpr Index chunk_bytes = Index{36} << 10;  // of a panel stay in the first-level cache, nearly
+
+    /// Of a slab that stays in the second-level cache; larger weights are the seldomer read the larger it is.
+    [[nodiscard]] Index slab_bytes() const {
+        return weights_stay_ ? machine_.cache_bytes / 5 : machine_.cache_bytes / 2;
+    }
 
     [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
     [[nodiscard]] static Index plane_of(const PairSlab& slab) {
@@ -9341,28 +9364,53 @@ private:
         return piece.samples * quotient_up(PairSlab(lattice_, piece).run(), pair_lanes);
     }
     /// Of one tile, or of all of a panel that wait for the next chunk.
-    [[nodiscard]] Index sums_size() const { return (chunks() == 1 ? 1 : tiles_of(cut_.largest())) * pair_step; }
+    [[nodiscard]] Index sums_size() const { return (weights_stay_ ? 1 : tiles_of(cut_.largest())) * pair_step; }
 
-    // Calls use(result) for each row of points of a tile that begins at place `first` of a sample's run.
+    /// 32 points of a sample's run from place `first` on.
+    struct Tile {
+        Index sample, first;
+    };
     template <class Use>
-    void results(const PairPiece& piece, const PairSlab& slab, Index sample, Index first, Index c, const float* sums,
-                 const Use& use) const {
-        const Index last = std::min(first + pair_lanes, slab.run());
-        for (Index place = first; place < last;) {
+    static void for_each_tile(const PairPiece& piece, const PairSlab& slab, const Use& use) {
+        for (Index sample = 0; sample < piece.samples; ++sample) {
+            for (Index first = 0; first < slab.run(); first += pair_lanes) use(Tile{sample, first});
+        }
+    }
+
+    // Multiplies a tile's points by the panel that begins with column c, over a chunk of the depth.
+    void multiply(const Memory& memory, const PairSlab& slab, const Tile& tile, Index c, Index chunk,
+                  float* sums) const {
+        const Index block = chunk * chunk_;
+        const Index plane = plane_of(slab);
+        const Index line = tile.sample * slab.sample_lines() + tile.first;
+        machine_.multiply(
+            {.rows = {memory.slab + block * plane + line * pair_lanes, plane, memory.tap_offsets, pair_lanes},
+             .columns = {weights_.data() + c / pair_lanes * weights_.extent(1) + block * taps_ * pair_step,
+                         taps_ * pair_step, memory.step_offsets, pair_step / 2},
+             .blocks = std::min(chunk_, blocks_ - block),
+             .offset_count = taps_},
+            sums, chunk > 0);
+    }
+
+    // Calls use(result) for each row of points of a tile.
+    template <class Use>
+    void for_each_row(const PairPiece& piece, const PairSlab& slab, const Tile& tile, Index c, const float* sums,
+                      const Use& use) const {
+        const Index last = std::min(tile.first + pair_lanes, slab.run());
+        for (Index place = tile.first; place < last;) {
             const Index i = place / slab.pitch();
             const Index j = place % slab.pitch();
             const Index points = std::min(last - place, piece.points.width - j);
             if (points > 0) {
+                const Index sample = piece.points.sample + tile.sample;
                 const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
                 const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
-                use({.sums = sums + (place - first) * pair_lanes,
+                use({.sums = sums + (place - tile.first) * pair_lanes,
                      .width = pair_lanes,
                      .points = points,
                      .columns = std::min(pair_lanes, columns_ - c),
                      .column = c,
-                     .element =
-                         (((piece.points.sample + sample) * target_[1] + row) * target_[2] + column) * target_[3] +
-                         first_column_ + c,
+                     .element = ((sample * target_[1] + row) * target_[2] + column) * target_[3] + first_column_ + c,
                      .pixel_stride = lattice_.step * target_[3]});
             }
             place += slab.pitch() - j;
@@ -9373,6 +9421,7 @@ private:
     const Lattice& lattice_;
     const TileMachine& machine_;
     Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
+    bool weights_stay_;  ///< in the second-level cache beside a slab
     Shape target_;
     Epilogue& epilogue_;
     PairCut cut_;

@@ -136,8 +136,9 @@ TEST_CASE("bfloat16: logits and gradients of a network are double's but for roun
     check(one_step(sd::cifar_convnext<bfloat16>({.num_classes = 10, .seed = 7})),
           one_step(sd::cifar_convnext<double>({.num_classes = 10, .seed = 7})), 0.05);
     // Where a value near zero goes through a ReLU, or two near ones through a maximum, rounding decides which way the
-    // gradient goes: of noise, PyTorch's autocast is up to 0.17 off in such a network.
-    check(one_step(resnet<bfloat16>()), one_step(resnet<double>()), 0.2);
+    // gradient goes: of noise, PyTorch's autocast is up to 0.17 off in such a network, ours 0.19 by products of floats and
+    // 0.22 by products of rounded operands.
+    check(one_step(resnet<bfloat16>()), one_step(resnet<double>()), 0.25);
 }
 
 TEST_CASE("bfloat16: networks of all families learn a batch, with the same bits for any number of threads") {

@@ -59,24 +59,28 @@ public:
         }
     }
     /// As TDPBF16PS: the even and the odd products of a sum are added up apart, each rounded once; then both, then the
-    /// sum. Denormal numbers are zeros.
+    /// sum. Denormal numbers are zeros. A product and its sum are taken in double: of numbers so short, that rounds to
+    /// float as if it were exact.
     template <int sums, int left, int right>
     static void multiply() {
         static_assert(sums != left && sums != right && left != right, "the registers must differ");
         Tile& target = whole_tile<sums>();
-        const Tile& a = whole_tile<left>();
-        const Tile& b = whole_tile<right>();
+        const Halves a = halves(whole_tile<left>());
+        const Halves b = halves(whole_tile<right>());
         for (Index m = 0; m < rows; ++m) {
-            for (Index n = 0; n < rows; ++n) {
-                float parts[2] = {};
-                for (Index k = 0; k < rows; ++k) {
-                    for (Index part = 0; part < 2; ++part) {
-                        parts[part] = flushed(std::fma(half(a, m, 2 * k + part), half(b, k, 2 * n + part), parts[part]));
+            float parts[2][rows] = {};
+            for (Index k = 0; k < rows; ++k) {
+                for (Index part = 0; part < 2; ++part) {
+                    for (Index n = 0; n < rows; ++n) {
+                        const double product = a.values[m][part][k] * b.values[k][part][n];
+                        parts[part][n] = flushed(static_cast<float>(product + static_cast<double>(parts[part][n])));
                     }
                 }
+            }
+            for (Index n = 0; n < rows; ++n) {
                 float sum;
                 std::memcpy(&sum, target.bytes[m] + 4 * n, sizeof sum);
-                sum = flushed(flushed(sum) + flushed(parts[0] + parts[1]));
+                sum = flushed(flushed(sum) + flushed(parts[0][n] + parts[1][n]));
                 std::memcpy(target.bytes[m] + 4 * n, &sum, sizeof sum);
             }
         }
@@ -115,10 +119,22 @@ private:
     static float flushed(float value) {
         return std::abs(value) < std::numeric_limits<float>::min() ? std::copysign(0.0F, value) : value;
     }
-    static float half(const Tile& tile, Index row, Index column) {
-        std::uint16_t bits;
-        std::memcpy(&bits, tile.bytes[row] + 2 * column, sizeof bits);
-        return flushed(std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16));
+
+    /// The bfloat16 of a register: (row, part, pair).
+    struct Halves {
+        double values[rows][2][rows];
+    };
+    static Halves halves(const Tile& tile) {
+        Halves result;
+        for (Index row = 0; row < rows; ++row) {
+            for (Index column = 0; column < 2 * rows; ++column) {
+                std::uint16_t bits;
+                std::memcpy(&bits, tile.bytes[row] + 2 * column, sizeof bits);
+                const auto value = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+                result.values[row][column % 2][column / 2] = static_cast<double>(flushed(value));
+            }
+        }
+        return result;
     }
 };
 
