@@ -3,6 +3,7 @@
 #include "conv2d_case.hpp"
 #include "kernel_inputs.hpp"
 #include "same_bits.hpp"
+#include "use_tile_machine.hpp"
 
 #include "sd/sd.hpp"
 
@@ -51,6 +52,7 @@ const Case cases[] = {
 }  // namespace
 
 TEST_CASE_TEMPLATE("conv2d in several pieces", T, float, double, sd::bfloat16) {
+    const sd_test::UseTileMachine floats(nullptr);
     Index kind = 0;
     for (const Case& one : cases) {
         CAPTURE(one.cut);

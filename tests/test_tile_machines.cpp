@@ -23,9 +23,12 @@ using sd_test::UseTileMachine;
 
 namespace {
 
-/// The model, and what this processor has; all of them for every convolution.
+/// The model, the same with so small a cache that everything is cut into pieces and rounds, and what this processor has;
+/// all of them for every convolution.
 [[nodiscard]] std::vector<sd::cpu::TileMachine> machines() {
-    std::vector<sd::cpu::TileMachine> result{sd::testing::amx_model};
+    std::vector<sd::cpu::TileMachine> result{sd::testing::amx_model, sd::testing::amx_model};
+    result.back().name = "amx_model with a small cache";
+    result.back().cache_bytes = Index{16} << 10;
 #if defined(SD_HAS_AMX)
     if (sd::cpu::may_use_amx()) result.push_back(sd::cpu::amx_machine);
 #endif
@@ -89,7 +92,8 @@ TEST_CASE("convolutions of all kinds") {
     }
 }
 
-TEST_CASE("depths that are cut into chunks, batches whose samples share a piece, rows that are cut, and no row at all") {
+TEST_CASE(
+    "depths that are cut into chunks, batches whose samples share a piece, rows that are cut, and no row at all") {
     check_conv2d({2, 4, 3, 600}, {70, 600, 3, 3}, {.padding = 1}, 2);
     check_conv2d({1, 5, 5, 300}, {40, 300, 3, 3}, {.stride = 2, .padding = 1}, 2);
     check_conv2d({19, 3, 4, 33}, {40, 33, 3, 3}, {.padding = 1}, 2);

@@ -91,7 +91,8 @@ public:
         span_pieces_ = quotient_up(pieces_, spans_);
         spans_ = quotient_up(pieces_, span_pieces_);
         const Index piece_bytes = 64 * (parities_ * panels_ * lines_ + blocks_ * steps_ * pair_lanes);
-        round_ = std::clamp<Index>((large_ ? large_round : machine_.cache_bytes / 2) / piece_bytes, 1, span_pieces_);
+        round_ = std::clamp<Index>((large_ ? 12 * machine_.cache_bytes : machine_.cache_bytes / 2) / piece_bytes, 1,
+                                   span_pieces_);
         panels_each_ = std::clamp<Index>(machine_.cache_bytes / 4 / (64 * parities_ * round_ * lines_), 1,
                                          taps_ == 1 ? panels_ : panels_of_taps);
     }
@@ -142,7 +143,6 @@ public:
     }
 
 private:
-    static constexpr Index large_round = Index{24} << 20;
     static constexpr Index least_spans = 8;
     static constexpr Index panels_of_taps = 4;  // whose sums stay in the second-level cache
     static constexpr Index steps_of_one_tap = 16, steps_of_taps = 8;
