@@ -100,8 +100,13 @@
 #endif
 
 // Every set of vector instructions that x86 compilers use for loops like ours.
-#if defined(__AVX512VBMI__)
+#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512vbmi_bf16
+#elif defined(__AVX512VBMI__)
 #define SD_ABI_SIMD _avx512vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
+    defined(__AVX512BF16__)
+#define SD_ABI_SIMD _avx512_bf16
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define SD_ABI_SIMD _avx512
 #elif defined(__AVX512F__)
@@ -1629,6 +1634,9 @@ SD_NAMESPACE_END
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
+#if defined(__AVX512BF16__) && !defined(__CUDACC__)
+#define SD_NARROWS_AT_ONCE 1
+#endif
 
 SD_NAMESPACE_BEGIN
 
@@ -1688,8 +1696,12 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
     return is_nan ? words | 0x400000U : words + 0x7FFFU + ((words >> 16) & 1U);
 }
 
-/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN.
+/// The bits of bfloat16(value), each lane to the nearest, ties to even. NaN stays NaN. Where the processor has an
+/// instruction for it, denormal numbers become zero.
 [[nodiscard, gnu::always_inline]] inline HalfWords narrowed(const Vector<float>& values) {
+#if defined(SD_NARROWS_AT_ONCE)
+    return reinterpret_cast<HalfWords>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
+#else
     const Words words = rounded_words(values) >> 16;
 #if defined(__CUDACC__)
     HalfWords halves;
@@ -1698,16 +1710,36 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 #else
     return __builtin_convertvector(words, HalfWords);
 #endif
+#endif
+}
+
+/// Each lane's bfloat16(first) in the lower half, bfloat16(second) in the upper one.
+[[nodiscard, gnu::always_inline]] inline Words paired(const Vector<float>& first, const Vector<float>& second) {
+#if defined(SD_NARROWS_AT_ONCE)
+    typedef std::uint16_t AllHalfWords __attribute__((vector_size(vector_bytes)));
+    const auto both = reinterpret_cast<AllHalfWords>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+    return [&]<int... i>(std::integer_sequence<int, i...>) {
+        return reinterpret_cast<Words>(__builtin_shufflevector(both, both, (i / 2 + i % 2 * 16)...));
+    }
+    (std::make_integer_sequence<int, 32>{});
+#else
+    return (rounded_words(first) >> 16) | (rounded_words(second) & 0xFFFF0000U);
+#endif
 }
 
 /// The values as they are after they were stored as T and loaded again.
 template <class T>
 [[nodiscard, gnu::always_inline]] inline Vector<T> as_stored(const Vector<T>& values) {
     if constexpr (std::is_same_v<T, bfloat16>) {
+#if defined(SD_NARROWS_AT_ONCE)
+        return widened(narrowed(values));
+#else
         const Words words = rounded_words(values) & 0xFFFF0000U;
         Vector<T> result;  // copied, since nvcc's front end refuses a cast here
         std::memcpy(&result, &words, sizeof result);
         return result;
+#endif
     } else {
         return values;
     }
@@ -1736,6 +1768,19 @@ template <class T>
     } else {
         std::memcpy(to, &values, sizeof values);
     }
+}
+
+/// Writes neighbouring vectors, two of bfloat16 with one store where they are a line of the cache.
+template <class T, Index count>
+[[gnu::always_inline]] inline void store_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        std::memcpy(static_cast<void*>(to), &line, sizeof line);
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) store<T>(values[v], to + v * lanes<T>);
 }
 
 /// The first `count` half words at an address, fewer than all; zeros in the other lanes, whose memory is not touched.
@@ -1863,6 +1908,19 @@ template <class T>
 #endif
 }
 
+/// The same with neighbouring vectors, to an address that is a multiple of the bytes of all of them.
+template <class T, Index count>
+[[gnu::always_inline]] inline void stream_vectors(const Vector<T> (&values)[count], std::type_identity_t<T>* to) {
+#if defined(SD_NARROWS_AT_ONCE)
+    if constexpr (std::is_same_v<T, bfloat16> && count == 2) {
+        const auto line = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(values[1]), reinterpret_cast<__m512>(values[0]));
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(line));
+        return;
+    }
+#endif
+    for (Index v = 0; v < count; ++v) stream<T>(values[v], to + v * lanes<T>);
+}
+
 /// What this thread streamed is seen by the threads that it meets from here on. To be called after streaming.
 inline void stream_fence() {
 #if defined(__AVX__)
@@ -1898,6 +1956,20 @@ template <class T, class Use>
     Index first = 0;
     for (; first + lanes<T> <= size; first += lanes<T>) use(first, constant<lanes<T>>);
     if (first < size) use(first, size - first);
+}
+
+/// Vectors that are written together: two of bfloat16, which are a line of the cache where a vector of floats is one.
+template <class T>
+inline constexpr Index line_vectors = std::is_same_v<T, bfloat16> ? 2 : 1;
+
+/// Calls use(first, vectors, count) for every line_vectors vectors of `size` elements, and for each one that is left over;
+/// `count` are the lanes in use of each.
+template <class T, class Use>
+[[gnu::always_inline]] inline void for_each_line(Index size, const Use& use) {
+    constexpr Index together = line_vectors<T> * lanes<T>;
+    Index first = 0;
+    for (; first + together <= size; first += together) use(first, constant<line_vectors<T>>, constant<lanes<T>>);
+    for_each_vector<T>(size - first, [&](Index rest, auto count) { use(first + rest, constant<1>, count); });
 }
 
 /// Conditions that the compiler knows.
@@ -2670,6 +2742,537 @@ template <cpu::Vectorized T>
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/core/join.hpp
+
+// What the residual join and its backends share, and what they refuse alike.
+
+SD_NAMESPACE_BEGIN
+
+/// What a branch F of the whole batch is joined with: y = act(S + branch_scale F), act ReLU or nothing.
+template <class T, class Device = Cpu>
+struct ResidualJoin {
+    Pending<T, Device> shortcut;   ///< S, of the branch's shape
+    accumulate_t<T> branch_scale;  ///< in evaluation the policy's, 1 - p or 1
+    bool relu;                     ///< act
+};
+
+/// Gradients of the residual join by its two inputs.
+template <class T, class Device = Cpu>
+struct ResidualJoinGradient {
+    Tensor<T, Device> dshortcut;  ///< the shape of the output
+    Tensor<T, Device> dbranch;    ///< as many samples as the branch has
+};
+
+/// What the join's forward pass leaves of its output y to the backward pass, which must know where y > 0: y itself, or
+/// what a device keeps in its place.
+template <class T, class Device>
+struct JoinOutput {
+    using type = Tensor<T, Device>;  ///< y
+};
+/// What residual_join_backward takes of the output of residual_join_forward.
+template <class T, class Device = Cpu>
+using join_output_t = typename JoinOutput<T, Device>::type;
+
+/// For each sample of a batch, the sample of the branch that joins it, or -1 for none. An empty span stands for the
+/// identity: sample n joins sample n.
+using BranchSamples = std::span<const Index>;
+
+namespace detail {
+
+/// The branch's sample for sample n.
+[[nodiscard]] inline Index branch_sample_of(BranchSamples branch_sample, Index n) {
+    return branch_sample.empty() ? n : branch_sample[static_cast<std::size_t>(n)];
+}
+
+/// Refuses a selection that does not have one entry per sample, or names a sample that the branch does not have.
+inline void expect_branch_samples(const char* where, BranchSamples branch_sample, Index samples, Index branch_samples) {
+    if (branch_sample.empty()) {
+        if (samples != branch_samples) refuse(where, "samples of the branch", branch_samples, samples);
+        return;
+    }
+    if (static_cast<Index>(branch_sample.size()) != samples) {
+        refuse(where, "entries of branch_sample", branch_sample.size(), text(samples, ", one a sample"));
+    }
+    for (const Index sample : branch_sample) {
+        if (sample < -1 || sample >= branch_samples) {
+            refuse(where, "branch_sample", sample, text("-1 to ", branch_samples - 1));
+        }
+    }
+}
+
+/// Refuses a selection in which two samples share a sample of the branch.
+inline void expect_distinct(const char* where, BranchSamples branch_sample, Index branch_samples) {
+    PooledVector<char> joined(static_cast<std::size_t>(branch_samples), 0);
+    for (const Index sample : branch_sample) {
+        if (sample < 0) continue;
+        if (joined[static_cast<std::size_t>(sample)]++ != 0) {
+            refuse(where, "branch_sample", text(sample, " twice"), "each sample of the branch once at most");
+        }
+    }
+}
+
+/// Refuses a branch, called `what`, that cannot join `shape` sample by sample: its samples are of another shape, or the
+/// selection does not fit.
+inline void expect_joinable(const char* where, const char* what, const Shape& branch, const Shape& shape,
+                            BranchSamples branch_sample) {
+    const bool same = branch.rank() > 0 && shape.rank() > 0 && with_samples(branch, shape[0]) == shape;
+    if (!same) refuse(where, text("sample shape of ", what), branch, text("samples like those of ", shape));
+    expect_branch_samples(where, branch_sample, shape[0], branch[0]);
+}
+
+/// Refuses what residual_join_backward cannot take: dy of another shape than the join's output, a selection that does
+/// not fit or names a sample twice, a batch norm whose output is not the branch's.
+template <class Pass, class Sums>
+void expect_join_gradient(const Shape& dy, const Shape& y, BranchSamples branch_sample, Index branch_samples,
+                          const Pass* before, const Sums* sums) {
+    constexpr const char* where = "residual_join_backward";
+    expect_pass_and_sums(where, before, sums);
+    expect_shape(where, "dy", dy, y);
+    expect_branch_samples(where, branch_sample, y[0], branch_samples);
+    expect_distinct(where, branch_sample, branch_samples);
+    if (before != nullptr) expect_batch_norm_pass(where, *before, with_samples(y, branch_samples));
+}
+
+/// Refuses samples to gather that are not among `count`.
+inline void expect_gathered(std::span<const Index> samples, Index count) {
+    for (const Index sample : samples) {
+        if (sample < 0 || sample >= count) refuse("gather_samples", "sample", sample, text("0 to ", count - 1));
+    }
+}
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/slabs.hpp
+
+// How sweeps over a batch of samples are cut, where a sample is the unit that something belongs to.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The extents of a batch of samples with channels last.
+struct Slabs {
+    Index samples, pixels, channels;
+
+    explicit Slabs(const Shape& shape)
+        : samples(shape[0]), pixels(1), channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
+        for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
+    }
+
+    [[nodiscard]] Index size() const { return pixels * channels; }
+
+    /// Samples are cut into pieces of pixels.
+    [[nodiscard]] Index grain() const { return sweep_rows(channels); }
+    [[nodiscard]] Index pieces_of_sample() const { return quotient_up(pixels, grain()); }
+    [[nodiscard]] Index pieces() const { return samples * pieces_of_sample(); }
+    /// The number of the piece that begins at a pixel of sample n.
+    [[nodiscard]] Index piece(Index n, Index first_pixel) const {
+        return n * pieces_of_sample() + first_pixel / grain();
+    }
+
+    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel; bodies may stream.
+    template <class Body>
+    void for_each_piece(const Body& body) const {
+        parallel_for(pieces(), [&](Index number) {
+            const Index first = number % pieces_of_sample() * grain();
+            body(number / pieces_of_sample(), first, std::min(first + grain(), pixels));
+            stream_fence();
+        });
+    }
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/target.hpp
+
+// How kernels store what they compute.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Outputs too large for the caches to keep go past them.
+inline constexpr Index streamed_bytes = Index{24} << 20;
+
+/// A target tensor and how its vectors are stored. Whoever puts calls stream_fence() at the end of its part.
+template <class T>
+class Target {
+public:
+    /// All channels are written together.
+    explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
+    /// `channels` of the last dimension are written together, a line of some pixels after the other. Those of a group may
+    /// be half a line of the cache, which past the caches would cost more than a whole one.
+    Target(Tensor<T>& target, Index channels)
+        : Target(target.data(), is_streamed(target) && whole_lines &&
+                                    (channels == target.extent(target.rank() - 1) ||
+                                     channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
+    /// Elements that go past the caches, or do not.
+    Target(T* data, bool streamed) : data_(data), streamed_(streamed) {}
+
+    /// Stores the first `count` lanes at an element.
+    [[gnu::always_inline]] void put(const Vector<T>& values, Index element, Index count) const {
+        if (streamed_ && count == lanes<T> && element % lanes<T> == 0) {
+            stream<T>(values, data_ + element);
+        } else {
+            store_some<T>(values, data_ + element, count);
+        }
+    }
+
+    /// Stores neighbouring vectors of columns.
+    template <Index count>
+    [[gnu::always_inline]] void put(const Vector<T> (&values)[count], Index element) const {
+        if (streamed_ && element % (count * lanes<T>) == 0) {
+            stream_vectors<T>(values, data_ + element);
+        } else {
+            store_vectors<T>(values, data_ + element);
+        }
+    }
+
+private:
+    static constexpr bool whole_lines =
+        !std::is_same_v<T, bfloat16> || line_vectors<T> * lanes<T> * static_cast<Index>(sizeof(T)) == 64;
+
+    [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
+        return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
+               target.extent(target.rank() - 1) % (line_vectors<T> * lanes<T>) == 0;
+    }
+
+    T* data_;
+    bool streamed_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/reference/residual_join.hpp
+
+// The residual join, sample after sample, and the moves of samples around it.
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1: a selection, not a
+/// product: nothing of F is read for a dropped sample, so F may hold NaN there. act is ReLU or nothing.
+/// The branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of
+/// y. Throws std::invalid_argument if shapes or indices do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
+                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
+                                              bool relu, join_output_t<T>* output = nullptr) {
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
+    const Index samples = shortcut.shape()[0];
+    Tensor<T> y(shortcut.shape());
+    const Index slab = samples == 0 ? 0 : y.size() / samples;
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = detail::branch_sample_of(branch_sample, n);
+        for (Index i = 0; i < slab; ++i) {
+            T value = shortcut.value(n * slab + i);
+            if (sample >= 0) {
+                value = T(value + branch_scale * branch.value(sample * slab + i));
+            }
+            y.data()[n * slab + i] = relu && value < T(0) ? T(0) : value;
+        }
+    }
+    if (output != nullptr) *output = y;
+    return y;
+}
+
+/// With g = dy where no ReLU was applied or y > 0, else 0:
+///
+///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
+///
+/// and zeros for a sample of the branch that joined none.
+///
+/// If the branch ends in a batch norm, `before` is that one's forward pass and `sums` receives the sums of its
+/// backward. No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not
+/// fit.
+template <class T>
+[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
+                                                             BranchSamples branch_sample, Index branch_samples,
+                                                             const accumulate_t<T>& branch_scale, bool relu,
+                                                             const BatchNormPass<T>* before = nullptr,
+                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
+    const Index samples = y.extent(0);
+    ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
+    const Index slab = samples == 0 ? 0 : y.size() / samples;
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = detail::branch_sample_of(branch_sample, n);
+        for (Index i = 0; i < slab; ++i) {
+            const T g = !relu || y.data()[n * slab + i] > T(0) ? dy.data()[n * slab + i] : T(0);
+            gradient.dshortcut.data()[n * slab + i] = g;
+            if (sample >= 0) gradient.dbranch.data()[sample * slab + i] = T(branch_scale * g);
+        }
+    }
+    if (sums != nullptr) *sums = reference::batch_norm_sums(gradient.dbranch, *before);
+    return gradient;
+}
+
+/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
+template <class T>
+[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    detail::expect_gathered(samples, x.extent(0));
+    Tensor<T> y(with_samples(x.shape(), static_cast<Index>(samples.size())));
+    const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
+    for (Index n = 0; n < y.extent(0); ++n) {
+        const Index sample = samples[static_cast<std::size_t>(n)];
+        for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
+    }
+    return y;
+}
+
+/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1.
+/// Throws std::invalid_argument if shapes or indices do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
+    const Index samples = a.extent(0);
+    Tensor<T> y = a.clone();
+    const Index slab = samples == 0 ? 0 : a.size() / samples;
+    for (Index n = 0; n < samples; ++n) {
+        const Index sample = detail::branch_sample_of(b_sample, n);
+        if (sample < 0) continue;
+        for (Index i = 0; i < slab; ++i) {
+            y.data()[n * slab + i] = T(y.data()[n * slab + i] + b.data()[sample * slab + i]);
+        }
+    }
+    return y;
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/residual_join.hpp
+
+// The residual join, y = act(S + select(mask, scale F)), and the moves of whole samples around it.
+//
+// A batch is N slabs of H * W * C elements. Work is cut into (slab, range of pixels); a dropped sample's branch is
+// never read, so what it holds, NaN included, cannot reach the output.
+
+SD_NAMESPACE_BEGIN
+
+using reference::add_selected;
+using reference::gather_samples;
+using reference::residual_join_backward;
+using reference::residual_join_forward;
+
+namespace cpu {
+
+/// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
+template <class T>
+class Rows {
+    using A = accumulate_t<T>;
+
+public:
+    explicit Rows(const Pending<T>& x)
+        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
+
+    /// The values of `count` channels from c on; `any` if the activation may be one without a path of its own.
+    template <bool any>
+    [[nodiscard, gnu::always_inline]] Vector<T> at(Index row, Index c, Index count) const {
+        Vector<T> value = load_some(raw_ + row + c, count);
+        if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
+        if constexpr (any) {
+            if (!has_own_path(activation_)) return activated<A>(activation_, value);
+        }
+        return activation_ == Activation::relu ? rectified<T>(value) : value;
+    }
+
+private:
+    const T* raw_;
+    const A* scale_;
+    const A* shift_;
+    Activation activation_;
+};
+
+}  // namespace cpu
+
+/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
+/// nothing. Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass. The
+/// branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of y.
+/// Throws std::invalid_argument if shapes or indices do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
+                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
+                                              bool relu, join_output_t<T>* output = nullptr) {
+    if (shortcut.gate || branch.gate) {
+        return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
+    }
+    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
+    const cpu::Slabs slabs(shortcut.shape());
+    const Index channels = slabs.channels;
+
+    // scale (a z + b) = (scale a) z + scale b: the pass then knows one factor and one term a channel
+    using A = accumulate_t<T>;
+    Tensor<A> factor = Tensor<A>::full(Shape{channels}, branch_scale);
+    Tensor<A> term(Shape{channels});
+    if (branch.scale) {
+        for (Index c = 0; c < channels; ++c) {
+            factor.data()[c] *= branch.scale.data()[c];
+            term.data()[c] = branch_scale * branch.shift.data()[c];
+        }
+    }
+    // An activation at the end of the branch does not commute with its scale.
+    const bool any_activation = branch.activation != Activation::none || !cpu::has_own_path(shortcut.activation);
+    const cpu::Rows<T> s_values(shortcut);
+    const cpu::Rows<T> f_values(branch);
+
+    Tensor<T> y = Tensor<T>::empty(shortcut.shape());
+    const cpu::Target<T> target(y);
+    const auto join = [&]<bool joins, bool any, bool act>(Index n, Index sample, Index first, Index last,
+                                                          cpu::Constants<joins, any, act>) {
+        for (Index pixel = first; pixel < last; ++pixel) {
+            const Index row = (n * slabs.pixels + pixel) * channels;
+            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
+                cpu::Vector<T> value = s_values.template at<any>(row, c, count);
+                if constexpr (joins && any) {
+                    value += branch_scale * f_values.template at<any>(branch_row, c, count);
+                } else if constexpr (joins) {
+                    const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
+                    value += cpu::load_some(factor.data() + c, count) * z + cpu::load_some(term.data() + c, count);
+                }
+                target.put(act ? cpu::rectified<T>(value) : value, row + c, count);
+            });
+        }
+    };
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = detail::branch_sample_of(branch_sample, n);
+        cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0,
+                            any_activation, relu);
+    });
+    if (output != nullptr) *output = y;
+    return y;
+}
+
+namespace cpu {
+
+/// Zeros in the samples of the branch that joined none.
+template <class T>
+void clear_unjoined(BranchSamples branch_sample, const Slabs& slabs, Tensor<T>& dbranch) {
+    PooledVector<char> joined(static_cast<std::size_t>(dbranch.extent(0)), branch_sample.empty() ? 1 : 0);
+    for (const Index sample : branch_sample) {
+        if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
+    }
+    parallel_for(dbranch.extent(0), [&](Index sample) {
+        if (joined[static_cast<std::size_t>(sample)]) return;
+        T* slab = dbranch.data() + sample * slabs.size();
+        std::fill(slab, slab + slabs.size(), T(0));
+    });
+}
+
+}  // namespace cpu
+
+/// The gradients of residual_join_forward by the values of its inputs:
+///
+///     g = dy where no ReLU was applied or y > 0, else 0
+///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
+///
+/// A sample of the branch that joined nothing gets zeros. The branch has branch_samples samples. If it ends in a batch
+/// norm, `before` is that one's forward pass and `sums` receives the sums of its backward, gathered in the same pass
+/// over memory; a sample that joined nothing has no part in them and is not read.
+/// Where both gradients are equal they are one tensor.
+template <cpu::Vectorized T>
+[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
+                                                             BranchSamples branch_sample, Index branch_samples,
+                                                             const accumulate_t<T>& branch_scale, bool relu,
+                                                             const BatchNormPass<T>* before = nullptr,
+                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
+    using A = accumulate_t<T>;
+    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
+    const cpu::Slabs slabs(y.shape());
+    const Index channels = slabs.channels;
+    const bool same = branch_sample.empty() && branch_scale == A(1);
+    ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
+    gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
+    cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
+
+    Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
+    const T* z = before == nullptr ? nullptr : before->y.raw.data();
+    const cpu::Target<T> dshortcut(gradient.dshortcut);
+    const cpu::Target<T> dbranch(gradient.dbranch);
+    const auto run = [&]<bool joins, bool one_tensor, bool act>(Index n, Index sample, Index first, Index last,
+                                                                cpu::RowSums<T>* row_sums,
+                                                                cpu::Constants<joins, one_tensor, act>) {
+        for (Index pixel = first; pixel < last; ++pixel) {
+            const Index row = (n * slabs.pixels + pixel) * channels;
+            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
+            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
+                cpu::Vector<T> g = cpu::load_some(dy.data() + row + c, count);
+                if constexpr (act) {
+                    g = cpu::load_some(y.data() + row + c, count) > cpu::Vector<T>{} ? g : cpu::Vector<T>{};
+                    dshortcut.put(g, row + c, count);
+                }
+                if constexpr (joins) {
+                    const cpu::Vector<T> scaled = branch_scale * g;
+                    if constexpr (!one_tensor) dbranch.put(scaled, branch_row + c, count);
+                    if (row_sums != nullptr) {
+                        row_sums->add(cpu::as_stored<T>(scaled), cpu::load_some(z + branch_row + c, count), c, count);
+                    }
+                }
+            });
+        }
+    };
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = detail::branch_sample_of(branch_sample, n);
+        const bool joins = sample >= 0;
+        std::optional<cpu::RowSums<T>> row_sums;
+        if (before != nullptr && joins) {
+            A* part = partial.data() + slabs.piece(n, first) * 2 * channels;
+            row_sums.emplace(before->y, before->mean, part, part + channels);
+        }
+        cpu::with_constants(
+            [&](auto constants) { run(n, sample, first, last, row_sums ? &*row_sums : nullptr, constants); }, joins,
+            same, relu);
+    });
+    if (sums != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
+    return gradient;
+}
+
+/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
+    detail::expect_gathered(samples, x.extent(0));
+    Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
+    const Index slab = cpu::Slabs(x.shape()).size();
+    parallel_for(y.extent(0), [&](Index n) {
+        const T* source = x.data() + samples[static_cast<std::size_t>(n)] * slab;
+        std::copy(source, source + slab, y.data() + n * slab);
+    });
+    return y;
+}
+
+/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1: adds the gradient by a branch's input to the
+/// shortcut's.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
+    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
+    Tensor<T> y = Tensor<T>::empty(a.shape());
+    const cpu::Target<T> target(y);
+    const cpu::Slabs slabs(a.shape());
+    slabs.for_each_piece([&](Index n, Index first, Index last) {
+        const Index sample = detail::branch_sample_of(b_sample, n);
+        const Index from = n * slabs.size() + first * slabs.channels;
+        const Index count = (last - first) * slabs.channels;
+        const Index b_from = sample * slabs.size() + first * slabs.channels;
+        cpu::for_each_vector<T>(count, [&](Index i, auto some) {
+            cpu::Vector<T> value = cpu::load_some(a.data() + from + i, some);
+            if (sample >= 0) value += cpu::load_some(b.data() + b_from + i, some);
+            target.put(value, from + i, some);
+        });
+    });
+    return y;
+}
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/nn/drawn_blocks.hpp
 
 // Which blocks have drawn their masks in a training pass: two of one number would draw the same ones.
@@ -3129,7 +3732,8 @@ SD_NAMESPACE_END
 // gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its
 // activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
 // layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
-// and nothing is pending.
+// and nothing is pending; a residual branch that ends in a convolution, with a norm or layer scale behind it or without,
+// hands its block's addition to that convolution, which adds the shortcut to what it writes.
 
 SD_NAMESPACE_BEGIN
 
@@ -3164,8 +3768,15 @@ struct FusedGradient {
 ///                                                them
 struct FusedLayer {};
 
+/// One that may end in a convolution is derived from this, and also has
+///
+///     forward_joined(x, join, context)           the join with the layer's output, of a pass without gradients
+struct JoinedLayer : FusedLayer {};
+
 template <class LayerType>
 inline constexpr bool is_fused = std::is_base_of_v<FusedLayer, LayerType>;
+template <class LayerType>
+inline constexpr bool is_joined = std::is_base_of_v<JoinedLayer, LayerType>;
 
 template <class LayerType>
 inline constexpr bool is_conv2d = false;
@@ -3205,6 +3816,10 @@ class Fusion {
     template <class LayerType>
     using PendingOf = Pending<layer_value_t<LayerType>, layer_device_t<LayerType>>;
     template <class LayerType>
+    using JoinOf = ResidualJoin<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using TensorOf = Tensor<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
     using PassOf = BatchNormPass<layer_value_t<LayerType>, layer_device_t<LayerType>>;
     template <class LayerType>
     using GradientOf = FusedGradient<layer_value_t<LayerType>, layer_device_t<LayerType>>;
@@ -3217,6 +3832,23 @@ public:
             return layer.forward_fused(x, context);
         } else {
             return layer.forward(materialize(x), context);
+        }
+    }
+
+    /// A branch, computed, and the join.
+    template <class T, class Device>
+    static Tensor<T, Device> joined(const Pending<T, Device>& branch, const ResidualJoin<T, Device>& join) {
+        return residual_join_forward<T>(join.shortcut, branch, BranchSamples(), join.branch_scale, join.relu);
+    }
+
+    /// The join with layer(x) in a pass without gradients, by the layer's last convolution where there is one at its end.
+    template <class LayerType>
+    static TensorOf<LayerType> forward_joined(LayerType& layer, const PendingOf<LayerType>& x,
+                                              const JoinOf<LayerType>& join, const Context& context) {
+        if constexpr (is_joined<LayerType>) {
+            return layer.forward_joined(x, join, context);
+        } else {
+            return joined(forward(layer, x, context), join);
         }
     }
 
@@ -3263,6 +3895,12 @@ public:
             if (context.training()) moments = batch_moments(biased);
             return norm_.pending(biased, moments, activation_, context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            const auto [scale, shift] = norm_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
@@ -3291,6 +3929,11 @@ public:
                 return conv_.forward_activated(x, activation_, context);
             }
             return conv_.pending(conv_.forward_raw(x, context, nullptr), activation_, context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            return conv_.forward_joined(x, conv_.per_channel(1), conv_.shift(), join);
         }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) {
             return activation_ != Activation::none && conv_.bias() ? &conv_.pass() : nullptr;
@@ -3322,6 +3965,11 @@ public:
             }
             return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context&) {
+            const auto [scale, shift] = scale_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &scale_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
@@ -3345,6 +3993,10 @@ public:
             if (context.training()) moments = batch_moments(z);
             return norm_.pending(z, moments, activation_, context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            return joined(forward(x, context), join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>*,
                                           InputGradient) {
@@ -3364,6 +4016,10 @@ public:
 
         PendingOf<LayerType> forward(const PendingOf<LayerType>& x, const Context& context) {
             return Fusion::forward(layer_, x, context);
+        }
+        TensorOf<LayerType> forward_joined(const PendingOf<LayerType>& x, const JoinOf<LayerType>& join,
+                                           const Context& context) {
+            return Fusion::forward_joined(layer_, x, join, context);
         }
         const PassOf<LayerType>* output_pass(const PassOf<LayerType>* before) {
             return Fusion::output_pass(layer_, before);
@@ -3810,7 +4466,7 @@ template <class LayerType>
 /// share their passes over memory as nn/fusion.hpp draws it, also across a Sequential within another and into the join
 /// of a residual block; numbers are those of the layers alone but for rounding. A class derived from Sequential is one.
 template <class First, class... Others>
-class Sequential : detail::FusedLayer {
+class Sequential : detail::JoinedLayer {
     static constexpr std::size_t count = 1 + sizeof...(Others);
 
     // A bool, since g++ lists every requirement of a concept.
@@ -3944,6 +4600,17 @@ private:
     }
 
     template <std::size_t i = 0>
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        constexpr std::size_t next = i + group_length<i>();
+        if constexpr (next == count) {
+            return group<i>(layers_).forward_joined(x, join, context);
+        } else {
+            return forward_joined<next>(group<i>(layers_).forward(x, context), join, context);
+        }
+    }
+
+    template <std::size_t i = 0>
     const Pass* output_pass(const Pass* before) {
         const Pass* const own = group<i>(layers_).output_pass(before);
         if constexpr (i + group_length<i>() == count) {
@@ -3968,517 +4635,6 @@ private:
     std::array<std::string, count> names_;
     std::tuple<detail::layer_or_stand_in_t<First>, detail::layer_or_stand_in_t<Others>...> layers_;
 };
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/core/join.hpp
-
-// What the residual join and its backends share, and what they refuse alike.
-
-SD_NAMESPACE_BEGIN
-
-/// Gradients of the residual join by its two inputs.
-template <class T, class Device = Cpu>
-struct ResidualJoinGradient {
-    Tensor<T, Device> dshortcut;  ///< the shape of the output
-    Tensor<T, Device> dbranch;    ///< as many samples as the branch has
-};
-
-/// What the join's forward pass leaves of its output y to the backward pass, which must know where y > 0: y itself, or
-/// what a device keeps in its place.
-template <class T, class Device>
-struct JoinOutput {
-    using type = Tensor<T, Device>;  ///< y
-};
-/// What residual_join_backward takes of the output of residual_join_forward.
-template <class T, class Device = Cpu>
-using join_output_t = typename JoinOutput<T, Device>::type;
-
-/// For each sample of a batch, the sample of the branch that joins it, or -1 for none. An empty span stands for the
-/// identity: sample n joins sample n.
-using BranchSamples = std::span<const Index>;
-
-namespace detail {
-
-/// The branch's sample for sample n.
-[[nodiscard]] inline Index branch_sample_of(BranchSamples branch_sample, Index n) {
-    return branch_sample.empty() ? n : branch_sample[static_cast<std::size_t>(n)];
-}
-
-/// Refuses a selection that does not have one entry per sample, or names a sample that the branch does not have.
-inline void expect_branch_samples(const char* where, BranchSamples branch_sample, Index samples, Index branch_samples) {
-    if (branch_sample.empty()) {
-        if (samples != branch_samples) refuse(where, "samples of the branch", branch_samples, samples);
-        return;
-    }
-    if (static_cast<Index>(branch_sample.size()) != samples) {
-        refuse(where, "entries of branch_sample", branch_sample.size(), text(samples, ", one a sample"));
-    }
-    for (const Index sample : branch_sample) {
-        if (sample < -1 || sample >= branch_samples) {
-            refuse(where, "branch_sample", sample, text("-1 to ", branch_samples - 1));
-        }
-    }
-}
-
-/// Refuses a selection in which two samples share a sample of the branch.
-inline void expect_distinct(const char* where, BranchSamples branch_sample, Index branch_samples) {
-    PooledVector<char> joined(static_cast<std::size_t>(branch_samples), 0);
-    for (const Index sample : branch_sample) {
-        if (sample < 0) continue;
-        if (joined[static_cast<std::size_t>(sample)]++ != 0) {
-            refuse(where, "branch_sample", text(sample, " twice"), "each sample of the branch once at most");
-        }
-    }
-}
-
-/// Refuses a branch, called `what`, that cannot join `shape` sample by sample: its samples are of another shape, or the
-/// selection does not fit.
-inline void expect_joinable(const char* where, const char* what, const Shape& branch, const Shape& shape,
-                            BranchSamples branch_sample) {
-    const bool same = branch.rank() > 0 && shape.rank() > 0 && with_samples(branch, shape[0]) == shape;
-    if (!same) refuse(where, text("sample shape of ", what), branch, text("samples like those of ", shape));
-    expect_branch_samples(where, branch_sample, shape[0], branch[0]);
-}
-
-/// Refuses what residual_join_backward cannot take: dy of another shape than the join's output, a selection that does
-/// not fit or names a sample twice, a batch norm whose output is not the branch's.
-template <class Pass, class Sums>
-void expect_join_gradient(const Shape& dy, const Shape& y, BranchSamples branch_sample, Index branch_samples,
-                          const Pass* before, const Sums* sums) {
-    constexpr const char* where = "residual_join_backward";
-    expect_pass_and_sums(where, before, sums);
-    expect_shape(where, "dy", dy, y);
-    expect_branch_samples(where, branch_sample, y[0], branch_samples);
-    expect_distinct(where, branch_sample, branch_samples);
-    if (before != nullptr) expect_batch_norm_pass(where, *before, with_samples(y, branch_samples));
-}
-
-/// Refuses samples to gather that are not among `count`.
-inline void expect_gathered(std::span<const Index> samples, Index count) {
-    for (const Index sample : samples) {
-        if (sample < 0 || sample >= count) refuse("gather_samples", "sample", sample, text("0 to ", count - 1));
-    }
-}
-
-}  // namespace detail
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/cpu/slabs.hpp
-
-// How sweeps over a batch of samples are cut, where a sample is the unit that something belongs to.
-
-SD_NAMESPACE_BEGIN
-
-namespace cpu {
-
-/// The extents of a batch of samples with channels last.
-struct Slabs {
-    Index samples, pixels, channels;
-
-    explicit Slabs(const Shape& shape)
-        : samples(shape[0]), pixels(1), channels(shape.rank() > 1 ? shape[shape.rank() - 1] : 1) {
-        for (Index i = 1; i + 1 < shape.rank(); ++i) pixels *= shape[i];
-    }
-
-    [[nodiscard]] Index size() const { return pixels * channels; }
-
-    /// Samples are cut into pieces of pixels.
-    [[nodiscard]] Index grain() const { return sweep_rows(channels); }
-    [[nodiscard]] Index pieces_of_sample() const { return quotient_up(pixels, grain()); }
-    [[nodiscard]] Index pieces() const { return samples * pieces_of_sample(); }
-    /// The number of the piece that begins at a pixel of sample n.
-    [[nodiscard]] Index piece(Index n, Index first_pixel) const {
-        return n * pieces_of_sample() + first_pixel / grain();
-    }
-
-    /// Calls body(n, first pixel, last pixel) for all samples in pieces, in parallel; bodies may stream.
-    template <class Body>
-    void for_each_piece(const Body& body) const {
-        parallel_for(pieces(), [&](Index number) {
-            const Index first = number % pieces_of_sample() * grain();
-            body(number / pieces_of_sample(), first, std::min(first + grain(), pixels));
-            stream_fence();
-        });
-    }
-};
-
-}  // namespace cpu
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/cpu/target.hpp
-
-// How kernels store what they compute.
-
-SD_NAMESPACE_BEGIN
-
-namespace cpu {
-
-/// Outputs too large for the caches to keep go past them.
-inline constexpr Index streamed_bytes = Index{24} << 20;
-
-/// A target tensor and how its vectors are stored. Whoever puts calls stream_fence() at the end of its part.
-template <class T>
-class Target {
-public:
-    /// All channels are written together.
-    explicit Target(Tensor<T>& target) : Target(target.data(), is_streamed(target)) {}
-    /// `channels` of the last dimension are written together, a vector of some pixels after the other. Those of a group
-    /// may be half a line of the cache, and a vector of bfloat16 is, which past the caches would cost more than a whole
-    /// one.
-    Target(Tensor<T>& target, Index channels)
-        : Target(target.data(), is_streamed(target) && !std::is_same_v<T, bfloat16> &&
-                                    (channels == target.extent(target.rank() - 1) ||
-                                     channels * static_cast<Index>(sizeof(T)) % 64 == 0)) {}
-    /// Elements that go past the caches, or do not.
-    Target(T* data, bool streamed) : data_(data), streamed_(streamed) {}
-
-    /// Stores the first `count` lanes at an element.
-    [[gnu::always_inline]] void put(const Vector<T>& values, Index element, Index count) const {
-        if (streamed_ && count == lanes<T> && element % lanes<T> == 0) {
-            stream<T>(values, data_ + element);
-        } else {
-            store_some<T>(values, data_ + element, count);
-        }
-    }
-
-private:
-    [[nodiscard]] static bool is_streamed(const Tensor<T>& target) {
-        return target.size() * static_cast<Index>(sizeof(T)) > streamed_bytes &&
-               target.extent(target.rank() - 1) % lanes<T> == 0;
-    }
-
-    T* data_;
-    bool streamed_;
-};
-
-}  // namespace cpu
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/reference/residual_join.hpp
-
-// The residual join, sample after sample, and the moves of samples around it.
-
-SD_NAMESPACE_BEGIN
-
-namespace reference {
-
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1: a selection, not a
-/// product: nothing of F is read for a dropped sample, so F may hold NaN there. act is ReLU or nothing.
-/// The branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of
-/// y. Throws std::invalid_argument if shapes or indices do not fit.
-template <class T>
-[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
-                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
-                                              bool relu, join_output_t<T>* output = nullptr) {
-    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
-    const Index samples = shortcut.shape()[0];
-    Tensor<T> y(shortcut.shape());
-    const Index slab = samples == 0 ? 0 : y.size() / samples;
-    for (Index n = 0; n < samples; ++n) {
-        const Index sample = detail::branch_sample_of(branch_sample, n);
-        for (Index i = 0; i < slab; ++i) {
-            T value = shortcut.value(n * slab + i);
-            if (sample >= 0) {
-                value = T(value + branch_scale * branch.value(sample * slab + i));
-            }
-            y.data()[n * slab + i] = relu && value < T(0) ? T(0) : value;
-        }
-    }
-    if (output != nullptr) *output = y;
-    return y;
-}
-
-/// With g = dy where no ReLU was applied or y > 0, else 0:
-///
-///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
-///
-/// and zeros for a sample of the branch that joined none.
-///
-/// If the branch ends in a batch norm, `before` is that one's forward pass and `sums` receives the sums of its
-/// backward. No two samples may share a sample of the branch. Throws std::invalid_argument if shapes or indices do not
-/// fit.
-template <class T>
-[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
-                                                             BranchSamples branch_sample, Index branch_samples,
-                                                             const accumulate_t<T>& branch_scale, bool relu,
-                                                             const BatchNormPass<T>* before = nullptr,
-                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
-    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
-    const Index samples = y.extent(0);
-    ResidualJoinGradient<T> gradient{Tensor<T>(y.shape()), Tensor<T>(with_samples(y.shape(), branch_samples))};
-    const Index slab = samples == 0 ? 0 : y.size() / samples;
-    for (Index n = 0; n < samples; ++n) {
-        const Index sample = detail::branch_sample_of(branch_sample, n);
-        for (Index i = 0; i < slab; ++i) {
-            const T g = !relu || y.data()[n * slab + i] > T(0) ? dy.data()[n * slab + i] : T(0);
-            gradient.dshortcut.data()[n * slab + i] = g;
-            if (sample >= 0) gradient.dbranch.data()[sample * slab + i] = T(branch_scale * g);
-        }
-    }
-    if (sums != nullptr) *sums = reference::batch_norm_sums(gradient.dbranch, *before);
-    return gradient;
-}
-
-/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
-template <class T>
-[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
-    detail::expect_gathered(samples, x.extent(0));
-    Tensor<T> y(with_samples(x.shape(), static_cast<Index>(samples.size())));
-    const Index slab = x.extent(0) == 0 ? 0 : x.size() / x.extent(0);
-    for (Index n = 0; n < y.extent(0); ++n) {
-        const Index sample = samples[static_cast<std::size_t>(n)];
-        for (Index i = 0; i < slab; ++i) y.data()[n * slab + i] = x.data()[sample * slab + i];
-    }
-    return y;
-}
-
-/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1.
-/// Throws std::invalid_argument if shapes or indices do not fit.
-template <class T>
-[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
-    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
-    const Index samples = a.extent(0);
-    Tensor<T> y = a.clone();
-    const Index slab = samples == 0 ? 0 : a.size() / samples;
-    for (Index n = 0; n < samples; ++n) {
-        const Index sample = detail::branch_sample_of(b_sample, n);
-        if (sample < 0) continue;
-        for (Index i = 0; i < slab; ++i) {
-            y.data()[n * slab + i] = T(y.data()[n * slab + i] + b.data()[sample * slab + i]);
-        }
-    }
-    return y;
-}
-
-}  // namespace reference
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/cpu/residual_join.hpp
-
-// The residual join, y = act(S + select(mask, scale F)), and the moves of whole samples around it.
-//
-// A batch is N slabs of H * W * C elements. Work is cut into (slab, range of pixels); a dropped sample's branch is
-// never read, so what it holds, NaN included, cannot reach the output.
-
-SD_NAMESPACE_BEGIN
-
-using reference::add_selected;
-using reference::gather_samples;
-using reference::residual_join_backward;
-using reference::residual_join_forward;
-
-namespace cpu {
-
-/// The values of a pending tensor whose rows are pixels, a vector of channels at a time.
-template <class T>
-class Rows {
-    using A = accumulate_t<T>;
-
-public:
-    explicit Rows(const Pending<T>& x)
-        : raw_(x.raw.data()), scale_(x.scale.data()), shift_(x.shift.data()), activation_(x.activation) {}
-
-    /// The values of `count` channels from c on; `any` if the activation may be one without a path of its own.
-    template <bool any>
-    [[nodiscard, gnu::always_inline]] Vector<T> at(Index row, Index c, Index count) const {
-        Vector<T> value = load_some(raw_ + row + c, count);
-        if (scale_ != nullptr) value = load_some(scale_ + c, count) * value + load_some(shift_ + c, count);
-        if constexpr (any) {
-            if (!has_own_path(activation_)) return activated<A>(activation_, value);
-        }
-        return activation_ == Activation::relu ? rectified<T>(value) : value;
-    }
-
-private:
-    const T* raw_;
-    const A* scale_;
-    const A* shift_;
-    Activation activation_;
-};
-
-}  // namespace cpu
-
-/// y_n = act(S_n + branch_scale F_{branch_sample[n]}), or act(S_n) where branch_sample[n] is -1; act is ReLU or
-/// nothing. Batch norm's scale and shift of the branch and of a projected shortcut are applied in the same pass. The
-/// branch may have fewer samples than the shortcut. If `output` is given it receives what the backward pass takes of y.
-/// Throws std::invalid_argument if shapes or indices do not fit.
-template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> residual_join_forward(const Pending<T>& shortcut, const Pending<T>& branch,
-                                              BranchSamples branch_sample, const accumulate_t<T>& branch_scale,
-                                              bool relu, join_output_t<T>* output = nullptr) {
-    if (shortcut.gate || branch.gate) {
-        return residual_join_forward<T>(ungated(shortcut), ungated(branch), branch_sample, branch_scale, relu, output);
-    }
-    detail::expect_joinable("residual_join_forward", "the branch", branch.shape(), shortcut.shape(), branch_sample);
-    const cpu::Slabs slabs(shortcut.shape());
-    const Index channels = slabs.channels;
-
-    // scale (a z + b) = (scale a) z + scale b: the pass then knows one factor and one term a channel
-    using A = accumulate_t<T>;
-    Tensor<A> factor = Tensor<A>::full(Shape{channels}, branch_scale);
-    Tensor<A> term(Shape{channels});
-    if (branch.scale) {
-        for (Index c = 0; c < channels; ++c) {
-            factor.data()[c] *= branch.scale.data()[c];
-            term.data()[c] = branch_scale * branch.shift.data()[c];
-        }
-    }
-    // An activation at the end of the branch does not commute with its scale.
-    const bool any_activation = branch.activation != Activation::none || !cpu::has_own_path(shortcut.activation);
-    const cpu::Rows<T> s_values(shortcut);
-    const cpu::Rows<T> f_values(branch);
-
-    Tensor<T> y = Tensor<T>::empty(shortcut.shape());
-    const cpu::Target<T> target(y);
-    const auto join = [&]<bool joins, bool any, bool act>(Index n, Index sample, Index first, Index last,
-                                                          cpu::Constants<joins, any, act>) {
-        for (Index pixel = first; pixel < last; ++pixel) {
-            const Index row = (n * slabs.pixels + pixel) * channels;
-            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
-            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
-                cpu::Vector<T> value = s_values.template at<any>(row, c, count);
-                if constexpr (joins && any) {
-                    value += branch_scale * f_values.template at<any>(branch_row, c, count);
-                } else if constexpr (joins) {
-                    const cpu::Vector<T> z = cpu::load_some(branch.raw.data() + branch_row + c, count);
-                    value += cpu::load_some(factor.data() + c, count) * z + cpu::load_some(term.data() + c, count);
-                }
-                target.put(act ? cpu::rectified<T>(value) : value, row + c, count);
-            });
-        }
-    };
-    slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = detail::branch_sample_of(branch_sample, n);
-        cpu::with_constants([&](auto constants) { join(n, sample, first, last, constants); }, sample >= 0,
-                            any_activation, relu);
-    });
-    if (output != nullptr) *output = y;
-    return y;
-}
-
-namespace cpu {
-
-/// Zeros in the samples of the branch that joined none.
-template <class T>
-void clear_unjoined(BranchSamples branch_sample, const Slabs& slabs, Tensor<T>& dbranch) {
-    PooledVector<char> joined(static_cast<std::size_t>(dbranch.extent(0)), branch_sample.empty() ? 1 : 0);
-    for (const Index sample : branch_sample) {
-        if (sample >= 0) joined[static_cast<std::size_t>(sample)] = 1;
-    }
-    parallel_for(dbranch.extent(0), [&](Index sample) {
-        if (joined[static_cast<std::size_t>(sample)]) return;
-        T* slab = dbranch.data() + sample * slabs.size();
-        std::fill(slab, slab + slabs.size(), T(0));
-    });
-}
-
-}  // namespace cpu
-
-/// The gradients of residual_join_forward by the values of its inputs:
-///
-///     g = dy where no ReLU was applied or y > 0, else 0
-///     dshortcut = g,    dbranch_{branch_sample[n]} = branch_scale g_n
-///
-/// A sample of the branch that joined nothing gets zeros. The branch has branch_samples samples. If it ends in a batch
-/// norm, `before` is that one's forward pass and `sums` receives the sums of its backward, gathered in the same pass
-/// over memory; a sample that joined nothing has no part in them and is not read.
-/// Where both gradients are equal they are one tensor.
-template <cpu::Vectorized T>
-[[nodiscard]] ResidualJoinGradient<T> residual_join_backward(const Tensor<T>& dy, const Tensor<T>& y,
-                                                             BranchSamples branch_sample, Index branch_samples,
-                                                             const accumulate_t<T>& branch_scale, bool relu,
-                                                             const BatchNormPass<T>* before = nullptr,
-                                                             BatchNormSums<accumulate_t<T>>* sums = nullptr) {
-    using A = accumulate_t<T>;
-    detail::expect_join_gradient(dy.shape(), y.shape(), branch_sample, branch_samples, before, sums);
-    const cpu::Slabs slabs(y.shape());
-    const Index channels = slabs.channels;
-    const bool same = branch_sample.empty() && branch_scale == A(1);
-    ResidualJoinGradient<T> gradient{relu ? Tensor<T>::empty(y.shape()) : dy, {}};
-    gradient.dbranch = same ? gradient.dshortcut : Tensor<T>::empty(with_samples(y.shape(), branch_samples));
-    cpu::clear_unjoined(branch_sample, slabs, gradient.dbranch);
-
-    Tensor<A> partial = Tensor<A>(Shape{before == nullptr ? 0 : slabs.pieces(), 2, channels});
-    const T* z = before == nullptr ? nullptr : before->y.raw.data();
-    const cpu::Target<T> dshortcut(gradient.dshortcut);
-    const cpu::Target<T> dbranch(gradient.dbranch);
-    const auto run = [&]<bool joins, bool one_tensor, bool act>(Index n, Index sample, Index first, Index last,
-                                                                cpu::RowSums<T>* row_sums,
-                                                                cpu::Constants<joins, one_tensor, act>) {
-        for (Index pixel = first; pixel < last; ++pixel) {
-            const Index row = (n * slabs.pixels + pixel) * channels;
-            const Index branch_row = (sample * slabs.pixels + pixel) * channels;
-            cpu::for_each_vector<T>(channels, [&](Index c, auto count) {
-                cpu::Vector<T> g = cpu::load_some(dy.data() + row + c, count);
-                if constexpr (act) {
-                    g = cpu::load_some(y.data() + row + c, count) > cpu::Vector<T>{} ? g : cpu::Vector<T>{};
-                    dshortcut.put(g, row + c, count);
-                }
-                if constexpr (joins) {
-                    const cpu::Vector<T> scaled = branch_scale * g;
-                    if constexpr (!one_tensor) dbranch.put(scaled, branch_row + c, count);
-                    if (row_sums != nullptr) {
-                        row_sums->add(cpu::as_stored<T>(scaled), cpu::load_some(z + branch_row + c, count), c, count);
-                    }
-                }
-            });
-        }
-    };
-    slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = detail::branch_sample_of(branch_sample, n);
-        const bool joins = sample >= 0;
-        std::optional<cpu::RowSums<T>> row_sums;
-        if (before != nullptr && joins) {
-            A* part = partial.data() + slabs.piece(n, first) * 2 * channels;
-            row_sums.emplace(before->y, before->mean, part, part + channels);
-        }
-        cpu::with_constants(
-            [&](auto constants) { run(n, sample, first, last, row_sums ? &*row_sums : nullptr, constants); }, joins,
-            same, relu);
-    });
-    if (sums != nullptr) *sums = cpu::merge_row_sums(partial, before->inverse_std);
-    return gradient;
-}
-
-/// The named samples of x, in the given order. Throws std::invalid_argument for an index outside x.
-template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> gather_samples(const Tensor<T>& x, std::span<const Index> samples) {
-    detail::expect_gathered(samples, x.extent(0));
-    Tensor<T> y = Tensor<T>::empty(with_samples(x.shape(), static_cast<Index>(samples.size())));
-    const Index slab = cpu::Slabs(x.shape()).size();
-    parallel_for(y.extent(0), [&](Index n) {
-        const T* source = x.data() + samples[static_cast<std::size_t>(n)] * slab;
-        std::copy(source, source + slab, y.data() + n * slab);
-    });
-    return y;
-}
-
-/// y_n = a_n + b_{b_sample[n]}, or a_n where b_sample[n] is -1: adds the gradient by a branch's input to the
-/// shortcut's.
-template <cpu::Vectorized T>
-[[nodiscard]] Tensor<T> add_selected(const Tensor<T>& a, const Tensor<T>& b, BranchSamples b_sample) {
-    detail::expect_joinable("add_selected", "b", b.shape(), a.shape(), b_sample);
-    Tensor<T> y = Tensor<T>::empty(a.shape());
-    const cpu::Target<T> target(y);
-    const cpu::Slabs slabs(a.shape());
-    slabs.for_each_piece([&](Index n, Index first, Index last) {
-        const Index sample = detail::branch_sample_of(b_sample, n);
-        const Index from = n * slabs.size() + first * slabs.channels;
-        const Index count = (last - first) * slabs.channels;
-        const Index b_from = sample * slabs.size() + first * slabs.channels;
-        cpu::for_each_vector<T>(count, [&](Index i, auto some) {
-            cpu::Vector<T> value = cpu::load_some(a.data() + from + i, some);
-            if (sample >= 0) value += cpu::load_some(b.data() + b_from + i, some);
-            target.put(value, from + i, some);
-        });
-    });
-    return y;
-}
 
 SD_NAMESPACE_END
 
@@ -5179,6 +5335,13 @@ public:
     /// length). Kernel positions without a tap become zero.
     template <class T, class Put, class ValueOf>
     void write(Index first, Index last, Index column, Index count, const Put& put, const ValueOf& value_of) const {
+        if (columns_adjoin()) {
+            const Index place = map_.columns[static_cast<std::size_t>(column)].offset;
+            for (Index k = first; k < last; ++k) {
+                put(value_of(k, Index{0}), place + map_.depth[static_cast<std::size_t>(k)].offset, count);
+            }
+            return;
+        }
         for_each_run<T>(first, last, column, [&](Index place, Index k, Index position, Index length) {
             Vector<T> values[lanes<T>];
 #pragma GCC unroll 16
@@ -5761,7 +5924,8 @@ SD_NAMESPACE_END
 //     image   (row, column, channel)                 channels contiguous
 //     slab    (block, row, column, lane)             channel = block * lanes + lane
 //
-// Its elements are of the type that is computed in, whatever the image's are.
+// Its elements are of the type that is computed in, whatever the image's are. Products of bfloat16 have slabs of their
+// own (pair_slab.hpp).
 //
 // Neighbouring pixels of a block lie `lanes` elements apart, whatever the number of channels, so a register tile walks
 // over pixels by constants; and a pixel of a block is one vector, so a slab serves as either factor of a product.
@@ -6444,6 +6608,318 @@ private:
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/tile_machine.hpp
+
+// Products of pairs of bfloat16: the tile that they are made of, and the instructions of a processor that compute it.
+//
+//     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
+//
+//     rows      row m of a step is a line of 32 values, 64 bytes; rows lie equally far apart
+//     columns   (half of the columns, pair, column of the half, part): two pieces of 1 KiB a step
+//
+// Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Rows and columns of a tile, and the depth of a step.
+inline constexpr Index pair_lanes = 32;
+/// Elements that the columns of a tile have a step.
+inline constexpr Index pair_step = pair_lanes * pair_lanes;
+
+/// One operand of a tile: the part of step (block, i) begins at data + block plane + offsets[i].
+struct PairOperand {
+    const bfloat16* data;
+    Index plane;
+    const Index* offsets;
+    Index stride;  ///< elements between rows, or between the halves of columns
+};
+
+/// What one tile reads, and its depth: blocks x offset_count steps.
+struct PairOperands {
+    PairOperand rows, columns;
+    Index blocks, offset_count;
+};
+
+/// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
+struct TileMachine {
+    const char* name;
+    Index cache_bytes;    ///< of the second-level cache of a core
+    bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
+    void (*begin)();      ///< to be called by a thread before it multiplies
+    void (*end)();        ///< and afterwards
+    /// sums (32, 32) = [accumulate ? sums : 0] + rows x columns, over all steps.
+    void (*multiply)(const PairOperands& operands, float* sums, bool accumulate);
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/amx.hpp
+
+// Tiles of pairs by the matrix registers of Intel's processors (AMX): eight of 16 rows of 64 bytes.
+//
+//                     | columns 0..15 (6) | columns 16..31 (7) |
+//     rows 0..15  (4) |      sums 0       |       sums 1       |
+//     rows 16..31 (5) |      sums 2       |       sums 3       |
+//
+// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and TDPBF16PS.
+
+#if defined(__x86_64__) && defined(__linux__) && !defined(__CUDACC__)
+#define SD_HAS_AMX 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The operand of LDTILECFG.
+struct alignas(64) AmxConfiguration {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/// TileMachine::multiply by instructions that a type gives as static functions: load, store, zero and multiply (sums,
+/// rows, columns), with the registers' numbers as template arguments.
+template <class Amx>
+void multiply_by_amx(const PairOperands& operands, float* sums, bool accumulate) {
+    constexpr Index half = pair_lanes / 2;
+    constexpr Index sums_stride = pair_lanes * static_cast<Index>(sizeof(float));
+    float* const lower_sums = sums + half * pair_lanes;
+    if (accumulate) {
+        Amx::template load<0>(sums, sums_stride);
+        Amx::template load<1>(sums + half, sums_stride);
+        Amx::template load<2>(lower_sums, sums_stride);
+        Amx::template load<3>(lower_sums + half, sums_stride);
+    } else {
+        Amx::template zero<0>();
+        Amx::template zero<1>();
+        Amx::template zero<2>();
+        Amx::template zero<3>();
+    }
+    constexpr Index line = pair_lanes * static_cast<Index>(sizeof(bfloat16));
+    const PairOperand rows = operands.rows;
+    const PairOperand columns = operands.columns;
+    const Index row_bytes = rows.stride * static_cast<Index>(sizeof(bfloat16));
+    for (Index block = 0; block < operands.blocks; ++block) {
+        for (Index i = 0; i < operands.offset_count; ++i) {
+            const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i];
+            const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+            Amx::template load<6>(column, line);
+            Amx::template load<4>(row, row_bytes);
+            Amx::template multiply<0, 4, 6>();
+            Amx::template load<7>(column + columns.stride, line);
+            Amx::template multiply<1, 4, 7>();
+            Amx::template load<5>(row + half * rows.stride, row_bytes);
+            Amx::template multiply<2, 5, 6>();
+            Amx::template multiply<3, 5, 7>();
+        }
+    }
+    Amx::template store<0>(sums, sums_stride);
+    Amx::template store<1>(sums + half, sums_stride);
+    Amx::template store<2>(lower_sums, sums_stride);
+    Amx::template store<3>(lower_sums + half, sums_stride);
+}
+
+#if defined(SD_HAS_AMX)
+/// The instructions, as text: compilers take their intrinsics only where a whole file is compiled for them, and early
+/// ones lack what orders them among other memory accesses.
+struct AmxInstructions {
+    static void configure(const AmxConfiguration& configuration) {
+        asm volatile("ldtilecfg %0" : : "m"(configuration) : "memory");
+    }
+    static void release() { asm volatile("tilerelease" : : : "memory"); }
+
+    template <int tile>
+    [[gnu::always_inline]] static void zero() {
+        asm volatile("tilezero %%tmm%c0" : : "i"(tile));
+    }
+    template <int tile>
+    [[gnu::always_inline]] static void load(const void* from, Index stride) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(tile) : "memory");
+    }
+    template <int tile>
+    [[gnu::always_inline]] static void store(void* to, Index stride) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(tile) : "memory");
+    }
+    template <int sums, int rows, int columns>
+    [[gnu::always_inline]] static void multiply() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sums), "i"(rows), "i"(columns));
+    }
+};
+
+/// Whether the processor has the instructions and the system lets this process use their registers.
+[[nodiscard]] inline bool may_use_amx() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned amx_bf16 = 1U << 22, amx_tile = 1U << 24;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, Linux 5.16
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+inline constexpr TileMachine amx_machine = {
+    .name = "amx",
+    .cache_bytes = Index{2} << 20,
+    .beats_winograd = true,
+    .begin =
+        [] {
+            static constexpr AmxConfiguration configuration;
+            AmxInstructions::configure(configuration);
+        },
+    .end = &AmxInstructions::release,
+    .multiply = &multiply_by_amx<AmxInstructions>,
+};
+#endif
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/avx512_bf16.hpp
+
+// Tiles of pairs by AVX512_BF16: each lane of a vector adds two products, a pair of a row with a pair of a column.
+
+#if defined(__x86_64__) && !defined(__CUDACC__)
+#define SD_HAS_AVX512_BF16 1
+#include <cpuid.h>
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+#endif
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+#if defined(SD_HAS_AVX512_BF16)
+/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
+                                                                                       float* sums, bool accumulate) {
+    constexpr Index rows_each = 8, pairs = pair_lanes / 2;
+    for (Index first = 0; first < pair_lanes; first += rows_each) {
+        float* const target = sums + first * pair_lanes;
+        __m512 left[rows_each], right[rows_each];
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
+            right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
+        }
+        const PairOperand rows = operands.rows;
+        const PairOperand columns = operands.columns;
+        for (Index block = 0; block < operands.blocks; ++block) {
+            for (Index i = 0; i < operands.offset_count; ++i) {
+                const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i] + first * rows.stride;
+                const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
+                for (Index pair = 0; pair < pairs; ++pair, row += 2, column += pair_lanes) {
+                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column));
+                    const auto right_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column + columns.stride));
+#pragma GCC unroll 8
+                    for (Index r = 0; r < rows_each; ++r) {
+                        std::int32_t both;
+                        std::memcpy(&both, row + r * rows.stride, sizeof both);
+                        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+                        left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
+                        right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (Index r = 0; r < rows_each; ++r) {
+            _mm512_storeu_ps(target + r * pair_lanes, left[r]);
+            _mm512_storeu_ps(target + r * pair_lanes + pairs, right[r]);
+        }
+    }
+}
+
+/// Whether the processor has the instructions.
+[[nodiscard]] inline bool has_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned avx512_bf16 = 1U << 5;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & avx512_bf16) != 0;
+}
+
+/// Whether they are also quicker than multiply-adds of floats: AMD's are, twice as quick; Intel's are not.
+[[nodiscard]] inline bool may_use_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx && has_avx512_bf16();
+}
+
+inline constexpr TileMachine avx512_bf16_machine = {
+    .name = "avx512_bf16",
+    .cache_bytes = Index{1} << 20,
+    .beats_winograd = false,
+    .begin = [] {},
+    .end = [] {},
+    .multiply = &multiply_by_avx512,
+};
+#endif
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/tile_machines.hpp
+
+// Which tile machine multiplies the pairs of this process.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// The quickest machine that this processor has, or nullptr.
+[[nodiscard]] inline const TileMachine* best_tile_machine() {
+#if defined(SD_HAS_AMX)
+    if (may_use_amx()) return &amx_machine;
+#endif
+#if defined(SD_HAS_AVX512_BF16)
+    if (may_use_avx512_bf16()) return &avx512_bf16_machine;
+#endif
+    return nullptr;
+}
+
+/// The process's own.
+[[nodiscard]] inline std::atomic<const TileMachine*>& tile_machine_in_use() {
+    static std::atomic<const TileMachine*> machine = best_tile_machine();
+    return machine;
+}
+
+/// The machine that computes products of bfloat16. Without one, nullptr, they are computed in float. The last bits of
+/// results depend on it, and on nothing else of the machine.
+[[nodiscard]] inline const TileMachine* tile_machine() { return tile_machine_in_use(); }
+
+/// Has another machine used from here on, nullptr for floats: to compare them. Not while a kernel runs.
+inline void set_tile_machine(const TileMachine* machine) { tile_machine_in_use() = machine; }
+
+/// What tile_machine() is called: "amx", "avx512_bf16" or "float".
+[[nodiscard]] inline const char* tile_machine_name() {
+    const TileMachine* machine = tile_machine();
+    return machine == nullptr ? "float" : machine->name;
+}
+
+/// Whether a machine is to be used, for a kernel that Winograd's tiles suit or not.
+[[nodiscard]] inline bool multiplies_pairs(bool suits_winograd) {
+    const TileMachine* machine = tile_machine();
+    return machine != nullptr && (machine->beats_winograd || !suits_winograd);
+}
+
+/// Channels that a product of tensors of T takes together.
+template <class T>
+[[nodiscard]] Index group_lanes() {
+    return std::is_same_v<T, bfloat16> && tile_machine() != nullptr ? pair_lanes : lanes<T>;
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/forward_side.hpp
 
 // How a convolution reads x, forward and by weight: which image is packed into slabs, and which weight meets it.
@@ -6470,7 +6946,7 @@ public:
         : x(input),
           x_view(input.shape()),
           lattice(forward_lattice(geometry)),
-          plan(geometry, lanes<T>),
+          plan(geometry, group_lanes<T>()),
           depth(plan.in()),
           y_shape(geometry.output_shape()) {
         const Conv2dOptions& options = geometry.options;
@@ -6888,6 +7364,505 @@ struct OuterCut {
 
 private:
     Index pieces_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_panels.hpp
+
+// Pairs of rows as the columns of tiles (tile_machine.hpp), and the panels of weights that are made so.
+//
+//     panels  (panel of 32 columns, block of 32 depth channels, tap, half, pair of channels, column of the half, part)
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// All panels of a map's weights in bfloat16, zeros beyond the last channel and column; each column times its factor, if
+/// factors are given.
+[[nodiscard]] inline Tensor<bfloat16> pack_pair_panels(const Tensor<float>& weight, const WeightMap& map,
+                                                       const float* factors) {
+    constexpr Index half = pair_lanes / 2;
+    const Index taps = map.tap_count();
+    const Index of_block = taps * pair_step;
+    const Shape shape{quotient_up(map.column_count(), pair_lanes),
+                      quotient_up(map.depth_count(), pair_lanes) * of_block};
+    const bool full = map.depth_count() % pair_lanes == 0;
+    Tensor<bfloat16> packed = full ? Tensor<bfloat16>::empty(shape) : Tensor<bfloat16>(shape);
+    if (packed.size() == 0) return packed;
+    const PanelPacker<float> packer(weight, map, pair_lanes, factors);
+    Tensor<float> blocks = Tensor<float>::empty({num_threads(), taps * lanes<float> * pair_lanes});
+    packer.for_each_block([&](Index panel, Index first) {
+        float* block = blocks.data() + thread_index() * blocks.extent(1);  // (tap, channel, column)
+        packer.pack_block(panel, first, block);
+        const Index depth = packer.block_depth(first);
+        bfloat16* target =
+            packed.data() + panel * shape[1] + first / pair_lanes * of_block + first % pair_lanes / 2 * pair_lanes;
+        for (Index tap = 0; tap < taps; ++tap, target += pair_step) {
+            for (Index k = 0; k < depth; k += 2) {
+                const float* row = block + (tap * depth + k) * pair_lanes;
+                for (Index c = 0; c < pair_lanes; c += lanes<float>) {
+                    const Vector<float> second = k + 1 < depth ? load(row + pair_lanes + c) : Vector<float>{};
+                    const Words words = paired(load(row + c), second);
+                    bfloat16* to = target + c / half * (pair_step / 2) + k / 2 * pair_lanes + c % half * 2;
+                    std::memcpy(static_cast<void*>(to), &words, sizeof words);
+                }
+            }
+        }
+    });
+    return packed;
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_slab.hpp
+
+// The slab that products of pairs read, of bfloat16. Its rows lie as far apart as neighbouring points' pixels allow, so
+// that all points of a sample are one run of lines, a few of them between the rows without a point:
+//
+//     slab   (block of 32 channels, sample, phase, row, column, channel of the block)      a pixel of a block: 64 bytes
+//     point (i, j) of a sample reads for each tap the line  place of the tap + i pitch + j
+//
+// With a stride neighbouring points read every other pixel. Pixels are sorted by their phase, row and column modulo the
+// stride, so that those are neighbours too:
+//
+//     column  0 1 2 3 4 5 6     stride 2:   phase 0   0 2 4 6     phase 1   1 3 5 .
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Points of one or more samples: of several only if they are all points of each.
+struct PairPiece {
+    Piece points;  ///< of the first sample
+    Index samples;
+};
+
+/// How points are cut into such pieces, by the problem's size alone.
+class PairCut {
+public:
+    /// Pieces that read about `pixels` pixels at most, and `least_pieces` of them if there are as many samples.
+    PairCut(const Lattice& lattice, Index samples, Index pixels, Index least_pieces)
+        : PairCut(lattice, samples, std::min(pixels, quotient_up(samples * image_pixels(lattice), least_pieces))) {}
+
+    [[nodiscard]] Index pieces() const { return quotient_up(samples_, samples_each_) * cut_.pieces_of_sample(); }
+    [[nodiscard]] PairPiece piece(Index number) const {
+        Piece points = cut_.piece(lattice_, number);
+        points.sample *= samples_each_;
+        return {points, std::min(samples_each_, samples_ - points.sample)};
+    }
+    /// One that is as large as any.
+    [[nodiscard]] PairPiece largest() const {
+        return {{0, 0, 0, cut_.rows_each, cut_.columns_each}, std::min(samples_each_, samples_)};
+    }
+
+private:
+    PairCut(const Lattice& lattice, Index samples, Index pixels)
+        : lattice_(lattice),
+          cut_(Cut::of(lattice, samples, pixels, pair_lanes)),
+          samples_(samples),
+          samples_each_(cut_.pieces_of_sample() > 1 ? 1
+                                                    : std::clamp<Index>(pixels / image_pixels(lattice), 1, samples)) {}
+
+    /// Pixels that the points of a sample read, about.
+    [[nodiscard]] static Index image_pixels(const Lattice& lattice) {
+        return lattice.height * lattice.width * lattice.row_step * lattice.column_step;
+    }
+
+    const Lattice& lattice_;
+    Cut cut_;
+    Index samples_, samples_each_;
+};
+
+/// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines
+/// of as many blocks, `plane` elements apart; lanes beyond the last channel are zero. Meanwhile the pixels are asked for
+/// that lie `ahead` elements further.
+template <class Source>
+void pack_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
+                 Index ahead, Index plane, bfloat16* target) {
+    constexpr Index lane_count = lanes<bfloat16>;
+    constexpr Index together = 2 * lane_count;  // channels
+    const auto place = [&](Index k) { return target + k / pair_lanes * plane + k % pair_lanes; };
+    Index k = 0;
+    for (; k + together <= channels; k += together) {
+        const Index channel = first_channel + k;
+        source.with_channels(channel, constant<lane_count>, [&](const auto& first_at) {
+            source.with_channels(channel + lane_count, constant<lane_count>, [&](const auto& second_at) {
+                bfloat16* to = place(k);
+                Index from = element + channel;
+                for (Index i = 0; i < pixels; ++i, from += step, to += pair_lanes) {
+                    source.prefetch_line(from + ahead);
+                    const Vector<bfloat16> values[2] = {first_at(from), second_at(from + lane_count)};
+                    store_vectors<bfloat16>(values, to);
+                }
+            });
+        });
+    }
+    for_each_vector<bfloat16>(channels - k, [&](Index rest, auto count) {
+        const Index channel = first_channel + k + rest;
+        source.with_channels(channel, count, [&](const auto& value_at) {
+            bfloat16* to = place(k + rest);
+            for (Index i = 0; i < pixels; ++i) {
+                store<bfloat16>(value_at(element + channel + i * step), to + i * pair_lanes);
+            }
+        });
+    });
+    for (k = round_up(channels, lane_count); k < round_up(channels, pair_lanes); k += lane_count) {
+        for (Index i = 0; i < pixels; ++i) store<bfloat16>(Vector<bfloat16>{}, place(k) + i * pair_lanes);
+    }
+}
+
+/// Fills the lines that SlabShape says, in blocks `plane` elements apart. All channels of a few pixels are packed, then those of the next few: memory is read nearly in its order.
+template <class Source>
+void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat16* target) {
+    constexpr Index strip = 16;  // pixels
+    const Index height = source.extents().height;
+    const Index width = source.extents().width;
+    // The columns [before, after) of the slab lie in the image.
+    const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
+    const Index after =
+        std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
+    const Index step = source.element(0, 0, slab.column_step);
+    const Index blocks = quotient_up(slab.channels, pair_lanes);
+    for (Index r = 0; r < slab.rows; ++r, target += slab.columns * pair_lanes) {
+        const Index row = slab.first_row + r * slab.row_step;
+        const bool inside = row >= 0 && row < height;
+        const Index first = inside ? before : slab.columns;
+        const Index last = inside ? after : slab.columns;
+        for (Index b = 0; b < blocks; ++b) {
+            std::memset(static_cast<void*>(target + b * plane), 0, static_cast<std::size_t>(first) * 64);
+            std::memset(static_cast<void*>(target + b * plane + last * pair_lanes), 0,
+                        static_cast<std::size_t>(slab.columns - last) * 64);
+        }
+        for (Index c = first; c < last; c += strip) {
+            const Index element = source.element(slab.sample, row, slab.first_column + c * slab.column_step);
+            pack_pixels(source, element, step, std::min(strip, last - c), slab.first_channel, slab.channels,
+                        strip * step, plane, target + c * pair_lanes);
+        }
+    }
+}
+
+/// The slab of a piece.
+class PairSlab {
+public:
+    PairSlab(const Lattice& lattice, const PairPiece& piece)
+        : lattice_(lattice),
+          pixels_(piece.points.slab(lattice, 0, 0)),
+          samples_(piece.samples),
+          row_phases_(slab_row_step(lattice)),
+          column_phases_(slab_column_step(lattice)),
+          rows_(quotient_up(pixels_.rows, row_phases_)),
+          pitch_(quotient_up(pixels_.columns, column_phases_)),
+          run_((piece.points.rows - 1) * pitch_ + piece.points.width) {}
+
+    /// Lines from a row of points to the next.
+    [[nodiscard]] Index pitch() const { return pitch_; }
+    /// Lines from a sample's first point to behind its last one.
+    [[nodiscard]] Index run() const { return run_; }
+    /// Lines of a sample, and of a block.
+    [[nodiscard]] Index sample_lines() const { return row_phases_ * column_phases_ * rows_ * pitch_; }
+    [[nodiscard]] Index lines() const { return samples_ * sample_lines(); }
+
+    /// Writes the lines from a point's place to what each tap reads, times `line`.
+    void tap_offsets(Index line, Index* offsets) const {
+        for (const Tap& tap : lattice_.taps) {
+            const Index row = tap.row_offset - lattice_.first_row();
+            const Index column = tap.column_offset - lattice_.first_column();
+            const Index phase = row % row_phases_ * column_phases_ + column % column_phases_;
+            *offsets++ = ((phase * rows_ + row / row_phases_) * pitch_ + column / column_phases_) * line;
+        }
+    }
+
+    /// Packs channels [first_channel, first_channel + channels) into blocks that lie `plane` elements apart.
+    template <class Source>
+    void pack(const Source& source, Index first_channel, Index channels, Index plane, bfloat16* target) const {
+        for (Index sample = 0; sample < samples_; ++sample) {
+            for (Index row = 0; row < row_phases_; ++row) {
+                for (Index column = 0; column < column_phases_; ++column, target += rows_ * pitch_ * pair_lanes) {
+                    const SlabShape phase{.sample = pixels_.sample + sample,
+                                          .first_row = pixels_.first_row + row,
+                                          .row_step = pixels_.row_step * row_phases_,
+                                          .rows = rows_,
+                                          .first_column = pixels_.first_column + column,
+                                          .column_step = pixels_.column_step * column_phases_,
+                                          .columns = pitch_,
+                                          .first_channel = first_channel,
+                                          .channels = channels};
+                    pack_lines(source, phase, plane, target);
+                }
+            }
+        }
+    }
+
+private:
+    const Lattice& lattice_;
+    SlabShape pixels_;
+    Index samples_, row_phases_, column_phases_, rows_, pitch_, run_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_by_weight.hpp
+
+// The gradient by the weights (conv2d_by_weight.hpp), of pairs of bfloat16 on a tile machine. The depth are pixels, so dy
+// is turned over and pixels of x are paired. Both lie in the places of the slab of pairs (pair_slab.hpp), with zeros in dy
+// where no point is, so that a tap is an offset of x. Pairs begin at even places; for taps that read odd ones x is paired
+// once more, from the second place on:
+//
+//     dy    (block of 32 channels, piece, step of 32 places, channel, place)          rows
+//     x     (panel of 32 channels, parity, half, piece, pair of places, channel, part)  columns
+//
+//     small weights: for each span of pieces, in parallel:    for each round of pieces: pack them, add their products
+//     large weights: for each round of pieces:                pack them in parallel, add their products in parallel
+//
+// A round is as many pieces as stay in the second-level cache, or of large weights as many as a buffer takes. Of a block of
+// dy some steps at a time meet all taps and some panels, so that they stay in the first-level cache.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Channels of a line and of the one behind it, paired.
+[[nodiscard, gnu::always_inline]] inline Words pair_of_lines(const bfloat16* line) {
+    HalfWords first, second;
+    std::memcpy(&first, line, sizeof first);
+    std::memcpy(&second, line + pair_lanes, sizeof second);
+    return reinterpret_cast<Words>(widened(first)) >> 16 | reinterpret_cast<Words>(widened(second));
+}
+
+/// Pairs 2 `pairs` lines (line, channel): (half, pair, channel of the half, part), halves `half_stride` elements apart.
+inline void pair_lines(const bfloat16* lines, Index pairs, Index half_stride, bfloat16* columns) {
+    constexpr Index half = pair_lanes / 2;
+    for (Index pair = 0; pair < pairs; ++pair, lines += 2 * pair_lanes, columns += pair_lanes) {
+        for (Index c = 0; c < pair_lanes; c += lanes<float>) {
+            const Words words = pair_of_lines(lines + c);
+            std::memcpy(static_cast<void*>(columns + c / half * half_stride + c % half * 2), &words, sizeof words);
+        }
+    }
+}
+
+/// Turns 32 lines (line, channel) over: (channel, line).
+inline void turn_lines(const bfloat16* lines, bfloat16* rows) {
+    constexpr Index words = lanes<float>;  // pairs of lines that are turned together
+    for (Index first = 0; first < pair_lanes; first += 2 * words) {
+        for (Index c = 0; c < pair_lanes; c += words) {
+            Vector<float> square[words];
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                square[i] = reinterpret_cast<Vector<float>>(pair_of_lines(lines + (first + 2 * i) * pair_lanes + c));
+            }
+            transpose<float>(square);
+#pragma GCC unroll 16
+            for (Index i = 0; i < words; ++i) {
+                std::memcpy(static_cast<void*>(rows + (c + i) * pair_lanes + first), &square[i], sizeof square[i]);
+            }
+        }
+    }
+}
+
+/// What by-weight sums, one merged group at a time, as OuterProduct, on the machine that is in use when it is made.
+template <class T>
+class PairOuterProduct {
+public:
+    PairOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
+        : side_(side),
+          machine_(*tile_machine()),
+          x_(side.x, side.x_view),
+          dy_(dy),
+          taps_(static_cast<Index>(side.lattice.taps.size())),
+          parities_(taps_ == 1 ? 1 : 2),
+          blocks_(quotient_up(side.plan.out(), pair_lanes)),
+          panels_(quotient_up(side.depth, pair_lanes)),
+          sums_of_tap_(blocks_ * pair_step),
+          cut_(Cut::of(side.lattice, side.y_shape[0], lines_of_piece(), pair_lanes)),
+          pieces_(side.y_shape[0] * cut_.pieces_of_sample()),
+          lines_(with_room(slab_of(whole_piece(0)).lines())),
+          steps_(quotient_up(slab_of(whole_piece(0)).run(), pair_lanes)),
+          spans_(OuterCut(panels_, taps_ * sums_of_tap_, pieces_).spans),
+          large_(spans_ < least_spans) {
+        if (large_) spans_ = 1;
+        span_pieces_ = quotient_up(pieces_, spans_);
+        spans_ = quotient_up(pieces_, span_pieces_);
+        const Index piece_bytes = 64 * (parities_ * panels_ * lines_ + blocks_ * steps_ * pair_lanes);
+        round_ = std::clamp<Index>((large_ ? large_round : machine_.cache_bytes / 2) / piece_bytes, 1, span_pieces_);
+        panels_each_ = std::clamp<Index>(machine_.cache_bytes / 4 / (64 * parities_ * round_ * lines_), 1,
+                                         taps_ == 1 ? panels_ : panels_of_taps);
+    }
+
+    /// Writes the gradients of a group's weights to where they stand.
+    void run(Index group, Tensor<float>& dweight) const {
+        Tensor<float> sums = Tensor<float>::empty({spans_, panels_, taps_ * sums_of_tap_});
+        const Index rounds = large_ ? 1 : num_threads();
+        Tensor<bfloat16> rows = Tensor<bfloat16>::empty({rounds, blocks_ * round_ * steps_ * pair_step});
+        Tensor<bfloat16> columns = Tensor<bfloat16>::empty({rounds, panels_ * parities_ * 2 * half_stride()});
+        Tensor<bfloat16> lines =
+            Tensor<bfloat16>::empty({num_threads(), std::max(blocks_, panels_) * (lines_ + 1) * pair_lanes});
+        Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), 2 * round_ * steps_ + taps_});
+        const auto memory = [&](Index thread) {
+            const Index round = large_ ? 0 : thread;
+            return Memory{rows.data() + round * rows.extent(1), columns.data() + round * columns.extent(1),
+                          lines.data() + thread * lines.extent(1), offsets.data() + thread * offsets.extent(1)};
+        };
+        const Index groups = quotient_up(panels_, panels_each_);
+        if (large_) {
+            for (Index first = 0; first < pieces_; first += round_) {
+                const Index count = std::min(round_, pieces_ - first);
+                parallel_for(count, [&](Index place) { pack(group, first + place, place, memory(thread_index())); });
+                parallel_for(groups * blocks_, [&](Index task) {
+                    multiply(count, task / blocks_ * panels_each_, task % blocks_, first > 0, memory(thread_index()),
+                             sums.data());
+                });
+            }
+        } else {
+            parallel_for(spans_, [&](Index span) {
+                const Memory own = memory(thread_index());
+                const Index begin = span * span_pieces_;
+                const Index end = std::min(pieces_, begin + span_pieces_);
+                for (Index first = begin; first < end; first += round_) {
+                    const Index last = std::min(first + round_, end);
+                    for (Index piece = first; piece < last; ++piece) pack(group, piece, piece - first, own);
+                    for (Index task = 0; task < groups * blocks_; ++task) {
+                        multiply(last - first, task / blocks_ * panels_each_, task % blocks_, first > begin, own,
+                                 sums.data() + span * sums.extent(1) * sums.extent(2));
+                    }
+                }
+            });
+        }
+        add_spans(sums);
+        WeightMap map = side_.weights(group);
+        std::swap(map.depth, map.columns);
+        unpack_panels(sums, map, pair_lanes, sums_of_tap_, dweight);
+    }
+
+private:
+    static constexpr Index large_round = Index{24} << 20;
+    static constexpr Index least_spans = 8;
+    static constexpr Index panels_of_taps = 4;  // whose sums stay in the second-level cache
+    static constexpr Index steps_of_one_tap = 16, steps_of_taps = 8;
+
+    /// What is packed: rows and columns of a round, lines of a piece on their way there; a multiplication's offsets.
+    struct Memory {
+        bfloat16* rows;
+        bfloat16* columns;
+        bfloat16* lines;
+        Index* offsets;
+    };
+
+    /// Lines that stay in the second-level cache until they are turned over or paired.
+    [[nodiscard]] Index lines_of_piece() const {
+        return std::clamp<Index>(machine_.cache_bytes / 8 / (64 * std::max(blocks_, panels_)), 64, 512);
+    }
+    /// Whole steps for so many lines; and with several taps for what the last step of a piece reads behind them by zeros
+    /// of dy: what stands there has to be a number.
+    [[nodiscard]] Index with_room(Index lines) const {
+        return round_up(taps_ == 1 ? lines : lines + pair_lanes - 1, pair_lanes);
+    }
+    /// Elements between the halves of columns.
+    [[nodiscard]] Index half_stride() const { return round_ * lines_ / 2 * pair_lanes; }
+
+    /// All pieces are of one size, so that taps have one offset: the last ones go on where dy has no points, and zeros.
+    [[nodiscard]] Piece whole_piece(Index number) const {
+        Piece piece = cut_.piece(side_.lattice, number);
+        piece.rows = cut_.rows_each;
+        piece.width = cut_.columns_each;
+        return piece;
+    }
+    [[nodiscard]] PairSlab slab_of(const Piece& piece) const { return {side_.lattice, {piece, 1}}; }
+
+    // Packs a piece, number `place` of its round.
+    void pack(Index group, Index number, Index place, const Memory& memory) const {
+        const Piece piece = whole_piece(number);
+        const PairSlab slab = slab_of(piece);
+        const Index plane = (lines_ + 1) * pair_lanes;
+        slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
+        for (Index panel = 0; panel < panels_; ++panel) {
+            bfloat16* lines = memory.lines + panel * plane;
+            clear_lines(lines, slab.lines(), lines_ + 1);
+            for (Index parity = 0; parity < parities_; ++parity) {
+                bfloat16* columns = memory.columns + (panel * parities_ + parity) * 2 * half_stride();
+                pair_lines(lines + parity * pair_lanes, lines_ / 2, half_stride(),
+                           columns + place * lines_ / 2 * pair_lanes);
+            }
+        }
+        pack_points(group, piece, slab.pitch(), plane, memory.lines);
+        for (Index block = 0; block < blocks_; ++block) {
+            for (Index step = 0; step < steps_; ++step) {
+                turn_lines(memory.lines + block * plane + step * pair_step,
+                           memory.rows + ((block * round_ + place) * steps_ + step) * pair_step);
+            }
+        }
+    }
+
+    // Packs dy into lines at the places of its points, with zeros elsewhere.
+    void pack_points(Index group, const Piece& piece, Index pitch, Index plane, bfloat16* lines) const {
+        constexpr Index strip = 16;  // pixels
+        const Index pixel = dy_.extents().channels;
+        const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
+        const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        if (pitch > width || rows * width < steps_ * pair_lanes) {
+            for (Index block = 0; block < blocks_; ++block) clear_lines(lines + block * plane, 0, steps_ * pair_lanes);
+        }
+        for (Index i = 0; i < rows; ++i) {
+            const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
+            for (Index j = 0; j < width; j += strip) {
+                pack_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), side_.plan.first_out(group),
+                            side_.plan.out(), strip * pixel, plane, lines + (i * pitch + j) * pair_lanes);
+            }
+        }
+    }
+
+    static void clear_lines(bfloat16* lines, Index first, Index last) {
+        std::fill(lines + first * pair_lanes, lines + last * pair_lanes, bfloat16(0.0F));
+    }
+
+    // Adds what a round of so many pieces has to one block of dy and panels of x from `first_panel` on.
+    void multiply(Index pieces, Index first_panel, Index block, bool accumulate, const Memory& memory,
+                  float* sums) const {
+        const Index steps = pieces * steps_;
+        const Index steps_each = taps_ == 1 ? steps_of_one_tap : steps_of_taps;
+        Index* row_offsets = memory.offsets;
+        Index* column_offsets = row_offsets + round_ * steps_;
+        Index* tap_offsets = column_offsets + round_ * steps_;
+        for (Index step = 0; step < steps; ++step) {
+            row_offsets[step] = step * pair_step;
+            column_offsets[step] = (step / steps_ * lines_ + step % steps_ * pair_lanes) / 2 * pair_lanes;
+        }
+        slab_of(whole_piece(0)).tap_offsets(1, tap_offsets);
+        machine_.begin();
+        for (Index step = 0; step < steps; step += steps_each) {
+            for (Index panel = first_panel; panel < std::min(panels_, first_panel + panels_each_); ++panel) {
+                const bfloat16* columns = memory.columns + panel * parities_ * 2 * half_stride();
+                for (Index tap = 0; tap < taps_; ++tap) {
+                    const Index parity = tap_offsets[tap] % 2;
+                    const Index first = parity * 2 * half_stride() + tap_offsets[tap] / 2 * pair_lanes;
+                    machine_.multiply(
+                        {.rows = {memory.rows + block * round_ * steps_ * pair_step, 0, row_offsets + step, pair_lanes},
+                         .columns = {columns + first, 0, column_offsets + step, half_stride()},
+                         .blocks = 1,
+                         .offset_count = std::min(steps_each, steps - step)},
+                        sums + (panel * taps_ + tap) * sums_of_tap_ + block * pair_step, accumulate || step > 0);
+                }
+            }
+        }
+        machine_.end();
+    }
+
+    const ForwardSide<T>& side_;
+    const TileMachine& machine_;
+    PendingSource<T> x_;
+    GradientSource<T> dy_;
+    Index taps_, parities_, blocks_, panels_, sums_of_tap_;
+    Cut cut_;
+    Index pieces_, lines_, steps_;  ///< pieces of the batch; lines of x and steps of dy in each
+    Index spans_;
+    bool large_;
+    Index span_pieces_ = 0, round_ = 1, panels_each_ = 1;
 };
 
 }  // namespace cpu
@@ -7352,6 +8327,16 @@ template <class T>
     return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
 }
 
+/// The convolution, then batch norm with constants, then the residual join: y = act(S + c (scale (x * weight) + shift)).
+/// Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    const Pending<T> branch(reference::conv2d_forward(x, weight, options), scale, shift, Activation::none);
+    return reference::residual_join_forward(join.shortcut, branch, {}, join.branch_scale, join.relu);
+}
+
 /// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and activation.
 /// x_shape is the shape of x. If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of
 /// its backward. A kernel may then write the gradient before the activation of `before`, if it says so in the sums; these
@@ -7544,7 +8529,15 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    if (cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight)) {
+    const bool winograd =
+        cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        if (cpu::multiplies_pairs(winograd)) {
+            run(cpu::PairOuterProduct<T>(side, dy_of_lattice));
+            return dweight;
+        }
+    }
+    if (winograd) {
         run(cpu::WinogradOuterProduct<T>(side, dy_of_lattice));
     } else {
         run(cpu::OuterProduct<T>(side, dy_of_lattice));
@@ -7562,11 +8555,12 @@ SD_NAMESPACE_END
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
+//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
 // Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
+// columns, and may be told of a tile beforehand, to ask for what it will read; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
 // the type that they were computed in; what is gathered is gathered of the values as they are stored.
 
 SD_NAMESPACE_BEGIN
@@ -7582,12 +8576,11 @@ struct TileResult {
     Index column;           ///< the first one's number among all columns of the product
     Index element, pixel_stride;
 
-    /// Calls use(column, lanes in use) for every vector of columns.
-    template <class Use>
-    [[gnu::always_inline]] void for_each_vector(const Use& use) const {
-        cpu::for_each_vector<T>(columns, use);
+    /// The sums of a point's neighbouring vectors of columns.
+    template <Index vectors>
+    [[gnu::always_inline]] void load_sums(Index r, Index c, Vector<T> (&values)[vectors]) const {
+        for (Index v = 0; v < vectors; ++v) values[v] = load(sums + r * width + c + v * lanes<T>);
     }
-    [[nodiscard, gnu::always_inline]] Vector<T> sum(Index r, Index c) const { return load(sums + r * width + c); }
     [[nodiscard]] Index at(Index r, Index c) const { return element + r * pixel_stride + c; }
 };
 
@@ -7597,6 +8590,23 @@ template <class T>
     Tensor<T> result(Shape{round_up(columns, lanes<T>)});
     std::copy(values, values + columns, result.data());
     return result;
+}
+
+/// The neighbouring vectors at an address.
+template <class T, Index count>
+[[gnu::always_inline]] inline void load_all(const T* from, Vector<T> (&values)[count]) {
+    for (Index v = 0; v < count; ++v) values[v] = load(from + v * lanes<T>);
+}
+
+/// Stores neighbouring vectors of a point; `count` lanes of a single one.
+template <class T, Index vectors, class Count>
+[[gnu::always_inline]] inline void put(const Target<T>& target, const Vector<T> (&values)[vectors], Index element,
+                                       Count count) {
+    if constexpr (vectors == 1) {
+        target.put(values[0], element, count);
+    } else {
+        target.put(values, element);
+    }
 }
 
 template <class T>
@@ -7610,9 +8620,14 @@ public:
     class Task {
     public:
         Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
+        void ask_for(const TileResult<accumulate_t<T>>&) {}
         void add(const TileResult<accumulate_t<T>>& tile) {
-            tile.for_each_vector([&](Index c, auto count) {
-                for (Index r = 0; r < tile.points; ++r) target_.put(tile.sum(r, c), tile.at(r, c), count);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                }
             });
         }
 
@@ -7638,6 +8653,7 @@ public:
     class Task {
     public:
         Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
@@ -7651,10 +8667,14 @@ public:
     private:
         template <class Act>
         [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
-            tile.for_each_vector([&](Index c, auto count) {
-                const Vector<T> shift = load(epilogue_.shift_.data() + tile.column + c);
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
                 for (Index r = 0; r < tile.points; ++r) {
-                    epilogue_.target_.put(act(tile.sum(r, c) + shift), tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
             });
         }
@@ -7666,6 +8686,53 @@ private:
     Target<T> target_;
     Tensor<A> shift_;
     Activation activation_;
+};
+
+template <class T>
+class StoreJoined {
+    using A = accumulate_t<T>;
+
+public:
+    /// value = act(sum + shift + shortcut), act ReLU or nothing; shift (columns), the shortcut's elements lie as the
+    /// target's do.
+    StoreJoined(Tensor<T>& target, const A* shift, Index columns, const Tensor<T>& shortcut, bool relu)
+        : target_(target, columns), shift_(padded(shift, columns)), shortcut_(shortcut.data()), relu_(relu) {}
+
+    void reserve(Index) {}
+
+    class Task {
+    public:
+        Task(const StoreJoined& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.shortcut_ + tile.at(r, 0));
+        }
+        void add(const TileResult<A>& tile) {
+            const bool relu = epilogue_.relu_;
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> shortcut = load_some(epilogue_.shortcut_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = values[v] + shift[v] + shortcut;
+                        if (relu) values[v] = rectified<T>(values[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
+                }
+            });
+        }
+
+    private:
+        const StoreJoined& epilogue_;
+    };
+
+private:
+    Target<T> target_;
+    Tensor<A> shift_;
+    const T* shortcut_;
+    bool relu_;
 };
 
 /// Two numbers per column for every task, in memory of their own.
@@ -7697,7 +8764,8 @@ public:
         counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
-    /// Merges the tiles' statistics into those of the task: each tile's mean first, then the deviations from it.
+    /// Merges the tiles' statistics into those of the task. A tile's are sums of differences from its first point, and of
+    /// their squares: as the point is one of those, what they cancel is never much more than what they leave.
     class Task {
     public:
         Task(StoreWithMoments& epilogue, Index task)
@@ -7706,30 +8774,36 @@ public:
               m2_(epilogue.moments_.second(task)),
               counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
 
+        void ask_for(const TileResult<A>&) {}
         void add(const TileResult<A>& tile) {
             A& seen = counts_[tile.column / lanes<T>];
             const A points = static_cast<A>(tile.points);
             const A share = A(1) / points;
             const A weight = points / (seen + points);
             const A both = seen * weight;
-            tile.for_each_vector([&](Index c, auto count) {
-                Vector<T> mean = {};
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
+                tile.load_sums(0, c, pivot);
+                for (Vector<T>& value : pivot) value = as_stored<T>(value);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> value = tile.sum(r, c);
-                    mean += as_stored<T>(value);
-                    target_.put(value, tile.at(r, c), count);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    put(target_, values, tile.at(r, c), count);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
+                        sum[v] += difference;
+                        squares[v] += difference * difference;
+                    }
                 }
-                mean *= share;
-                Vector<T> m2 = {};
-                for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> difference = as_stored<T>(tile.sum(r, c)) - mean;
-                    m2 += difference * difference;
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> mean = pivot[v] + sum[v] * share;
+                    const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
+                    A* task_mean = mean_ + tile.column + c + v * lanes<T>;
+                    A* task_m2 = m2_ + tile.column + c + v * lanes<T>;
+                    const Vector<T> delta = mean - load(task_mean);
+                    store<A>(load(task_mean) + delta * weight, task_mean);
+                    store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
                 }
-                A* task_mean = mean_ + tile.column + c;
-                A* task_m2 = m2_ + tile.column + c;
-                const Vector<T> delta = mean - load(task_mean);
-                store<A>(load(task_mean) + delta * weight, task_mean);
-                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
             });
             seen += points;
         }
@@ -7792,6 +8866,9 @@ public:
         Task(StoreWithSums& epilogue, Index task)
             : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
 
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.z_ + tile.at(r, 0));
+        }
         void add(const TileResult<A>& tile) {
             const Activation activation = epilogue_.activation_;
             if (has_own_path(activation)) {
@@ -7809,22 +8886,27 @@ public:
         /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
         template <class Gradient>
         [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
-            tile.for_each_vector([&](Index c, auto count) {
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
                 const Index column = tile.column + c;
-                const Vector<T> scale = load(epilogue_.scale_.data() + column);
-                const Vector<T> shift = load(epilogue_.shift_.data() + column);
-                const Vector<T> center = load(epilogue_.center_.data() + column);
-                Vector<T> dweight = load(dweight_ + column);
-                Vector<T> dbias = load(dbias_ + column);
+                Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
+                load_all(epilogue_.scale_.data() + column, scale);
+                load_all(epilogue_.shift_.data() + column, shift);
+                load_all(epilogue_.center_.data() + column, center);
+                load_all(dweight_ + column, dweight);
+                load_all(dbias_ + column, dbias);
                 for (Index r = 0; r < tile.points; ++r) {
-                    const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c), count);
-                    const Vector<T> g = as_stored<T>(gradient(tile.sum(r, c), scale * z + shift));
-                    epilogue_.target_.put(g, tile.at(r, c), count);
-                    dbias += g;
-                    dweight += g * (z - center);
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
+                        dbias[v] += values[v];
+                        dweight[v] += values[v] * (z - center[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
                 }
-                store<A>(dweight, dweight_ + column);
-                store<A>(dbias, dbias_ + column);
+                store_vectors<A>(dweight, dweight_ + column);
+                store_vectors<A>(dbias, dbias_ + column);
             });
         }
 
@@ -8270,6 +9352,217 @@ void run_products(PooledVector<SomeProduct>& products) {
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/pair_product.hpp
+
+// The product that forward and by-input share (product.hpp), of pairs of bfloat16 on a tile machine:
+//
+//     for each piece (a sample or several, or some rows of one), for each group:     in parallel over pieces
+//         pack the slab that the points read                                         second-level cache, once
+//         for each tile of 32 points of a sample's run, for each panel of 32 columns:
+//             sums = over blocks of channels and taps                                tile registers
+//             the epilogue takes the sums, a row of points after the other
+//
+// That is if the weights stay in the second-level cache. Larger ones are read but once for a piece:
+//
+//         for each panel, for each chunk of the depth, whose weights stay in the first-level cache:
+//             for each tile:
+//                 sums [+]= over blocks of the chunk and taps
+//                 after the last chunk: the epilogue takes the sums
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Writes the points of a lattice, as Product, on the machine that is in use when it is made.
+template <class Source, class Epilogue>
+class PairProduct {
+public:
+    PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
+                const Tensor<float>& weight, const WeightMap& map, const float* factors, const Shape& target,
+                Epilogue& epilogue)
+        : source_(source),
+          lattice_(lattice),
+          machine_(*tile_machine()),
+          first_channel_(first_channel),
+          first_column_(first_column),
+          channels_(lattice.taps.empty() ? 0 : map.depth_count()),  // nothing to read: the points are zero
+          columns_(map.column_count()),
+          taps_(std::max<Index>(1, map.tap_count())),
+          blocks_(quotient_up(channels_, pair_lanes)),
+          weights_stay_(blocks_ * taps_ * quotient_up(columns_, pair_lanes) * step_bytes <= machine_.cache_bytes / 4),
+          target_(target),
+          epilogue_(epilogue),
+          cut_(lattice, source.extents().samples,
+               std::min(slab_bytes() / (64 * std::max<Index>(1, blocks_)),
+                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3])),
+               weights_stay_ ? 8 : 4),
+          chunk_(weights_stay_ ? blocks_
+                               : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
+          weights_(pack_pair_panels(weight, map, factors)) {}
+
+    /// Of the batch.
+    [[nodiscard]] Index pieces() const { return cut_.pieces(); }
+    /// To be called before any piece.
+    void reserve() { epilogue_.reserve(pieces()); }
+
+    /// A thread's own.
+    struct Memory {
+        bfloat16* slab;
+        float* sums;
+        Index* tap_offsets;   ///< of the slab's lines
+        Index* step_offsets;  ///< of the panel's steps
+    };
+    /// The memory of all threads, for any product of the same extents.
+    class Workspace {
+    public:
+        explicit Workspace(const PairProduct& product)
+            : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
+              offsets_(Tensor<Index>::empty({num_threads(), 2 * product.taps_})) {}
+        [[nodiscard]] Memory of(Index thread) {
+            return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1),
+                    offsets_.data() + thread * offsets_.extent(1) + offsets_.extent(1) / 2};
+        }
+
+    private:
+        Tensor<bfloat16> slabs_;
+        Tensor<float> sums_;
+        Tensor<Index> offsets_;
+    };
+
+    /// Nothing: what is packed is asked for as it is packed.
+    struct Ahead {};
+    [[nodiscard]] Ahead ask_for(Index, Index) const { return {}; }
+
+    /// Writes the points of a piece.
+    void run_piece(Index number, const Memory& memory, Ahead) {
+        const PairPiece piece = cut_.piece(number);
+        const PairSlab slab(lattice_, piece);
+        const Index plane = plane_of(slab);
+        slab.pack(source_, first_channel_, channels_, plane, memory.slab);
+        slab.tap_offsets(pair_lanes, memory.tap_offsets);
+        for (Index tap = 0; tap < taps_; ++tap) memory.step_offsets[tap] = tap * pair_step;
+        typename Epilogue::Task task(epilogue_, number);
+        const auto ask_for = [&](const TileResult<float>& row) { task.ask_for(row); };
+        const auto add = [&](const TileResult<float>& row) { task.add(row); };
+        machine_.begin();
+        if (weights_stay_) {
+            for_each_tile(piece, slab, [&](const Tile& tile) {
+                const Tile next{tile.sample, tile.first + pair_lanes};
+                for (Index c = 0; c < columns_; c += pair_lanes) {
+                    for_each_row(piece, slab, next, c, memory.sums, ask_for);
+                    multiply(memory, slab, tile, c, 0, memory.sums);
+                    for_each_row(piece, slab, tile, c, memory.sums, add);
+                }
+            });
+        } else {
+            for (Index c = 0; c < columns_; c += pair_lanes) {
+                for (Index chunk = 0; chunk < chunks(); ++chunk) {
+                    float* sums = memory.sums;
+                    for_each_tile(piece, slab, [&](const Tile& tile) {
+                        const bool finished = chunk + 1 == chunks();
+                        if (finished) for_each_row(piece, slab, tile, c, sums, ask_for);
+                        multiply(memory, slab, tile, c, chunk, sums);
+                        if (finished) for_each_row(piece, slab, tile, c, sums, add);
+                        sums += pair_step;
+                    });
+                }
+            }
+        }
+        machine_.end();
+    }
+
+private:
+    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(bfloat16));
+    static constexpr Index chunk_bytes = Index{36} << 10;  // of a panel stay in the first-level cache, nearly
+
+    /// Of a slab that stays in the second-level cache; larger weights are the seldomer read the larger it is.
+    [[nodiscard]] Index slab_bytes() const {
+        return weights_stay_ ? machine_.cache_bytes / 5 : machine_.cache_bytes / 2;
+    }
+
+    [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
+    [[nodiscard]] static Index plane_of(const PairSlab& slab) {
+        return spread_stride<bfloat16>(slab.lines() * pair_lanes);
+    }
+    /// With room for a tile that begins at the last line.
+    [[nodiscard]] Index slab_size() const {
+        return blocks_ * plane_of(PairSlab(lattice_, cut_.largest())) + pair_lanes * pair_lanes;
+    }
+    [[nodiscard]] Index tiles_of(const PairPiece& piece) const {
+        return piece.samples * quotient_up(PairSlab(lattice_, piece).run(), pair_lanes);
+    }
+    /// Of one tile, or of all of a panel that wait for the next chunk.
+    [[nodiscard]] Index sums_size() const { return (weights_stay_ ? 1 : tiles_of(cut_.largest())) * pair_step; }
+
+    /// 32 points of a sample's run from place `first` on.
+    struct Tile {
+        Index sample, first;
+    };
+    template <class Use>
+    static void for_each_tile(const PairPiece& piece, const PairSlab& slab, const Use& use) {
+        for (Index sample = 0; sample < piece.samples; ++sample) {
+            for (Index first = 0; first < slab.run(); first += pair_lanes) use(Tile{sample, first});
+        }
+    }
+
+    // Multiplies a tile's points by the panel that begins with column c, over a chunk of the depth.
+    void multiply(const Memory& memory, const PairSlab& slab, const Tile& tile, Index c, Index chunk,
+                  float* sums) const {
+        const Index block = chunk * chunk_;
+        const Index plane = plane_of(slab);
+        const Index line = tile.sample * slab.sample_lines() + tile.first;
+        machine_.multiply(
+            {.rows = {memory.slab + block * plane + line * pair_lanes, plane, memory.tap_offsets, pair_lanes},
+             .columns = {weights_.data() + c / pair_lanes * weights_.extent(1) + block * taps_ * pair_step,
+                         taps_ * pair_step, memory.step_offsets, pair_step / 2},
+             .blocks = std::min(chunk_, blocks_ - block),
+             .offset_count = taps_},
+            sums, chunk > 0);
+    }
+
+    // Calls use(result) for each row of points of a tile.
+    template <class Use>
+    void for_each_row(const PairPiece& piece, const PairSlab& slab, const Tile& tile, Index c, const float* sums,
+                      const Use& use) const {
+        const Index last = std::min(tile.first + pair_lanes, slab.run());
+        for (Index place = tile.first; place < last;) {
+            const Index i = place / slab.pitch();
+            const Index j = place % slab.pitch();
+            const Index points = std::min(last - place, piece.points.width - j);
+            if (points > 0) {
+                const Index sample = piece.points.sample + tile.sample;
+                const Index row = lattice_.row + (piece.points.first_row + i) * lattice_.step;
+                const Index column = lattice_.column + (piece.points.first_column + j) * lattice_.step;
+                use({.sums = sums + (place - tile.first) * pair_lanes,
+                     .width = pair_lanes,
+                     .points = points,
+                     .columns = std::min(pair_lanes, columns_ - c),
+                     .column = c,
+                     .element = ((sample * target_[1] + row) * target_[2] + column) * target_[3] + first_column_ + c,
+                     .pixel_stride = lattice_.step * target_[3]});
+            }
+            place += slab.pitch() - j;
+        }
+    }
+
+    const Source& source_;
+    const Lattice& lattice_;
+    const TileMachine& machine_;
+    Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
+    bool weights_stay_;  ///< in the second-level cache beside a slab
+    Shape target_;
+    Epilogue& epilogue_;
+    PairCut cut_;
+    Index chunk_;  ///< blocks of the depth
+    Tensor<bfloat16> weights_;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/winograd_product.hpp
 
 // The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
@@ -8510,6 +9803,7 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
+using reference::conv2d_join_forward;
 
 namespace cpu {
 
@@ -8529,7 +9823,11 @@ void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& 
         }
         run_products(products);
     };
-    if (suits_winograd(lattice, weights_of(0), least_winograd_channels)) {
+    const bool winograd = suits_winograd(lattice, weights_of(0), least_winograd_channels);
+    if constexpr (std::is_same_v<typename Source::Stored, bfloat16>) {
+        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<Source, Epilogue>>());
+    }
+    if (winograd) {
         run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
     } else {
         run(PooledVector<Product<T, Source, Epilogue>>());
@@ -8618,6 +9916,37 @@ template <cpu::Vectorized T>
         [](const auto&, Index) {});
 }
 
+/// The convolution at the end of a residual branch, with the batch norm of evaluation, and the residual join: with c the
+/// scale of the branch,
+///
+///     y = act(S + c (scale (x * weight) + shift)) = act(x * (c scale weight) + c shift + S)
+///
+/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    using A = accumulate_t<T>;
+    const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    expect_shape("conv2d_join_forward", "scale", scale.shape(), {geometry.out_channels});
+    expect_shape("conv2d_join_forward", "shift", shift.shape(), {geometry.out_channels});
+    detail::expect_joinable("conv2d_join_forward", "the branch", geometry.output_shape(), join.shortcut.shape(), {});
+    const auto scaled = [&](const Tensor<A>& values) {
+        Tensor<A> result = values.clone();
+        for (A& value : result) value *= join.branch_scale;
+        return result;
+    };
+    const Tensor<A> factors = scaled(scale);
+    const Tensor<A> terms = scaled(shift);
+    const Tensor<T> shortcut = materialize(join.shortcut);  // plain in evaluation, but for a norm behind no convolution
+    return cpu::forward<T>(
+        x, weight, geometry, factors.data(),
+        [&](Tensor<T>& y, Index first, Index count) {
+            return cpu::StoreJoined<T>(y, terms.data() + first, count, shortcut, join.relu);
+        },
+        [](const auto&, Index) {});
+}
+
 /// The gradient by the value of x (with its pending scale, shift and activation applied), of shape x_shape:
 ///
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
@@ -8654,7 +9983,7 @@ template <cpu::Vectorized T>
         }
         return dx;
     }
-    const cpu::GroupPlan plan(geometry, cpu::lanes<T>);
+    const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
     PendingGradient<T> gradient = dy;
     Shape target = x_shape;
     if (cpu::is_pointwise(geometry)) {
@@ -9123,6 +10452,12 @@ private:
     Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
                                      const Tensor<A, Device>& shift, Activation activation) const {
         return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
+    }
+
+    // act(S + c (scale z + shift)), applied as z is written. Keeps nothing for backward.
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
+                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) const {
+        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join);
     }
 
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
@@ -10540,6 +11875,11 @@ public:
         pass.plan = draw(context, x.extent(0));
         if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
+        if (!context.gradients()) {
+            return activated(
+                detail::Fusion::forward_joined(branch_, x, {shortcut, A(pass.plan.scale), fuses_relu}, context),
+                context);
+        }
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
         pass.untouched = pass.plan.skips_block && is_identity();
@@ -10661,9 +12001,13 @@ private:
     // act(S + select(mask, c F)).
     Tensor<T, Device> join(const Pending<T, Device>& shortcut, const Pending<T, Device>& branch, Pass& pass,
                            const Context& context) {
-        const Tensor<T, Device> sum =
-            residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale), fuses_relu,
-                                     context.gradients() ? &pass.y : nullptr);
+        return activated(residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale),
+                                                  fuses_relu, &pass.y),
+                         context);
+    }
+
+    // The block's output, of a sum to which a ReLU has been applied if the block has one.
+    Tensor<T, Device> activated(const Tensor<T, Device>& sum, const Context& context) {
         if constexpr (fuses_activation) {
             return sum;
         } else {
@@ -13002,14 +14346,15 @@ template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
                               GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
-                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
-                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
-                              Activation activation, Communicator& communicator) {
+                              join_output_t<T, D> joined, ResidualJoin<T, D> join, mean_loss_t<T, D> loss, A number,
+                              Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
+                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
     { conv2d_batch_norm_forward(pending, a, conv, a, a, activation) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_forward(pending, a, conv, a, a, join) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp
@@ -15300,7 +16645,7 @@ SD_NAMESPACE_BEGIN
 
 /// y = layer(x), or y = x without one: a place of a Sequential that is decided when it is built.
 template <class LayerType>
-class OptionalLayer : detail::FusedLayer {
+class OptionalLayer : detail::JoinedLayer {
 public:
     using value_type = layer_value_t<LayerType>;
     using device_type = layer_device_t<LayerType>;
@@ -15343,6 +16688,10 @@ private:
 
     Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return layer_ ? detail::Fusion::forward(*layer_, x, context) : x;
+    }
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        return layer_ ? detail::Fusion::forward_joined(*layer_, x, join, context) : detail::Fusion::joined(x, join);
     }
     const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>* before) {
         return layer_ ? detail::Fusion::output_pass(*layer_, before) : before;

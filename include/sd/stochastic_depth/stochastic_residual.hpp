@@ -97,6 +97,11 @@ public:
         pass.plan = draw(context, x.extent(0));
         if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
+        if (!context.gradients()) {
+            return activated(
+                detail::Fusion::forward_joined(branch_, x, {shortcut, A(pass.plan.scale), fuses_relu}, context),
+                context);
+        }
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
         pass.untouched = pass.plan.skips_block && is_identity();
@@ -218,9 +223,13 @@ private:
     // act(S + select(mask, c F)).
     Tensor<T, Device> join(const Pending<T, Device>& shortcut, const Pending<T, Device>& branch, Pass& pass,
                            const Context& context) {
-        const Tensor<T, Device> sum =
-            residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale), fuses_relu,
-                                     context.gradients() ? &pass.y : nullptr);
+        return activated(residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale),
+                                                  fuses_relu, &pass.y),
+                         context);
+    }
+
+    // The block's output, of a sum to which a ReLU has been applied if the block has one.
+    Tensor<T, Device> activated(const Tensor<T, Device>& sum, const Context& context) {
         if constexpr (fuses_activation) {
             return sum;
         } else {
