@@ -2742,1312 +2742,19 @@ template <cpu::Vectorized T>
 
 SD_NAMESPACE_END
 
-// ---------------------------------------------------------------------------- sd/nn/drawn_blocks.hpp
-
-// Which blocks have drawn their masks in a training pass: two of one number would draw the same ones.
-
-SD_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The numbers that blocks have drawn masks with. Several threads may use one.
-class DrawnBlocks {
-public:
-    /// Notes that the block at the address draws; throws std::logic_error if another one has drawn with its number.
-    void expect_own_number(std::uint32_t number, const void* address) {
-        const std::lock_guard lock(mutex_);
-        const auto place = std::lower_bound(drawn_.begin(), drawn_.end(), number,
-                                            [](const auto& drawn, std::uint32_t other) { return drawn.first < other; });
-        if (place == drawn_.end() || place->first != number) {
-            drawn_.insert(place, {number, address});
-        } else if (place->second != address) {
-            throw std::logic_error(text("StochasticResidual: block_index: got ", number,
-                                        " for two blocks of one training pass, which would drop alike; expected a "
-                                        "number for each: call number_blocks(model) once"));
-        }
-    }
-
-private:
-    std::mutex mutex_;
-    PooledVector<std::pair<std::uint32_t, const void*>> drawn_;  ///< sorted by number
-};
-
-}  // namespace detail
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/core/batch_part.hpp
-
-// Which samples of a batch each rank holds.
-
-SD_NAMESPACE_BEGIN
-
-/// Samples first to first + count - 1 of a batch.
-struct BatchPart {
-    Index first = 0;  ///< its first sample in the batch
-    Index count = 0;  ///< its samples
-};
-
-/// The part of one rank in a batch of `samples`: the ranks hold contiguous parts in rank order, the first
-/// samples % ranks of them one sample more than the others. With fewer samples than ranks, the last ranks hold none.
-/// Throws std::invalid_argument for fewer than 0 samples or a rank outside 0 to ranks - 1.
-[[nodiscard]] inline BatchPart part_of_rank(Index samples, Index rank, Index ranks) {
-    if (samples < 0) refuse("part_of_rank", "samples", samples, "0 or more");
-    if (ranks < 1) refuse("part_of_rank", "ranks", ranks, "1 or more");
-    if (rank < 0 || rank >= ranks) refuse("part_of_rank", "rank", rank, text("0 to ", ranks - 1));
-    const Index each = samples / ranks;
-    const Index larger = samples % ranks;
-    return {rank * each + std::min(rank, larger), each + (rank < larger ? 1 : 0)};
-}
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/core/type_name.hpp
-
-// Names and identities of types, without the compiler's run-time type information (-fno-rtti).
-
-SD_NAMESPACE_BEGIN
-namespace detail {
-
-/// The type's name as the compiler writes it in messages.
-template <class Type>
-[[nodiscard]] constexpr std::string_view type_name() {
-    // g++: "... type_name() [with Type = X; std::string_view = ...]"; clang++: "... type_name() [Type = X]".
-    std::string_view name = __PRETTY_FUNCTION__;
-    const std::string_view before = "Type = ";
-    name.remove_prefix(name.find(before) + before.size());
-    const std::size_t alias = name.find("; std::string_view = ");
-    return name.substr(0, alias == std::string_view::npos ? name.size() - 1 : alias);
-}
-
-/// Something of which each type has its own, for its address. Not const: linkers may merge constants that are equal.
-template <class Type>
-inline char type_mark = 0;
-
-/// Tells types apart: each has its own.
-using TypeId = const void*;
-
-/// The identity of a type.
-template <class Type>
-[[nodiscard]] constexpr TypeId type_id() {
-    return &type_mark<Type>;
-}
-
-}  // namespace detail
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/core/communicator.hpp
-
-// What the processes of one job do together. Everything that trains on several processes knows this interface alone.
-
-SD_NAMESPACE_BEGIN
-
-/// A sum over ranks that was started and may be under way.
-class PendingSum {
-public:
-    PendingSum() = default;
-    PendingSum(const PendingSum&) = delete;
-    PendingSum& operator=(const PendingSum&) = delete;
-    virtual ~PendingSum() = default;
-
-    /// Moves the messages on, without waiting for any. Where nobody else does, the sum stands still between the calls.
-    virtual void advance() {}
-    /// Waits until the numbers are the sum. To be called before this goes, and by all ranks in the order in which they
-    /// started their sums: a rank that waits for one sum does not move the others on. Where an exception comes between,
-    /// this and the numbers must stay, see keep_for_ever().
-    virtual void finish() {}
-};
-
-/// Keeps something as long as the program runs: the memory of messages that are under way and that nobody waits for any
-/// more. They cannot be called back, and after an error the other ranks may never come to the call that would end them.
-template <class Kept>
-void keep_for_ever(Kept kept) {
-    static auto& all = *new std::vector<std::shared_ptr<Kept>>();  // never destroyed
-    all.push_back(std::make_shared<Kept>(std::move(kept)));
-}
-
-/// What a rank has sent to others so far, and how long it was held up by it.
-struct Traffic {
-    std::int64_t bytes_sent = 0;  ///< payload that left this rank
-    double seconds = 0;           ///< inside calls: adding up and waiting included, what goes on between calls not
-};
-
-/// The processes ("ranks") of a job. This class is the job of one process; others derive from it.
-///
-/// Every rank makes the same calls in the same order, but that it may move on sums under way at any time. All ranks get
-/// the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers are to the memory of
-/// the communicator's device. Calls throw std::runtime_error if the job is broken.
-class Communicator {
-public:
-    Communicator() = default;
-    Communicator(const Communicator&) = delete;
-    Communicator& operator=(const Communicator&) = delete;
-    virtual ~Communicator() = default;
-
-    /// The number of this process, 0 to size() - 1.
-    [[nodiscard]] virtual Index rank() const { return 0; }
-    /// How many processes there are.
-    [[nodiscard]] virtual Index size() const { return 1; }
-    /// Whether all ranks run on one machine, whose processors then also move the messages.
-    [[nodiscard]] virtual bool is_one_machine() const { return true; }
-    /// What this rank has sent so far.
-    [[nodiscard]] virtual Traffic traffic() const { return {}; }
-
-    /// Gives every rank the elements that rank 0 has.
-    template <class T>
-    requires std::is_trivially_copyable_v<T>
-    void broadcast(std::span<T> elements) { broadcast_bytes(std::as_writable_bytes(elements)); }
-
-    /// Gives every rank the elements of all ranks, in rank order; `all` has size() times as many as `own`.
-    /// Throws std::invalid_argument otherwise.
-    template <class T>
-    requires std::is_trivially_copyable_v<T>
-    void all_gather(std::span<const T> own, std::span<T> all) {
-        if (static_cast<Index>(all.size()) != size() * static_cast<Index>(own.size())) {
-            refuse("Communicator::all_gather", "room for elements", all.size(),
-                   text(own.size(), " for each of ", size(), " ranks"));
-        }
-        all_gather_bytes(std::as_bytes(own), std::as_writable_bytes(all));
-    }
-
-    /// Starts to replace every number by its sum over all ranks, added in rank order. The numbers may not be touched
-    /// before the sum is finished, and all ranks give as many. Throws std::invalid_argument unless T is float or
-    /// double.
-    template <class T>
-    [[nodiscard]] std::unique_ptr<PendingSum> start_sum(std::span<T> numbers) {
-        if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-            return start_sum_of(numbers);
-        } else {
-            refuse("Communicator::start_sum", "type of the numbers", detail::type_name<T>(), "float or double");
-        }
-    }
-
-protected:
-    /// broadcast() of any elements.
-    virtual void broadcast_bytes(std::span<std::byte>) {}
-    /// all_gather() of any elements.
-    virtual void all_gather_bytes(std::span<const std::byte> own, std::span<std::byte> all) {
-        std::copy(own.begin(), own.end(), all.begin());
-    }
-    /// start_sum() of floats.
-    [[nodiscard]] virtual std::unique_ptr<PendingSum> start_sum_of(std::span<float>) {
-        return std::make_unique<PendingSum>();
-    }
-    /// start_sum() of doubles.
-    [[nodiscard]] virtual std::unique_ptr<PendingSum> start_sum_of(std::span<double>) {
-        return std::make_unique<PendingSum>();
-    }
-};
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/joint_pass.hpp
-
-// A pass that several ranks make together, each on its part of one batch.
-
-SD_NAMESPACE_BEGIN
-
-/// Who makes a training pass together. From the parts any rank can tell the masks of every other one, without a
-/// message.
-struct JointPass {
-    std::vector<BatchPart> parts;  ///< of the global batch, one a rank
-    Index rank = 0;                ///< of this process
-    /// Batch norm's statistics are those of all ranks, merged over this communicator; null: each rank's own.
-    Communicator* batch_norm = nullptr;
-
-    /// The part of this process.
-    [[nodiscard]] const BatchPart& own_part() const { return parts.at(static_cast<std::size_t>(rank)); }
-};
-
-/// The pass of all ranks of a communicator on a batch of `samples`, which part_of_rank cuts; each rank's part goes
-/// through the model in `microbatches` pieces as equal as can be, of which this pass takes number `microbatch`.
-[[nodiscard]] inline JointPass joint_pass(Index samples, Communicator& communicator, bool synchronised_batch_norm,
-                                          Index microbatch = 0, Index microbatches = 1) {
-    JointPass pass{{}, communicator.rank(), synchronised_batch_norm ? &communicator : nullptr};
-    for (Index rank = 0; rank < communicator.size(); ++rank) {
-        const BatchPart part = part_of_rank(samples, rank, communicator.size());
-        const Index first = microbatch * part.count / microbatches;
-        const Index last = (microbatch + 1) * part.count / microbatches;
-        pass.parts.push_back({part.first + first, last - first});
-    }
-    return pass;
-}
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/context.hpp
-
-// What a pass through a network knows about itself.
-
-SD_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A setting that must be given: there is no default.
-template <class T>
-class Required {
-public:
-    /// From any number that converts to T.
-    template <class Value>
-    requires std::is_convertible_v<Value, T> Required(Value value)
-        : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
-    /// The setting.
-    operator T() const { return value_; }  // NOLINT(google-explicit-constructor)
-
-private:
-    T value_;
-};
-
-}  // namespace detail
-
-/// A pass in training. Masks are a function of these numbers and of nothing else.
-struct TrainPass {
-    detail::Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
-    detail::Required<std::uint64_t> seed;  ///< of the whole run
-    std::uint64_t sample_offset =
-        0;                   ///< index of the first sample in the global batch, over all ranks and microbatches
-    std::uint32_t rank = 0;  ///< of this process among those that share the batch
-    const JointPass* joint = nullptr;  ///< the pass of all ranks, which outlives this one; sets sample_offset and rank
-};
-
-/// A pass in evaluation.
-struct EvalPass {
-    bool gradients = false;  ///< keep what backward needs
-};
-
-/// Tells layers whether a pass trains, and where in the run and in the global batch it stands.
-class Context {
-public:
-    /// Batch statistics are used and updated, masks are drawn, and what backward needs is kept.
-    [[nodiscard]] static Context train(const TrainPass& pass) {
-        if (pass.step >= (std::uint64_t{1} << 56)) {
-            refuse("Context::train", "step", static_cast<std::uint64_t>(pass.step), "less than 2^56");
-        }
-        Context context(true, true, pass);
-        return pass.joint == nullptr ? context : context.of_rank(pass.joint->rank);
-    }
-
-    /// Running statistics are used and every block runs.
-    [[nodiscard]] static Context eval(const EvalPass& pass = {}) {
-        return {false, pass.gradients, TrainPass{.step = 0, .seed = 0}};
-    }
-
-    /// Whether the pass trains.
-    [[nodiscard]] bool training() const { return training_; }
-    /// Whether layers keep what backward needs.
-    [[nodiscard]] bool gradients() const { return gradients_; }
-    /// Batches trained so far.
-    [[nodiscard]] std::uint64_t step() const { return pass_.step; }
-    /// The seed of the run.
-    [[nodiscard]] std::uint64_t seed() const { return pass_.seed; }
-    /// The index of the first sample in the global batch.
-    [[nodiscard]] std::uint64_t sample_offset() const { return pass_.sample_offset; }
-    /// The rank of this process.
-    [[nodiscard]] std::uint32_t rank() const { return pass_.rank; }
-    /// The pass of all ranks that this one is a part of, or null.
-    [[nodiscard]] const JointPass* joint() const { return pass_.joint; }
-    /// Over whom batch norm merges its statistics, or null.
-    [[nodiscard]] Communicator* batch_norm_communicator() const {
-        return pass_.joint == nullptr ? nullptr : pass_.joint->batch_norm;
-    }
-    /// The same pass for one network of several that share this context: their blocks may have the same numbers.
-    [[nodiscard]] Context of_network() const {
-        Context own = *this;
-        if (drawn_) own.drawn_ = no_blocks_drawn();
-        return own;
-    }
-    /// Throws std::logic_error if another block of the same number has drawn its masks in this training pass.
-    void expect_own_number(std::uint32_t block, const void* address) const {
-        if (drawn_) drawn_->expect_own_number(block, address);
-    }
-    /// Whether predicate(context of a rank, its samples) is true for some rank of the joint pass. What ranks decide by
-    /// the pass alone each of them so tells of all, without a message.
-    template <class Predicate>
-    [[nodiscard]] bool on_any_rank(const Predicate& predicate) const {
-        if (pass_.joint == nullptr) return false;
-        const std::vector<BatchPart>& parts = pass_.joint->parts;
-        for (std::size_t rank = 0; rank < parts.size(); ++rank) {
-            if (predicate(of_rank(static_cast<Index>(rank)), parts[rank].count)) return true;
-        }
-        return false;
-    }
-    /// The same joint pass as another rank sees it.
-    [[nodiscard]] Context of_rank(Index rank) const {
-        Context other = *this;
-        other.pass_.rank = static_cast<std::uint32_t>(rank);
-        other.pass_.sample_offset =
-            static_cast<std::uint64_t>(pass_.joint->parts.at(static_cast<std::size_t>(rank)).first);
-        return other;
-    }
-
-private:
-    Context(bool training, bool gradients, const TrainPass& pass)
-        : training_(training), gradients_(gradients), pass_(pass) {
-        if (training) drawn_ = no_blocks_drawn();
-    }
-
-    static std::shared_ptr<detail::DrawnBlocks> no_blocks_drawn() {
-        return std::allocate_shared<detail::DrawnBlocks>(PoolAllocator<detail::DrawnBlocks>());
-    }
-
-    bool training_;
-    bool gradients_;
-    TrainPass pass_;
-    std::shared_ptr<detail::DrawnBlocks> drawn_;  ///< of a training pass, shared by all copies
-};
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/layer.hpp
-
-// What a layer is: the contract of everything that computes tensors from tensors and can be trained.
-
-SD_NAMESPACE_BEGIN
-
-namespace detail {
-
-// The scalar type of a layer: its member value_type, or else the first argument of its class template.
-template <class LayerType>
-struct FirstArgument {};
-template <template <class, class...> class Template, class T, class... Rest>
-struct FirstArgument<Template<T, Rest...>> {
-    using type = T;
-};
-template <class LayerType>
-struct LayerValue : FirstArgument<LayerType> {};
-template <class LayerType>
-requires requires { typename LayerType::value_type; }
-struct LayerValue<LayerType> {
-    using type = typename LayerType::value_type;
-};
-
-template <class LayerType>
-struct LayerDevice {
-    using type = Cpu;
-};
-template <class LayerType>
-requires requires { typename LayerType::device_type; }
-struct LayerDevice<LayerType> {
-    using type = typename LayerType::device_type;
-};
-
-struct IgnoreMember {
-    template <class Member>
-    void operator()(std::string_view, Member&) const {}
-};
-
-}  // namespace detail
-
-/// The scalar type of a layer: its member value_type, or else the first argument of its class template.
-template <class LayerType>
-using layer_value_t = typename detail::LayerValue<LayerType>::type;
-/// The device of a layer: its member device_type, or else the CPU.
-template <class LayerType>
-using layer_device_t = typename detail::LayerDevice<LayerType>::type;
-/// What a layer takes and gives.
-template <class LayerType>
-using layer_tensor_t = Tensor<layer_value_t<LayerType>, layer_device_t<LayerType>>;
-
-/// It computes y = forward(x, context).
-template <class LayerType>
-concept HasForward = requires(LayerType layer, const layer_tensor_t<LayerType>& x, const Context& context) {
-    { layer.forward(x, context) } -> std::convertible_to<layer_tensor_t<LayerType>>;
-};
-/// It computes dx = backward(dy).
-template <class LayerType>
-concept HasBackward = requires(LayerType layer, const layer_tensor_t<LayerType>& dy) {
-    { layer.backward(dy) } -> std::convertible_to<layer_tensor_t<LayerType>>;
-};
-/// It names its members.
-template <class LayerType>
-concept HasVisit = requires(LayerType layer, detail::IgnoreMember visitor) {
-    layer.visit(visitor);
-};
-
-/// A layer, of the library or of a user:
-///
-///     y = forward(x, context)    y, and what backward needs if context.gradients(); writes nothing if not
-///     dx = backward(dy)          of the last forward pass that kept gradients: adds the gradients of its parameters and
-///                                returns the gradient by x; may be called again
-///     visit(visitor)             names its parameters, buffers and layers, see nn/visit.hpp
-///
-/// The scalar type is the member value_type or the first argument of the class template, the device the member
-/// device_type or the CPU. If it has forget(), a network calls that before each forward pass that keeps gradients: what
-/// the last pass left for backward may go.
-template <class LayerType>
-concept Layer = HasForward<LayerType> && HasBackward<LayerType> && HasVisit<LayerType>;
-
-/// Whether a backward pass computes the gradient by what the layer was given, which the first layer of a network does
-/// not need in training.
-enum class InputGradient {
-    computed,  ///< returned by backward
-    skipped    ///< not computed: a training step is a few percent shorter
-};
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/fusion.hpp
-
-// Which neighbours in a Sequential share a pass over memory, and what goes between them.
-//
-//     forward     x ──> conv ──> z, moments ──> norm ──> Pending{z, scale, shift, act} ──> conv, max pool or join
-//                       writes z, gathers       stores nothing                         applies it on load
-//
-//     backward    dx, sums <── conv <── PendingGradient <── norm <── dy, its sums <── conv or join
-//                 of the norm before    applied on load              writes dy, gathers the sums of this norm
-//
-// A convolution, the norm behind it and the activation behind that are one group: a pass over memory in either
-// direction. Without a norm, bias and activation take its place: z + bias is a norm whose statistics are constants; so is
-// gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its
-// activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
-// layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
-// and nothing is pending.
-
-SD_NAMESPACE_BEGIN
-
-template <class T, class Device>
-class Conv2d;
-template <class T, class Device>
-class PixelLinear;
-template <class T, class Device>
-class BatchNorm2d;
-template <class T, class Device>
-class LayerScale;
-template <Activation activation, class T, class Device>
-class ActivationLayer;
-
-namespace detail {
-
-/// The gradient by the output of a layer, and the sums that the norm at the layer's end needs of it; undefined sums:
-/// whoever wrote the gradient did not gather them. A gate's gradient may still be to be applied; then there are sums.
-template <class T, class Device>
-struct FusedGradient {
-    Tensor<T, Device> dy;
-    BatchNormSums<accumulate_t<T>, Device> sums = {};
-    GateGradient<T, Device> gate = {};
-};
-
-/// A layer that loads and leaves pending tensors is derived from this, and has for Fusion
-///
-///     forward_fused(x, context)                  y, plain or pending, of a pending x
-///     output_pass(before)                        the last pass of the norm that it ends in, or null; `before`, the norm
-///                                                that x is pending from, if it hands x on as it is
-///     backward_fused(dy, before, input_gradient) dx, with the sums of `before` if it is given and the layer can gather
-///                                                them
-struct FusedLayer {};
-
-template <class LayerType>
-inline constexpr bool is_fused = std::is_base_of_v<FusedLayer, LayerType>;
-
-template <class LayerType>
-inline constexpr bool is_conv2d = false;
-template <class T, class Device>
-inline constexpr bool is_conv2d<Conv2d<T, Device>> = true;
-template <class T, class Device>
-inline constexpr bool is_conv2d<PixelLinear<T, Device>> = true;
-
-template <class LayerType>
-inline constexpr bool is_norm = false;
-template <class T, class Device>
-inline constexpr bool is_norm<BatchNorm2d<T, Device>> = true;
-
-template <class LayerType>
-inline constexpr bool is_layer_scale = false;
-template <class T, class Device>
-inline constexpr bool is_layer_scale<LayerScale<T, Device>> = true;
-
-template <class LayerType>
-inline constexpr bool is_activation = false;
-template <Activation activation, class T, class Device>
-inline constexpr bool is_activation<ActivationLayer<activation, T, Device>> = true;
-
-/// The activation that a layer applies; none for a layer of another kind.
-template <class LayerType>
-constexpr Activation activation_of() {
-    if constexpr (is_activation<LayerType>) {
-        return LayerType::activation;
-    } else {
-        return Activation::none;
-    }
-}
-
-/// Runs layers with pending tensors between them: any layer by forward, output_pass and backward, and the groups of a
-/// Sequential.
-class Fusion {
-    template <class LayerType>
-    using PendingOf = Pending<layer_value_t<LayerType>, layer_device_t<LayerType>>;
-    template <class LayerType>
-    using PassOf = BatchNormPass<layer_value_t<LayerType>, layer_device_t<LayerType>>;
-    template <class LayerType>
-    using GradientOf = FusedGradient<layer_value_t<LayerType>, layer_device_t<LayerType>>;
-
-public:
-    /// y = layer(x), pending where the layer can leave it so.
-    template <class LayerType>
-    static PendingOf<LayerType> forward(LayerType& layer, const PendingOf<LayerType>& x, const Context& context) {
-        if constexpr (is_fused<LayerType>) {
-            return layer.forward_fused(x, context);
-        } else {
-            return layer.forward(materialize(x), context);
-        }
-    }
-
-    /// The norm whose output y is, as its last pass left it, or null. Whoever writes dy may gather its sums. `before` is
-    /// the norm whose output x is.
-    template <class LayerType>
-    static const PassOf<LayerType>* output_pass(LayerType& layer, const PassOf<LayerType>* before) {
-        if constexpr (is_fused<LayerType>) {
-            return layer.output_pass(before);
-        } else {
-            return nullptr;
-        }
-    }
-
-    /// dx, with the sums of `before` if the layer can gather them.
-    template <class LayerType>
-    static GradientOf<LayerType> backward(LayerType& layer, const GradientOf<LayerType>& dy,
-                                          const PassOf<LayerType>* before, InputGradient input_gradient) {
-        if constexpr (is_fused<LayerType>) {
-            return layer.backward_fused(dy, before, input_gradient);
-        } else {
-            return {layer.backward(dy.dy)};
-        }
-    }
-
-    /// A convolution and the norm behind it.
-    template <class T, class Device>
-    class ConvNorm {
-    public:
-        ConvNorm(Conv2d<T, Device>& conv, BatchNorm2d<T, Device>& norm, Activation activation)
-            : conv_(conv), norm_(norm), activation_(activation) {}
-
-        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
-            if (!context.gradients()) {
-                const auto [scale, shift] = norm_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, activation_);
-            }
-            Moments<accumulate_t<T>, Device> moments;
-            const bool gathers = context.training() && !conv_.bias();
-            const Tensor<T, Device> z = conv_.forward_raw(x, context, gathers ? &moments : nullptr);
-            if (!conv_.bias()) return norm_.pending(z, moments, activation_, context);
-            // Of a bias that a norm takes away again nothing is made: it is added in a pass of its own.
-            const Tensor<T, Device> biased = conv_.add_bias(z);
-            if (context.training()) moments = batch_moments(biased);
-            return norm_.pending(biased, moments, activation_, context);
-        }
-        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
-        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
-                                          InputGradient input_gradient) {
-            PendingGradient<T, Device> dz = norm_.backward_pending(dy);
-            if (conv_.bias()) {
-                dz = materialize(dz);
-                conv_.backward_bias(dz.dy);
-            }
-            return conv_.backward_raw(dz, before, input_gradient);
-        }
-
-    private:
-        Conv2d<T, Device>& conv_;
-        BatchNorm2d<T, Device>& norm_;
-        Activation activation_;
-    };
-
-    /// A convolution without a norm, and the activation behind it.
-    template <class T, class Device>
-    class ConvActivation {
-    public:
-        ConvActivation(Conv2d<T, Device>& conv, Activation activation) : conv_(conv), activation_(activation) {}
-
-        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
-            if (activation_ == Activation::none || !context.gradients()) {
-                return conv_.forward_activated(x, activation_, context);
-            }
-            return conv_.pending(conv_.forward_raw(x, context, nullptr), activation_, context);
-        }
-        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) {
-            return activation_ != Activation::none && conv_.bias() ? &conv_.pass() : nullptr;
-        }
-        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
-                                          InputGradient input_gradient) {
-            if (activation_ != Activation::none) {
-                return conv_.backward_raw(conv_.backward_pending(dy), before, input_gradient);
-            }
-            conv_.backward_bias(dy.dy);
-            return conv_.backward_raw(dy.dy, before, input_gradient);
-        }
-
-    private:
-        Conv2d<T, Device>& conv_;
-        Activation activation_;
-    };
-
-    /// A convolution and the layer scale behind it.
-    template <class T, class Device>
-    class ConvScale {
-    public:
-        ConvScale(Conv2d<T, Device>& conv, LayerScale<T, Device>& scale) : conv_(conv), scale_(scale) {}
-
-        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
-            if (!context.gradients()) {
-                const auto [scale, shift] = scale_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, Activation::none);
-            }
-            return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
-        }
-        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &scale_.pass(); }
-        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
-                                          InputGradient input_gradient) {
-            return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
-        }
-
-    private:
-        Conv2d<T, Device>& conv_;
-        LayerScale<T, Device>& scale_;
-    };
-
-    /// A norm that follows no convolution.
-    template <class T, class Device>
-    class Norm {
-    public:
-        Norm(BatchNorm2d<T, Device>& norm, Activation activation) : norm_(norm), activation_(activation) {}
-
-        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
-            const Tensor<T, Device> z = materialize(x);
-            Moments<accumulate_t<T>, Device> moments;
-            if (context.training()) moments = batch_moments(z);
-            return norm_.pending(z, moments, activation_, context);
-        }
-        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
-        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>*,
-                                          InputGradient) {
-            return {materialize(norm_.backward_pending(dy))};
-        }
-
-    private:
-        BatchNorm2d<T, Device>& norm_;
-        Activation activation_;
-    };
-
-    /// A layer that is a group of its own.
-    template <class LayerType>
-    class Single {
-    public:
-        explicit Single(LayerType& layer) : layer_(layer) {}
-
-        PendingOf<LayerType> forward(const PendingOf<LayerType>& x, const Context& context) {
-            return Fusion::forward(layer_, x, context);
-        }
-        const PassOf<LayerType>* output_pass(const PassOf<LayerType>* before) {
-            return Fusion::output_pass(layer_, before);
-        }
-        GradientOf<LayerType> backward(const GradientOf<LayerType>& dy, const PassOf<LayerType>* before,
-                                       InputGradient input_gradient) {
-            return Fusion::backward(layer_, dy, before, input_gradient);
-        }
-
-    private:
-        LayerType& layer_;
-    };
-};
-
-}  // namespace detail
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/identity_shortcut.hpp
-
-// The shortcut that is its input.
-
-SD_NAMESPACE_BEGIN
-
-/// S(x) = x.
-template <class T, class Device = Cpu>
-class IdentityShortcut {
-public:
-    using value_type = T;
-    using device_type = Device;
-
-    /// x itself.
-    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context&) { return x; }
-    /// dy itself.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return dy; }
-    /// There is nothing to name.
-    template <class Visitor>
-    void visit(Visitor&&) const {}
-};
-
-static_assert(Layer<IdentityShortcut<float>>);
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/stand_in.hpp
-
-// What takes the place of a user's type that a static_assert has refused, so that its words are all that compilers say.
-
-SD_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A harmless type that is made of anything.
-template <class Harmless>
-struct StandIn : Harmless {
-    StandIn() = default;
-    template <class Given>
-    requires(!std::derived_from<std::remove_cvref_t<Given>, StandIn>)  //
-        StandIn(Given&&) {}                                            // NOLINT(google-explicit-constructor)
-};
-
-/// The type, or a harmless one if it is refused.
-template <bool is_right, class Given, class Harmless>
-using or_stand_in_t = std::conditional_t<is_right, Given, StandIn<Harmless>>;
-
-template <class Given>
-constexpr auto layer_or_stand_in() {
-    if constexpr (requires { typename layer_tensor_t<Given>; }) {
-        using Harmless = IdentityShortcut<layer_value_t<Given>, layer_device_t<Given>>;
-        return std::type_identity<or_stand_in_t<Layer<Given>, Given, Harmless>>();
-    } else {
-        return std::type_identity<StandIn<IdentityShortcut<float>>>();
-    }
-}
-/// The layer, or a harmless one of its scalar type and device if it is none.
-template <class Given>
-using layer_or_stand_in_t = typename decltype(layer_or_stand_in<Given>())::type;
-
-}  // namespace detail
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/core/parameter.hpp
-
-// What an optimizer trains.
-
-SD_NAMESPACE_BEGIN
-
-/// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
-/// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
-/// it, weight decay and momentum included.
-template <class T, class Device = Cpu>
-struct Parameter {
-    /// A parameter with a start value and no gradient.
-    explicit Parameter(Tensor<T, Device> initial) : value(std::move(initial)) {}
-
-    std::string name;         ///< full name in the model, such as "layer1.0.conv1.weight"
-    Tensor<T, Device> value;  ///< what is trained
-    Tensor<T, Device> grad;   ///< meaningful only if has_grad
-    bool has_grad = false;    ///< whether a gradient was received
-
-    /// PyTorch's word; false: frozen. A frozen parameter receives no gradient, and layers compute none for it.
-    bool requires_grad = true;
-
-    /// Called whenever a backward pass has come past the parameter, with a gradient for it or without one.
-    std::function<void()> on_backward = {};
-
-    /// Forgets the gradient.
-    void zero_grad() {
-        has_grad = false;
-        grad = {};  // its memory serves the next one
-    }
-
-    /// grad += dvalue; nothing if it is frozen. A tensor that nobody else holds is taken over as the first gradient,
-    /// without a copy. Adding takes the device's kernel add_to: the CPU's is in cpu/elementwise.hpp.
-    /// Throws std::invalid_argument if the shapes differ.
-    void add_grad(Tensor<T, Device> dvalue) {
-        expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
-        if (!requires_grad) {
-            skip_grad();
-            return;
-        }
-        if (has_grad) {
-            add_to(grad, dvalue);
-        } else {
-            grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
-            has_grad = true;
-        }
-        if (on_backward) on_backward();
-    }
-
-    /// add_grad(compute()); nothing is computed if it is frozen.
-    template <class Compute>
-    void add_computed_grad(const Compute& compute) {
-        if (requires_grad) {
-            add_grad(compute());
-        } else {
-            skip_grad();
-        }
-    }
-
-    /// Called instead of add_grad by a backward pass that has no gradient for the parameter.
-    void skip_grad() {
-        if (on_backward) on_backward();
-    }
-};
-
-/// Parameters live on the heap and keep their address when a model moves; an optimizer shares them.
-template <class T, class Device = Cpu>
-using ParameterPtr = std::shared_ptr<Parameter<T, Device>>;
-
-/// Parameters in some order, such as that of a model's visits; what an optimizer is made of.
-template <class T, class Device = Cpu>
-using ParameterList = std::vector<ParameterPtr<T, Device>>;
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/reference/elementwise.hpp
-
-// Kernels whose elements know nothing of each other.
-
-SD_NAMESPACE_BEGIN
-
-namespace reference {
-
-/// sum += term, element by element; shapes are equal.
-template <class T>
-void add_to(Tensor<T>& sum, const Tensor<T>& term) {
-    for (Index i = 0; i < sum.size(); ++i) sum.data()[i] = sum.data()[i] + term.data()[i];
-}
-
-/// x *= factor, element by element.
-template <class T>
-void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
-    for (Index i = 0; i < x.size(); ++i) x.data()[i] = T(x.data()[i] * factor);
-}
-
-/// x += share (target - x), element by element; shapes are equal.
-template <class T>
-void move_towards(Tensor<T>& x, const Tensor<T>& target, const accumulate_t<T>& share) {
-    for (Index i = 0; i < x.size(); ++i) x.data()[i] = T(x.data()[i] + share * (target.data()[i] - x.data()[i]));
-}
-
-/// Copies `count` elements from element `source_first` on to element `target_first` on.
-template <class T>
-void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
-    for (Index i = 0; i < count; ++i) target.data()[target_first + i] = source.data()[source_first + i];
-}
-
-}  // namespace reference
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/cpu/elementwise.hpp
-
-// Kernels whose elements know nothing of each other: gradients that add up, weights that are averaged, buckets that ranks
-// exchange, other types of number.
-
-SD_NAMESPACE_BEGIN
-
-using reference::add_to;
-using reference::copy_elements;
-using reference::move_towards;
-using reference::scale_by;
-
-namespace cpu {
-
-/// Calls use(i, count) for every vector of `size` elements, in parallel.
-template <class T, class Use>
-void sweep_vectors(Index size, const Use& use) {
-    parallel_ranges(size, sweep_elements, [&](Index first, Index last) {
-        for_each_vector<T>(last - first, [&](Index i, auto count) { use(first + i, count); });
-    });
-}
-
-}  // namespace cpu
-
-/// sum += term, element by element; shapes are equal.
-template <cpu::Vectorized T>
-void add_to(Tensor<T>& sum, const Tensor<T>& term) {
-    cpu::sweep_vectors<T>(sum.size(), [&](Index i, auto count) {
-        T* target = sum.data() + i;
-        cpu::store_some<T>(cpu::load_some(target, count) + cpu::load_some(term.data() + i, count), target, count);
-    });
-}
-
-/// x *= factor, element by element.
-template <cpu::Vectorized T>
-void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
-    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
-        T* target = x.data() + i;
-        cpu::store_some<T>(cpu::load_some(target, count) * factor, target, count);
-    });
-}
-
-/// x += share (target - x), element by element; shapes are equal.
-template <cpu::Vectorized T>
-void move_towards(Tensor<T>& x, const Tensor<T>& target, const accumulate_t<T>& share) {
-    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
-        const cpu::Vector<T> own = cpu::load_some(x.data() + i, count);
-        const cpu::Vector<T> other = cpu::load_some(target.data() + i, count);
-        cpu::store_some<T>(own + share * (other - own), x.data() + i, count);
-    });
-}
-
-/// Copies `count` elements from element `source_first` on to element `target_first` on.
-template <cpu::Vectorized T>
-void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
-    parallel_ranges(count, cpu::sweep_elements, [&](Index first, Index last) {
-        const T* from = source.data() + source_first;
-        std::copy(from + first, from + last, target.data() + target_first + first);
-    });
-}
-
-/// x with another type of elements, each rounded once; x itself if it has that type.
-template <cpu::Vectorized T, cpu::Vectorized From>
-requires std::same_as<accumulate_t<T>, accumulate_t<From>>
-[[nodiscard]] Tensor<T> converted(const Tensor<From>& x) {
-    if constexpr (std::is_same_v<T, From>) {
-        return x;
-    } else {
-        Tensor<T> y = Tensor<T>::empty(x.shape());
-        cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
-            cpu::store_some<T>(cpu::load_some(x.data() + i, count), y.data() + i, count);
-        });
-        return y;
-    }
-}
-
-/// The same elements, of a type to calculate with: float.
-[[nodiscard]] inline Tensor<float> to_host_numbers(const Tensor<bfloat16>& x) { return converted<float>(x); }
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/visit.hpp
-
-// How parameters and buffers of a layer are found and named.
-//
-// A layer has a member function
-//
-//     template <class Visitor> void visit(Visitor&& visitor) { visitor("conv1", conv1_); visitor("weight", weight_); }
-//
-// that names its parameters (ParameterPtr), its buffers (Tensor or std::int64_t) and its layers, in any order that
-// stays, and may have the same as const. Full names join the names on the way with dots, as in PyTorch's state dicts:
-// "layer1.0.conv1.weight".
-
-SD_NAMESPACE_BEGIN
-
-namespace detail {
-
-template <class X>
-inline constexpr bool is_parameter = false;
-template <class T, class Device>
-inline constexpr bool is_parameter<ParameterPtr<T, Device>> = true;
-template <class X>
-inline constexpr bool is_parameter<const X> = is_parameter<X>;
-
-template <class X>
-inline constexpr bool is_buffer = std::is_same_v<X, std::int64_t>;
-template <class T, class Device>
-inline constexpr bool is_buffer<Tensor<T, Device>> = true;
-template <class X>
-inline constexpr bool is_buffer<const X> = is_buffer<X>;
-
-/// Whether a member that a layer names is a layer itself.
-template <class X>
-inline constexpr bool is_layer_member = !is_parameter<X> && !is_buffer<X>;
-
-/// Lets a layer name its members.
-template <class Layer, class Visitor>
-void visit_layer(Layer& layer, Visitor&& visitor) {
-    layer.visit(visitor);
-}
-/// The same, read only. A layer that has no const visit() is not changed by the other one, which only names its members.
-template <class Layer, class Visitor>
-void visit_layer(const Layer& layer, Visitor&& visitor) {
-    if constexpr (requires { layer.visit(visitor); }) {
-        layer.visit(visitor);
-    } else {
-        const_cast<Layer&>(layer).visit(
-            [&](std::string_view name, auto& member) { visitor(name, std::as_const(member)); });
-    }
-}
-
-template <class Use>
-class MemberWalk {
-public:
-    MemberWalk(std::string prefix, Use& use) : prefix_(std::move(prefix)), use_(use) {}
-
-    template <class X>
-    void operator()(std::string_view name, X& x) const {
-        const std::string full = prefix_.empty() ? std::string(name) : text(prefix_, '.', name);
-        use_(full, x);
-        if constexpr (is_layer_member<X>) visit_layer(x, MemberWalk(full, use_));
-    }
-
-private:
-    std::string prefix_;
-    Use& use_;
-};
-
-template <class Use>
-class UnnamedWalk {
-public:
-    explicit UnnamedWalk(Use& use) : use_(use) {}
-
-    template <class X>
-    void operator()(std::string_view, X& x) const {
-        use_(x);
-        if constexpr (is_layer_member<X>) visit_layer(x, *this);
-    }
-
-private:
-    Use& use_;
-};
-
-}  // namespace detail
-
-/// Calls use(full name, member) for all that is in a layer, in the order of its visits: parameters (ParameterPtr), buffers
-/// (Tensor or std::int64_t), and layers, each followed by what is in it. Members of a const layer are const.
-template <class Layer, class Use>
-void for_each_member(Layer& layer, Use&& use) {
-    detail::visit_layer(layer, detail::MemberWalk<std::remove_reference_t<Use>>("", use));
-}
-
-namespace detail {
-
-/// Calls use(member) for the same. No names are made, so nothing is allocated.
-template <class Layer, class Use>
-void for_each_unnamed_member(Layer& layer, Use&& use) {
-    detail::visit_layer(layer, detail::UnnamedWalk<std::remove_reference_t<Use>>(use));
-}
-
-}  // namespace detail
-
-/// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
-/// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
-template <class Layer>
-void forget_passes(Layer& layer) {
-    const auto forget = [](auto& member) {
-        if constexpr (requires { member.forget(); }) member.forget();
-    };
-    forget(layer);
-    detail::for_each_unnamed_member(layer, forget);
-}
-
-/// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
-/// layer and its layers own, in the order of their visits.
-template <class Layer, class OnParameter, class OnBuffer>
-void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buffer) {
-    for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
-        if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
-        if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
-    });
-}
-
-/// Calls on_parameter(full name, ParameterPtr&) for every parameter.
-template <class Layer, class OnParameter>
-void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
-    for_each_state(layer, on_parameter, [](const std::string&, auto&) {});
-}
-
-/// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
-template <class Layer, class OnParameter>
-void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
-    detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
-        if constexpr (detail::is_parameter<Member>) on_parameter(member);
-    });
-}
-
-/// Gives every parameter its full name.
-template <class Layer>
-void name_parameters(Layer& layer) {
-    for_each_parameter(layer, [](const std::string& name, auto& parameter) { parameter->name = name; });
-}
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/nn/sequential.hpp
-
-// Layers one behind the other: the one way to compose them, and the place where neighbours are fused.
-
-SD_NAMESPACE_BEGIN
-
-/// A layer and the name that a Sequential has for it.
-template <class LayerType>
-struct Named {
-    std::string name;  ///< before its members' names
-    LayerType layer;   ///< moved into the Sequential
-};
-
-/// A layer under a name: sd::named("conv1", sd::Conv2d<float>(...)).
-template <class LayerType>
-[[nodiscard]] Named<LayerType> named(std::string name, LayerType layer) {
-    return {std::move(name), std::move(layer)};
-}
-
-/// y = last(... second(first(x))), of layers of one scalar type and device.
-///
-///     sd::Sequential branch{sd::named("conv", sd::Conv2d<float>(64, 64, 3, {.padding = 1}, initializer)),
-///                           sd::named("bn", sd::BatchNorm2d<float>(64)), sd::named("relu", sd::Relu<float>())};
-///
-/// Braces let start values be drawn in the order of the layers. Convolutions, norms and activations that follow each other
-/// share their passes over memory as nn/fusion.hpp draws it, also across a Sequential within another and into the join
-/// of a residual block; numbers are those of the layers alone but for rounding. A class derived from Sequential is one.
-template <class First, class... Others>
-class Sequential : detail::FusedLayer {
-    static constexpr std::size_t count = 1 + sizeof...(Others);
-
-    // A bool, since g++ lists every requirement of a concept.
-    static constexpr bool are_layers = (Layer<First> && ... && Layer<Others>);
-    static_assert(
-        are_layers,
-        "sd::Sequential: one of these is no layer: each needs forward(x, context), backward(dy) and visit(visitor)");
-    template <std::size_t i>
-    using LayerAt = detail::layer_or_stand_in_t<std::tuple_element_t<i, std::tuple<First, Others...>>>;
-
-public:
-    using value_type = layer_value_t<LayerAt<0>>;
-    using device_type = layer_device_t<LayerAt<0>>;
-    static_assert((std::is_same_v<value_type, layer_value_t<detail::layer_or_stand_in_t<Others>>> && ...),
-                  "sd::Sequential: layers of more than one scalar type");
-    static_assert((std::is_same_v<device_type, layer_device_t<detail::layer_or_stand_in_t<Others>>> && ...),
-                  "sd::Sequential: layers of more than one device");
-
-private:
-    using T = value_type;
-    using Device = device_type;
-    using Gradient = detail::FusedGradient<T, Device>;
-    using Pass = BatchNormPass<T, Device>;
-
-public:
-    /// The layers in forward order.
-    explicit Sequential(Named<First> first, Named<Others>... others)
-        : names_{std::move(first.name), std::move(others.name)...},
-          layers_(std::move(first.layer), std::move(others.layer)...) {}
-
-    /// y of x, as the layers say it.
-    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        return materialize(forward_fused(x, context));
-    }
-
-    /// Adds the gradients of all parameters and returns dx, or an undefined tensor if it is not asked for. Throws
-    /// std::logic_error if the last forward pass kept no gradients.
-    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy,
-                                             InputGradient input_gradient = InputGradient::computed) {
-        return backward_fused({dy}, nullptr, input_gradient).dy;
-    }
-
-    /// Layer number i, from 0.
-    template <std::size_t i>
-    [[nodiscard]] auto& layer() {
-        return std::get<i>(layers_);
-    }
-    /// The same, read only.
-    template <std::size_t i>
-    [[nodiscard]] const auto& layer() const {
-        return std::get<i>(layers_);
-    }
-
-    /// Names the layers.
-    template <class Visitor>
-    void visit(Visitor&& visitor) {
-        visit_members(*this, visitor);
-    }
-    /// The same, read only.
-    template <class Visitor>
-    void visit(Visitor&& visitor) const {
-        visit_members(*this, visitor);
-    }
-
-private:
-    friend class detail::Fusion;
-
-    template <class Self, class Visitor>
-    static void visit_members(Self& self, Visitor& visitor) {
-        [&]<std::size_t... i>(std::index_sequence<i...>) { (visitor(self.names_[i], std::get<i>(self.layers_)), ...); }
-        (std::make_index_sequence<count>());
-    }
-
-    // Whether layer i is one of a kind that a group may go on with.
-    template <std::size_t i>
-    static constexpr bool norm_at() {
-        if constexpr (i < count) return detail::is_norm<LayerAt<i>>;
-        return false;
-    }
-    template <std::size_t i>
-    static constexpr bool layer_scale_at() {
-        if constexpr (i < count) return detail::is_layer_scale<LayerAt<i>>;
-        return false;
-    }
-    template <std::size_t i>
-    static constexpr Activation activation_at() {
-        if constexpr (i < count) return detail::activation_of<LayerAt<i>>();
-        return Activation::none;
-    }
-
-    // How many layers the group has that begins with layer i.
-    template <std::size_t i>
-    static constexpr std::size_t group_length() {
-        if constexpr (detail::is_conv2d<LayerAt<i>>) {
-            if constexpr (layer_scale_at<i + 1>()) return 2;
-            constexpr std::size_t norms = norm_at<i + 1>() ? 1 : 0;
-            return 1 + norms + (activation_at<i + 1 + norms>() == Activation::none ? 0 : 1);
-        } else if constexpr (detail::is_norm<LayerAt<i>>) {
-            return activation_at<i + 1>() == Activation::none ? 1 : 2;
-        } else {
-            return 1;
-        }
-    }
-
-    // The group that begins with layer i.
-    template <std::size_t i, class Layers>
-    static auto group(Layers& layers) {
-        using detail::Fusion;
-        if constexpr (detail::is_conv2d<LayerAt<i>>) {
-            if constexpr (layer_scale_at<i + 1>()) {
-                return Fusion::ConvScale(std::get<i>(layers), std::get<i + 1>(layers));
-            } else if constexpr (norm_at<i + 1>()) {
-                return Fusion::ConvNorm(std::get<i>(layers), std::get<i + 1>(layers), activation_at<i + 2>());
-            } else {
-                return Fusion::ConvActivation(std::get<i>(layers), activation_at<i + 1>());
-            }
-        } else if constexpr (detail::is_norm<LayerAt<i>>) {
-            return Fusion::Norm(std::get<i>(layers), activation_at<i + 1>());
-        } else {
-            return Fusion::Single(std::get<i>(layers));
-        }
-    }
-
-    template <std::size_t i = 0>
-    Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
-        if constexpr (i == count) {
-            return x;
-        } else {
-            return forward_fused<i + group_length<i>()>(group<i>(layers_).forward(x, context), context);
-        }
-    }
-
-    template <std::size_t i = 0>
-    const Pass* output_pass(const Pass* before) {
-        const Pass* const own = group<i>(layers_).output_pass(before);
-        if constexpr (i + group_length<i>() == count) {
-            return own;
-        } else {
-            return output_pass<i + group_length<i>()>(own);
-        }
-    }
-
-    template <std::size_t i = 0>
-    Gradient backward_fused(const Gradient& dy, const Pass* before, InputGradient input_gradient) {
-        auto own = group<i>(layers_);
-        constexpr std::size_t next = i + group_length<i>();
-        if constexpr (next == count) {
-            return own.backward(dy, before, input_gradient);
-        } else {
-            return own.backward(backward_fused<next>(dy, own.output_pass(before), InputGradient::computed), before,
-                                input_gradient);
-        }
-    }
-
-    std::array<std::string, count> names_;
-    std::tuple<detail::layer_or_stand_in_t<First>, detail::layer_or_stand_in_t<Others>...> layers_;
-};
-
-SD_NAMESPACE_END
-
 // ---------------------------------------------------------------------------- sd/core/join.hpp
 
 // What the residual join and its backends share, and what they refuse alike.
 
 SD_NAMESPACE_BEGIN
+
+/// What a branch F of the whole batch is joined with: y = act(S + branch_scale F), act ReLU or nothing.
+template <class T, class Device = Cpu>
+struct ResidualJoin {
+    Pending<T, Device> shortcut;   ///< S, of the branch's shape
+    accumulate_t<T> branch_scale;  ///< in evaluation the policy's, 1 - p or 1
+    bool relu;                     ///< act
+};
 
 /// Gradients of the residual join by its two inputs.
 template <class T, class Device = Cpu>
@@ -4563,6 +3270,1371 @@ template <cpu::Vectorized T>
     });
     return y;
 }
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/drawn_blocks.hpp
+
+// Which blocks have drawn their masks in a training pass: two of one number would draw the same ones.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The numbers that blocks have drawn masks with. Several threads may use one.
+class DrawnBlocks {
+public:
+    /// Notes that the block at the address draws; throws std::logic_error if another one has drawn with its number.
+    void expect_own_number(std::uint32_t number, const void* address) {
+        const std::lock_guard lock(mutex_);
+        const auto place = std::lower_bound(drawn_.begin(), drawn_.end(), number,
+                                            [](const auto& drawn, std::uint32_t other) { return drawn.first < other; });
+        if (place == drawn_.end() || place->first != number) {
+            drawn_.insert(place, {number, address});
+        } else if (place->second != address) {
+            throw std::logic_error(text("StochasticResidual: block_index: got ", number,
+                                        " for two blocks of one training pass, which would drop alike; expected a "
+                                        "number for each: call number_blocks(model) once"));
+        }
+    }
+
+private:
+    std::mutex mutex_;
+    PooledVector<std::pair<std::uint32_t, const void*>> drawn_;  ///< sorted by number
+};
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/core/batch_part.hpp
+
+// Which samples of a batch each rank holds.
+
+SD_NAMESPACE_BEGIN
+
+/// Samples first to first + count - 1 of a batch.
+struct BatchPart {
+    Index first = 0;  ///< its first sample in the batch
+    Index count = 0;  ///< its samples
+};
+
+/// The part of one rank in a batch of `samples`: the ranks hold contiguous parts in rank order, the first
+/// samples % ranks of them one sample more than the others. With fewer samples than ranks, the last ranks hold none.
+/// Throws std::invalid_argument for fewer than 0 samples or a rank outside 0 to ranks - 1.
+[[nodiscard]] inline BatchPart part_of_rank(Index samples, Index rank, Index ranks) {
+    if (samples < 0) refuse("part_of_rank", "samples", samples, "0 or more");
+    if (ranks < 1) refuse("part_of_rank", "ranks", ranks, "1 or more");
+    if (rank < 0 || rank >= ranks) refuse("part_of_rank", "rank", rank, text("0 to ", ranks - 1));
+    const Index each = samples / ranks;
+    const Index larger = samples % ranks;
+    return {rank * each + std::min(rank, larger), each + (rank < larger ? 1 : 0)};
+}
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/core/type_name.hpp
+
+// Names and identities of types, without the compiler's run-time type information (-fno-rtti).
+
+SD_NAMESPACE_BEGIN
+namespace detail {
+
+/// The type's name as the compiler writes it in messages.
+template <class Type>
+[[nodiscard]] constexpr std::string_view type_name() {
+    // g++: "... type_name() [with Type = X; std::string_view = ...]"; clang++: "... type_name() [Type = X]".
+    std::string_view name = __PRETTY_FUNCTION__;
+    const std::string_view before = "Type = ";
+    name.remove_prefix(name.find(before) + before.size());
+    const std::size_t alias = name.find("; std::string_view = ");
+    return name.substr(0, alias == std::string_view::npos ? name.size() - 1 : alias);
+}
+
+/// Something of which each type has its own, for its address. Not const: linkers may merge constants that are equal.
+template <class Type>
+inline char type_mark = 0;
+
+/// Tells types apart: each has its own.
+using TypeId = const void*;
+
+/// The identity of a type.
+template <class Type>
+[[nodiscard]] constexpr TypeId type_id() {
+    return &type_mark<Type>;
+}
+
+}  // namespace detail
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/core/communicator.hpp
+
+// What the processes of one job do together. Everything that trains on several processes knows this interface alone.
+
+SD_NAMESPACE_BEGIN
+
+/// A sum over ranks that was started and may be under way.
+class PendingSum {
+public:
+    PendingSum() = default;
+    PendingSum(const PendingSum&) = delete;
+    PendingSum& operator=(const PendingSum&) = delete;
+    virtual ~PendingSum() = default;
+
+    /// Moves the messages on, without waiting for any. Where nobody else does, the sum stands still between the calls.
+    virtual void advance() {}
+    /// Waits until the numbers are the sum. To be called before this goes, and by all ranks in the order in which they
+    /// started their sums: a rank that waits for one sum does not move the others on. Where an exception comes between,
+    /// this and the numbers must stay, see keep_for_ever().
+    virtual void finish() {}
+};
+
+/// Keeps something as long as the program runs: the memory of messages that are under way and that nobody waits for any
+/// more. They cannot be called back, and after an error the other ranks may never come to the call that would end them.
+template <class Kept>
+void keep_for_ever(Kept kept) {
+    static auto& all = *new std::vector<std::shared_ptr<Kept>>();  // never destroyed
+    all.push_back(std::make_shared<Kept>(std::move(kept)));
+}
+
+/// What a rank has sent to others so far, and how long it was held up by it.
+struct Traffic {
+    std::int64_t bytes_sent = 0;  ///< payload that left this rank
+    double seconds = 0;           ///< inside calls: adding up and waiting included, what goes on between calls not
+};
+
+/// The processes ("ranks") of a job. This class is the job of one process; others derive from it.
+///
+/// Every rank makes the same calls in the same order, but that it may move on sums under way at any time. All ranks get
+/// the same bits from a call, the same ones whenever as many ranks give the same numbers. Pointers are to the memory of
+/// the communicator's device. Calls throw std::runtime_error if the job is broken.
+class Communicator {
+public:
+    Communicator() = default;
+    Communicator(const Communicator&) = delete;
+    Communicator& operator=(const Communicator&) = delete;
+    virtual ~Communicator() = default;
+
+    /// The number of this process, 0 to size() - 1.
+    [[nodiscard]] virtual Index rank() const { return 0; }
+    /// How many processes there are.
+    [[nodiscard]] virtual Index size() const { return 1; }
+    /// Whether all ranks run on one machine, whose processors then also move the messages.
+    [[nodiscard]] virtual bool is_one_machine() const { return true; }
+    /// What this rank has sent so far.
+    [[nodiscard]] virtual Traffic traffic() const { return {}; }
+
+    /// Gives every rank the elements that rank 0 has.
+    template <class T>
+    requires std::is_trivially_copyable_v<T>
+    void broadcast(std::span<T> elements) { broadcast_bytes(std::as_writable_bytes(elements)); }
+
+    /// Gives every rank the elements of all ranks, in rank order; `all` has size() times as many as `own`.
+    /// Throws std::invalid_argument otherwise.
+    template <class T>
+    requires std::is_trivially_copyable_v<T>
+    void all_gather(std::span<const T> own, std::span<T> all) {
+        if (static_cast<Index>(all.size()) != size() * static_cast<Index>(own.size())) {
+            refuse("Communicator::all_gather", "room for elements", all.size(),
+                   text(own.size(), " for each of ", size(), " ranks"));
+        }
+        all_gather_bytes(std::as_bytes(own), std::as_writable_bytes(all));
+    }
+
+    /// Starts to replace every number by its sum over all ranks, added in rank order. The numbers may not be touched
+    /// before the sum is finished, and all ranks give as many. Throws std::invalid_argument unless T is float or
+    /// double.
+    template <class T>
+    [[nodiscard]] std::unique_ptr<PendingSum> start_sum(std::span<T> numbers) {
+        if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+            return start_sum_of(numbers);
+        } else {
+            refuse("Communicator::start_sum", "type of the numbers", detail::type_name<T>(), "float or double");
+        }
+    }
+
+protected:
+    /// broadcast() of any elements.
+    virtual void broadcast_bytes(std::span<std::byte>) {}
+    /// all_gather() of any elements.
+    virtual void all_gather_bytes(std::span<const std::byte> own, std::span<std::byte> all) {
+        std::copy(own.begin(), own.end(), all.begin());
+    }
+    /// start_sum() of floats.
+    [[nodiscard]] virtual std::unique_ptr<PendingSum> start_sum_of(std::span<float>) {
+        return std::make_unique<PendingSum>();
+    }
+    /// start_sum() of doubles.
+    [[nodiscard]] virtual std::unique_ptr<PendingSum> start_sum_of(std::span<double>) {
+        return std::make_unique<PendingSum>();
+    }
+};
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/joint_pass.hpp
+
+// A pass that several ranks make together, each on its part of one batch.
+
+SD_NAMESPACE_BEGIN
+
+/// Who makes a training pass together. From the parts any rank can tell the masks of every other one, without a
+/// message.
+struct JointPass {
+    std::vector<BatchPart> parts;  ///< of the global batch, one a rank
+    Index rank = 0;                ///< of this process
+    /// Batch norm's statistics are those of all ranks, merged over this communicator; null: each rank's own.
+    Communicator* batch_norm = nullptr;
+
+    /// The part of this process.
+    [[nodiscard]] const BatchPart& own_part() const { return parts.at(static_cast<std::size_t>(rank)); }
+};
+
+/// The pass of all ranks of a communicator on a batch of `samples`, which part_of_rank cuts; each rank's part goes
+/// through the model in `microbatches` pieces as equal as can be, of which this pass takes number `microbatch`.
+[[nodiscard]] inline JointPass joint_pass(Index samples, Communicator& communicator, bool synchronised_batch_norm,
+                                          Index microbatch = 0, Index microbatches = 1) {
+    JointPass pass{{}, communicator.rank(), synchronised_batch_norm ? &communicator : nullptr};
+    for (Index rank = 0; rank < communicator.size(); ++rank) {
+        const BatchPart part = part_of_rank(samples, rank, communicator.size());
+        const Index first = microbatch * part.count / microbatches;
+        const Index last = (microbatch + 1) * part.count / microbatches;
+        pass.parts.push_back({part.first + first, last - first});
+    }
+    return pass;
+}
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/context.hpp
+
+// What a pass through a network knows about itself.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A setting that must be given: there is no default.
+template <class T>
+class Required {
+public:
+    /// From any number that converts to T.
+    template <class Value>
+    requires std::is_convertible_v<Value, T> Required(Value value)
+        : value_(static_cast<T>(value)) {}  // NOLINT(google-explicit-constructor)
+    /// The setting.
+    operator T() const { return value_; }  // NOLINT(google-explicit-constructor)
+
+private:
+    T value_;
+};
+
+}  // namespace detail
+
+/// A pass in training. Masks are a function of these numbers and of nothing else.
+struct TrainPass {
+    detail::Required<std::uint64_t> step;  ///< batches trained so far; microbatches of one batch share it; below 2^56
+    detail::Required<std::uint64_t> seed;  ///< of the whole run
+    std::uint64_t sample_offset =
+        0;                   ///< index of the first sample in the global batch, over all ranks and microbatches
+    std::uint32_t rank = 0;  ///< of this process among those that share the batch
+    const JointPass* joint = nullptr;  ///< the pass of all ranks, which outlives this one; sets sample_offset and rank
+};
+
+/// A pass in evaluation.
+struct EvalPass {
+    bool gradients = false;  ///< keep what backward needs
+};
+
+/// Tells layers whether a pass trains, and where in the run and in the global batch it stands.
+class Context {
+public:
+    /// Batch statistics are used and updated, masks are drawn, and what backward needs is kept.
+    [[nodiscard]] static Context train(const TrainPass& pass) {
+        if (pass.step >= (std::uint64_t{1} << 56)) {
+            refuse("Context::train", "step", static_cast<std::uint64_t>(pass.step), "less than 2^56");
+        }
+        Context context(true, true, pass);
+        return pass.joint == nullptr ? context : context.of_rank(pass.joint->rank);
+    }
+
+    /// Running statistics are used and every block runs.
+    [[nodiscard]] static Context eval(const EvalPass& pass = {}) {
+        return {false, pass.gradients, TrainPass{.step = 0, .seed = 0}};
+    }
+
+    /// Whether the pass trains.
+    [[nodiscard]] bool training() const { return training_; }
+    /// Whether layers keep what backward needs.
+    [[nodiscard]] bool gradients() const { return gradients_; }
+    /// Batches trained so far.
+    [[nodiscard]] std::uint64_t step() const { return pass_.step; }
+    /// The seed of the run.
+    [[nodiscard]] std::uint64_t seed() const { return pass_.seed; }
+    /// The index of the first sample in the global batch.
+    [[nodiscard]] std::uint64_t sample_offset() const { return pass_.sample_offset; }
+    /// The rank of this process.
+    [[nodiscard]] std::uint32_t rank() const { return pass_.rank; }
+    /// The pass of all ranks that this one is a part of, or null.
+    [[nodiscard]] const JointPass* joint() const { return pass_.joint; }
+    /// Over whom batch norm merges its statistics, or null.
+    [[nodiscard]] Communicator* batch_norm_communicator() const {
+        return pass_.joint == nullptr ? nullptr : pass_.joint->batch_norm;
+    }
+    /// The same pass for one network of several that share this context: their blocks may have the same numbers.
+    [[nodiscard]] Context of_network() const {
+        Context own = *this;
+        if (drawn_) own.drawn_ = no_blocks_drawn();
+        return own;
+    }
+    /// Throws std::logic_error if another block of the same number has drawn its masks in this training pass.
+    void expect_own_number(std::uint32_t block, const void* address) const {
+        if (drawn_) drawn_->expect_own_number(block, address);
+    }
+    /// Whether predicate(context of a rank, its samples) is true for some rank of the joint pass. What ranks decide by
+    /// the pass alone each of them so tells of all, without a message.
+    template <class Predicate>
+    [[nodiscard]] bool on_any_rank(const Predicate& predicate) const {
+        if (pass_.joint == nullptr) return false;
+        const std::vector<BatchPart>& parts = pass_.joint->parts;
+        for (std::size_t rank = 0; rank < parts.size(); ++rank) {
+            if (predicate(of_rank(static_cast<Index>(rank)), parts[rank].count)) return true;
+        }
+        return false;
+    }
+    /// The same joint pass as another rank sees it.
+    [[nodiscard]] Context of_rank(Index rank) const {
+        Context other = *this;
+        other.pass_.rank = static_cast<std::uint32_t>(rank);
+        other.pass_.sample_offset =
+            static_cast<std::uint64_t>(pass_.joint->parts.at(static_cast<std::size_t>(rank)).first);
+        return other;
+    }
+
+private:
+    Context(bool training, bool gradients, const TrainPass& pass)
+        : training_(training), gradients_(gradients), pass_(pass) {
+        if (training) drawn_ = no_blocks_drawn();
+    }
+
+    static std::shared_ptr<detail::DrawnBlocks> no_blocks_drawn() {
+        return std::allocate_shared<detail::DrawnBlocks>(PoolAllocator<detail::DrawnBlocks>());
+    }
+
+    bool training_;
+    bool gradients_;
+    TrainPass pass_;
+    std::shared_ptr<detail::DrawnBlocks> drawn_;  ///< of a training pass, shared by all copies
+};
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/layer.hpp
+
+// What a layer is: the contract of everything that computes tensors from tensors and can be trained.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+// The scalar type of a layer: its member value_type, or else the first argument of its class template.
+template <class LayerType>
+struct FirstArgument {};
+template <template <class, class...> class Template, class T, class... Rest>
+struct FirstArgument<Template<T, Rest...>> {
+    using type = T;
+};
+template <class LayerType>
+struct LayerValue : FirstArgument<LayerType> {};
+template <class LayerType>
+requires requires { typename LayerType::value_type; }
+struct LayerValue<LayerType> {
+    using type = typename LayerType::value_type;
+};
+
+template <class LayerType>
+struct LayerDevice {
+    using type = Cpu;
+};
+template <class LayerType>
+requires requires { typename LayerType::device_type; }
+struct LayerDevice<LayerType> {
+    using type = typename LayerType::device_type;
+};
+
+struct IgnoreMember {
+    template <class Member>
+    void operator()(std::string_view, Member&) const {}
+};
+
+}  // namespace detail
+
+/// The scalar type of a layer: its member value_type, or else the first argument of its class template.
+template <class LayerType>
+using layer_value_t = typename detail::LayerValue<LayerType>::type;
+/// The device of a layer: its member device_type, or else the CPU.
+template <class LayerType>
+using layer_device_t = typename detail::LayerDevice<LayerType>::type;
+/// What a layer takes and gives.
+template <class LayerType>
+using layer_tensor_t = Tensor<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+
+/// It computes y = forward(x, context).
+template <class LayerType>
+concept HasForward = requires(LayerType layer, const layer_tensor_t<LayerType>& x, const Context& context) {
+    { layer.forward(x, context) } -> std::convertible_to<layer_tensor_t<LayerType>>;
+};
+/// It computes dx = backward(dy).
+template <class LayerType>
+concept HasBackward = requires(LayerType layer, const layer_tensor_t<LayerType>& dy) {
+    { layer.backward(dy) } -> std::convertible_to<layer_tensor_t<LayerType>>;
+};
+/// It names its members.
+template <class LayerType>
+concept HasVisit = requires(LayerType layer, detail::IgnoreMember visitor) {
+    layer.visit(visitor);
+};
+
+/// A layer, of the library or of a user:
+///
+///     y = forward(x, context)    y, and what backward needs if context.gradients(); writes nothing if not
+///     dx = backward(dy)          of the last forward pass that kept gradients: adds the gradients of its parameters and
+///                                returns the gradient by x; may be called again
+///     visit(visitor)             names its parameters, buffers and layers, see nn/visit.hpp
+///
+/// The scalar type is the member value_type or the first argument of the class template, the device the member
+/// device_type or the CPU. If it has forget(), a network calls that before each forward pass that keeps gradients: what
+/// the last pass left for backward may go.
+template <class LayerType>
+concept Layer = HasForward<LayerType> && HasBackward<LayerType> && HasVisit<LayerType>;
+
+/// Whether a backward pass computes the gradient by what the layer was given, which the first layer of a network does
+/// not need in training.
+enum class InputGradient {
+    computed,  ///< returned by backward
+    skipped    ///< not computed: a training step is a few percent shorter
+};
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/fusion.hpp
+
+// Which neighbours in a Sequential share a pass over memory, and what goes between them.
+//
+//     forward     x ──> conv ──> z, moments ──> norm ──> Pending{z, scale, shift, act} ──> conv, max pool or join
+//                       writes z, gathers       stores nothing                         applies it on load
+//
+//     backward    dx, sums <── conv <── PendingGradient <── norm <── dy, its sums <── conv or join
+//                 of the norm before    applied on load              writes dy, gathers the sums of this norm
+//
+// A convolution, the norm behind it and the activation behind that are one group: a pass over memory in either
+// direction. Without a norm, bias and activation take its place: z + bias is a norm whose statistics are constants; so is
+// gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its
+// activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
+// layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
+// and nothing is pending; a residual branch that ends in a convolution, with a norm or layer scale behind it or without,
+// hands its block's addition to that convolution, which adds the shortcut to what it writes.
+
+SD_NAMESPACE_BEGIN
+
+template <class T, class Device>
+class Conv2d;
+template <class T, class Device>
+class PixelLinear;
+template <class T, class Device>
+class BatchNorm2d;
+template <class T, class Device>
+class LayerScale;
+template <Activation activation, class T, class Device>
+class ActivationLayer;
+
+namespace detail {
+
+/// The gradient by the output of a layer, and the sums that the norm at the layer's end needs of it; undefined sums:
+/// whoever wrote the gradient did not gather them. A gate's gradient may still be to be applied; then there are sums.
+template <class T, class Device>
+struct FusedGradient {
+    Tensor<T, Device> dy;
+    BatchNormSums<accumulate_t<T>, Device> sums = {};
+    GateGradient<T, Device> gate = {};
+};
+
+/// A layer that loads and leaves pending tensors is derived from this, and has for Fusion
+///
+///     forward_fused(x, context)                  y, plain or pending, of a pending x
+///     output_pass(before)                        the last pass of the norm that it ends in, or null; `before`, the norm
+///                                                that x is pending from, if it hands x on as it is
+///     backward_fused(dy, before, input_gradient) dx, with the sums of `before` if it is given and the layer can gather
+///                                                them
+struct FusedLayer {};
+
+/// One that may end in a convolution is derived from this, and also has
+///
+///     forward_joined(x, join, context)           the join with the layer's output, of a pass without gradients
+struct JoinedLayer : FusedLayer {};
+
+template <class LayerType>
+inline constexpr bool is_fused = std::is_base_of_v<FusedLayer, LayerType>;
+template <class LayerType>
+inline constexpr bool is_joined = std::is_base_of_v<JoinedLayer, LayerType>;
+
+template <class LayerType>
+inline constexpr bool is_conv2d = false;
+template <class T, class Device>
+inline constexpr bool is_conv2d<Conv2d<T, Device>> = true;
+template <class T, class Device>
+inline constexpr bool is_conv2d<PixelLinear<T, Device>> = true;
+
+template <class LayerType>
+inline constexpr bool is_norm = false;
+template <class T, class Device>
+inline constexpr bool is_norm<BatchNorm2d<T, Device>> = true;
+
+template <class LayerType>
+inline constexpr bool is_layer_scale = false;
+template <class T, class Device>
+inline constexpr bool is_layer_scale<LayerScale<T, Device>> = true;
+
+template <class LayerType>
+inline constexpr bool is_activation = false;
+template <Activation activation, class T, class Device>
+inline constexpr bool is_activation<ActivationLayer<activation, T, Device>> = true;
+
+/// The activation that a layer applies; none for a layer of another kind.
+template <class LayerType>
+constexpr Activation activation_of() {
+    if constexpr (is_activation<LayerType>) {
+        return LayerType::activation;
+    } else {
+        return Activation::none;
+    }
+}
+
+/// Runs layers with pending tensors between them: any layer by forward, output_pass and backward, and the groups of a
+/// Sequential.
+class Fusion {
+    template <class LayerType>
+    using PendingOf = Pending<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using JoinOf = ResidualJoin<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using TensorOf = Tensor<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using PassOf = BatchNormPass<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using GradientOf = FusedGradient<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+
+public:
+    /// y = layer(x), pending where the layer can leave it so.
+    template <class LayerType>
+    static PendingOf<LayerType> forward(LayerType& layer, const PendingOf<LayerType>& x, const Context& context) {
+        if constexpr (is_fused<LayerType>) {
+            return layer.forward_fused(x, context);
+        } else {
+            return layer.forward(materialize(x), context);
+        }
+    }
+
+    /// A branch, computed, and the join.
+    template <class T, class Device>
+    static Tensor<T, Device> joined(const Pending<T, Device>& branch, const ResidualJoin<T, Device>& join) {
+        return residual_join_forward<T>(join.shortcut, branch, BranchSamples(), join.branch_scale, join.relu);
+    }
+
+    /// The join with layer(x) in a pass without gradients, by the layer's last convolution where there is one at its end.
+    template <class LayerType>
+    static TensorOf<LayerType> forward_joined(LayerType& layer, const PendingOf<LayerType>& x,
+                                              const JoinOf<LayerType>& join, const Context& context) {
+        if constexpr (is_joined<LayerType>) {
+            return layer.forward_joined(x, join, context);
+        } else {
+            return joined(forward(layer, x, context), join);
+        }
+    }
+
+    /// The norm whose output y is, as its last pass left it, or null. Whoever writes dy may gather its sums. `before` is
+    /// the norm whose output x is.
+    template <class LayerType>
+    static const PassOf<LayerType>* output_pass(LayerType& layer, const PassOf<LayerType>* before) {
+        if constexpr (is_fused<LayerType>) {
+            return layer.output_pass(before);
+        } else {
+            return nullptr;
+        }
+    }
+
+    /// dx, with the sums of `before` if the layer can gather them.
+    template <class LayerType>
+    static GradientOf<LayerType> backward(LayerType& layer, const GradientOf<LayerType>& dy,
+                                          const PassOf<LayerType>* before, InputGradient input_gradient) {
+        if constexpr (is_fused<LayerType>) {
+            return layer.backward_fused(dy, before, input_gradient);
+        } else {
+            return {layer.backward(dy.dy)};
+        }
+    }
+
+    /// A convolution and the norm behind it.
+    template <class T, class Device>
+    class ConvNorm {
+    public:
+        ConvNorm(Conv2d<T, Device>& conv, BatchNorm2d<T, Device>& norm, Activation activation)
+            : conv_(conv), norm_(norm), activation_(activation) {}
+
+        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+            if (!context.gradients()) {
+                const auto [scale, shift] = norm_.folded(conv_.bias());
+                return conv_.forward_affine(x, scale, shift, activation_);
+            }
+            Moments<accumulate_t<T>, Device> moments;
+            const bool gathers = context.training() && !conv_.bias();
+            const Tensor<T, Device> z = conv_.forward_raw(x, context, gathers ? &moments : nullptr);
+            if (!conv_.bias()) return norm_.pending(z, moments, activation_, context);
+            // Of a bias that a norm takes away again nothing is made: it is added in a pass of its own.
+            const Tensor<T, Device> biased = conv_.add_bias(z);
+            if (context.training()) moments = batch_moments(biased);
+            return norm_.pending(biased, moments, activation_, context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            const auto [scale, shift] = norm_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
+        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
+                                          InputGradient input_gradient) {
+            PendingGradient<T, Device> dz = norm_.backward_pending(dy);
+            if (conv_.bias()) {
+                dz = materialize(dz);
+                conv_.backward_bias(dz.dy);
+            }
+            return conv_.backward_raw(dz, before, input_gradient);
+        }
+
+    private:
+        Conv2d<T, Device>& conv_;
+        BatchNorm2d<T, Device>& norm_;
+        Activation activation_;
+    };
+
+    /// A convolution without a norm, and the activation behind it.
+    template <class T, class Device>
+    class ConvActivation {
+    public:
+        ConvActivation(Conv2d<T, Device>& conv, Activation activation) : conv_(conv), activation_(activation) {}
+
+        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+            if (activation_ == Activation::none || !context.gradients()) {
+                return conv_.forward_activated(x, activation_, context);
+            }
+            return conv_.pending(conv_.forward_raw(x, context, nullptr), activation_, context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            return conv_.forward_joined(x, conv_.per_channel(1), conv_.shift(), join);
+        }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) {
+            return activation_ != Activation::none && conv_.bias() ? &conv_.pass() : nullptr;
+        }
+        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
+                                          InputGradient input_gradient) {
+            if (activation_ != Activation::none) {
+                return conv_.backward_raw(conv_.backward_pending(dy), before, input_gradient);
+            }
+            conv_.backward_bias(dy.dy);
+            return conv_.backward_raw(dy.dy, before, input_gradient);
+        }
+
+    private:
+        Conv2d<T, Device>& conv_;
+        Activation activation_;
+    };
+
+    /// A convolution and the layer scale behind it.
+    template <class T, class Device>
+    class ConvScale {
+    public:
+        ConvScale(Conv2d<T, Device>& conv, LayerScale<T, Device>& scale) : conv_(conv), scale_(scale) {}
+
+        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+            if (!context.gradients()) {
+                const auto [scale, shift] = scale_.folded(conv_.bias());
+                return conv_.forward_affine(x, scale, shift, Activation::none);
+            }
+            return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context&) {
+            const auto [scale, shift] = scale_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &scale_.pass(); }
+        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
+                                          InputGradient input_gradient) {
+            return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
+        }
+
+    private:
+        Conv2d<T, Device>& conv_;
+        LayerScale<T, Device>& scale_;
+    };
+
+    /// A norm that follows no convolution.
+    template <class T, class Device>
+    class Norm {
+    public:
+        Norm(BatchNorm2d<T, Device>& norm, Activation activation) : norm_(norm), activation_(activation) {}
+
+        Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
+            const Tensor<T, Device> z = materialize(x);
+            Moments<accumulate_t<T>, Device> moments;
+            if (context.training()) moments = batch_moments(z);
+            return norm_.pending(z, moments, activation_, context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            return joined(forward(x, context), join);
+        }
+        const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
+        FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>*,
+                                          InputGradient) {
+            return {materialize(norm_.backward_pending(dy))};
+        }
+
+    private:
+        BatchNorm2d<T, Device>& norm_;
+        Activation activation_;
+    };
+
+    /// A layer that is a group of its own.
+    template <class LayerType>
+    class Single {
+    public:
+        explicit Single(LayerType& layer) : layer_(layer) {}
+
+        PendingOf<LayerType> forward(const PendingOf<LayerType>& x, const Context& context) {
+            return Fusion::forward(layer_, x, context);
+        }
+        TensorOf<LayerType> forward_joined(const PendingOf<LayerType>& x, const JoinOf<LayerType>& join,
+                                           const Context& context) {
+            return Fusion::forward_joined(layer_, x, join, context);
+        }
+        const PassOf<LayerType>* output_pass(const PassOf<LayerType>* before) {
+            return Fusion::output_pass(layer_, before);
+        }
+        GradientOf<LayerType> backward(const GradientOf<LayerType>& dy, const PassOf<LayerType>* before,
+                                       InputGradient input_gradient) {
+            return Fusion::backward(layer_, dy, before, input_gradient);
+        }
+
+    private:
+        LayerType& layer_;
+    };
+};
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/identity_shortcut.hpp
+
+// The shortcut that is its input.
+
+SD_NAMESPACE_BEGIN
+
+/// S(x) = x.
+template <class T, class Device = Cpu>
+class IdentityShortcut {
+public:
+    using value_type = T;
+    using device_type = Device;
+
+    /// x itself.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context&) { return x; }
+    /// dy itself.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) { return dy; }
+    /// There is nothing to name.
+    template <class Visitor>
+    void visit(Visitor&&) const {}
+};
+
+static_assert(Layer<IdentityShortcut<float>>);
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/stand_in.hpp
+
+// What takes the place of a user's type that a static_assert has refused, so that its words are all that compilers say.
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A harmless type that is made of anything.
+template <class Harmless>
+struct StandIn : Harmless {
+    StandIn() = default;
+    template <class Given>
+    requires(!std::derived_from<std::remove_cvref_t<Given>, StandIn>)  //
+        StandIn(Given&&) {}                                            // NOLINT(google-explicit-constructor)
+};
+
+/// The type, or a harmless one if it is refused.
+template <bool is_right, class Given, class Harmless>
+using or_stand_in_t = std::conditional_t<is_right, Given, StandIn<Harmless>>;
+
+template <class Given>
+constexpr auto layer_or_stand_in() {
+    if constexpr (requires { typename layer_tensor_t<Given>; }) {
+        using Harmless = IdentityShortcut<layer_value_t<Given>, layer_device_t<Given>>;
+        return std::type_identity<or_stand_in_t<Layer<Given>, Given, Harmless>>();
+    } else {
+        return std::type_identity<StandIn<IdentityShortcut<float>>>();
+    }
+}
+/// The layer, or a harmless one of its scalar type and device if it is none.
+template <class Given>
+using layer_or_stand_in_t = typename decltype(layer_or_stand_in<Given>())::type;
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/core/parameter.hpp
+
+// What an optimizer trains.
+
+SD_NAMESPACE_BEGIN
+
+/// A trained tensor, its gradient, and whether a gradient was received since the last zero_grad().
+/// A parameter whose branch did not run has received none, which differs from a gradient of zeros: an optimizer skips
+/// it, weight decay and momentum included.
+template <class T, class Device = Cpu>
+struct Parameter {
+    /// A parameter with a start value and no gradient.
+    explicit Parameter(Tensor<T, Device> initial) : value(std::move(initial)) {}
+
+    std::string name;         ///< full name in the model, such as "layer1.0.conv1.weight"
+    Tensor<T, Device> value;  ///< what is trained
+    Tensor<T, Device> grad;   ///< meaningful only if has_grad
+    bool has_grad = false;    ///< whether a gradient was received
+
+    /// PyTorch's word; false: frozen. A frozen parameter receives no gradient, and layers compute none for it.
+    bool requires_grad = true;
+
+    /// Called whenever a backward pass has come past the parameter, with a gradient for it or without one.
+    std::function<void()> on_backward = {};
+
+    /// Forgets the gradient.
+    void zero_grad() {
+        has_grad = false;
+        grad = {};  // its memory serves the next one
+    }
+
+    /// grad += dvalue; nothing if it is frozen. A tensor that nobody else holds is taken over as the first gradient,
+    /// without a copy. Adding takes the device's kernel add_to: the CPU's is in cpu/elementwise.hpp.
+    /// Throws std::invalid_argument if the shapes differ.
+    void add_grad(Tensor<T, Device> dvalue) {
+        expect_shape(name.empty() ? "Parameter" : name.c_str(), "gradient", dvalue.shape(), value.shape());
+        if (!requires_grad) {
+            skip_grad();
+            return;
+        }
+        if (has_grad) {
+            add_to(grad, dvalue);
+        } else {
+            grad = dvalue.is_only_handle() ? std::move(dvalue) : dvalue.clone();
+            has_grad = true;
+        }
+        if (on_backward) on_backward();
+    }
+
+    /// add_grad(compute()); nothing is computed if it is frozen.
+    template <class Compute>
+    void add_computed_grad(const Compute& compute) {
+        if (requires_grad) {
+            add_grad(compute());
+        } else {
+            skip_grad();
+        }
+    }
+
+    /// Called instead of add_grad by a backward pass that has no gradient for the parameter.
+    void skip_grad() {
+        if (on_backward) on_backward();
+    }
+};
+
+/// Parameters live on the heap and keep their address when a model moves; an optimizer shares them.
+template <class T, class Device = Cpu>
+using ParameterPtr = std::shared_ptr<Parameter<T, Device>>;
+
+/// Parameters in some order, such as that of a model's visits; what an optimizer is made of.
+template <class T, class Device = Cpu>
+using ParameterList = std::vector<ParameterPtr<T, Device>>;
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/reference/elementwise.hpp
+
+// Kernels whose elements know nothing of each other.
+
+SD_NAMESPACE_BEGIN
+
+namespace reference {
+
+/// sum += term, element by element; shapes are equal.
+template <class T>
+void add_to(Tensor<T>& sum, const Tensor<T>& term) {
+    for (Index i = 0; i < sum.size(); ++i) sum.data()[i] = sum.data()[i] + term.data()[i];
+}
+
+/// x *= factor, element by element.
+template <class T>
+void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
+    for (Index i = 0; i < x.size(); ++i) x.data()[i] = T(x.data()[i] * factor);
+}
+
+/// x += share (target - x), element by element; shapes are equal.
+template <class T>
+void move_towards(Tensor<T>& x, const Tensor<T>& target, const accumulate_t<T>& share) {
+    for (Index i = 0; i < x.size(); ++i) x.data()[i] = T(x.data()[i] + share * (target.data()[i] - x.data()[i]));
+}
+
+/// Copies `count` elements from element `source_first` on to element `target_first` on.
+template <class T>
+void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
+    for (Index i = 0; i < count; ++i) target.data()[target_first + i] = source.data()[source_first + i];
+}
+
+}  // namespace reference
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/elementwise.hpp
+
+// Kernels whose elements know nothing of each other: gradients that add up, weights that are averaged, buckets that ranks
+// exchange, other types of number.
+
+SD_NAMESPACE_BEGIN
+
+using reference::add_to;
+using reference::copy_elements;
+using reference::move_towards;
+using reference::scale_by;
+
+namespace cpu {
+
+/// Calls use(i, count) for every vector of `size` elements, in parallel.
+template <class T, class Use>
+void sweep_vectors(Index size, const Use& use) {
+    parallel_ranges(size, sweep_elements, [&](Index first, Index last) {
+        for_each_vector<T>(last - first, [&](Index i, auto count) { use(first + i, count); });
+    });
+}
+
+}  // namespace cpu
+
+/// sum += term, element by element; shapes are equal.
+template <cpu::Vectorized T>
+void add_to(Tensor<T>& sum, const Tensor<T>& term) {
+    cpu::sweep_vectors<T>(sum.size(), [&](Index i, auto count) {
+        T* target = sum.data() + i;
+        cpu::store_some<T>(cpu::load_some(target, count) + cpu::load_some(term.data() + i, count), target, count);
+    });
+}
+
+/// x *= factor, element by element.
+template <cpu::Vectorized T>
+void scale_by(Tensor<T>& x, const accumulate_t<T>& factor) {
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        T* target = x.data() + i;
+        cpu::store_some<T>(cpu::load_some(target, count) * factor, target, count);
+    });
+}
+
+/// x += share (target - x), element by element; shapes are equal.
+template <cpu::Vectorized T>
+void move_towards(Tensor<T>& x, const Tensor<T>& target, const accumulate_t<T>& share) {
+    cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+        const cpu::Vector<T> own = cpu::load_some(x.data() + i, count);
+        const cpu::Vector<T> other = cpu::load_some(target.data() + i, count);
+        cpu::store_some<T>(own + share * (other - own), x.data() + i, count);
+    });
+}
+
+/// Copies `count` elements from element `source_first` on to element `target_first` on.
+template <cpu::Vectorized T>
+void copy_elements(const Tensor<T>& source, Index source_first, Index count, Tensor<T>& target, Index target_first) {
+    parallel_ranges(count, cpu::sweep_elements, [&](Index first, Index last) {
+        const T* from = source.data() + source_first;
+        std::copy(from + first, from + last, target.data() + target_first + first);
+    });
+}
+
+/// x with another type of elements, each rounded once; x itself if it has that type.
+template <cpu::Vectorized T, cpu::Vectorized From>
+requires std::same_as<accumulate_t<T>, accumulate_t<From>>
+[[nodiscard]] Tensor<T> converted(const Tensor<From>& x) {
+    if constexpr (std::is_same_v<T, From>) {
+        return x;
+    } else {
+        Tensor<T> y = Tensor<T>::empty(x.shape());
+        cpu::sweep_vectors<T>(x.size(), [&](Index i, auto count) {
+            cpu::store_some<T>(cpu::load_some(x.data() + i, count), y.data() + i, count);
+        });
+        return y;
+    }
+}
+
+/// The same elements, of a type to calculate with: float.
+[[nodiscard]] inline Tensor<float> to_host_numbers(const Tensor<bfloat16>& x) { return converted<float>(x); }
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/visit.hpp
+
+// How parameters and buffers of a layer are found and named.
+//
+// A layer has a member function
+//
+//     template <class Visitor> void visit(Visitor&& visitor) { visitor("conv1", conv1_); visitor("weight", weight_); }
+//
+// that names its parameters (ParameterPtr), its buffers (Tensor or std::int64_t) and its layers, in any order that
+// stays, and may have the same as const. Full names join the names on the way with dots, as in PyTorch's state dicts:
+// "layer1.0.conv1.weight".
+
+SD_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class X>
+inline constexpr bool is_parameter = false;
+template <class T, class Device>
+inline constexpr bool is_parameter<ParameterPtr<T, Device>> = true;
+template <class X>
+inline constexpr bool is_parameter<const X> = is_parameter<X>;
+
+template <class X>
+inline constexpr bool is_buffer = std::is_same_v<X, std::int64_t>;
+template <class T, class Device>
+inline constexpr bool is_buffer<Tensor<T, Device>> = true;
+template <class X>
+inline constexpr bool is_buffer<const X> = is_buffer<X>;
+
+/// Whether a member that a layer names is a layer itself.
+template <class X>
+inline constexpr bool is_layer_member = !is_parameter<X> && !is_buffer<X>;
+
+/// Lets a layer name its members.
+template <class Layer, class Visitor>
+void visit_layer(Layer& layer, Visitor&& visitor) {
+    layer.visit(visitor);
+}
+/// The same, read only. A layer that has no const visit() is not changed by the other one, which only names its members.
+template <class Layer, class Visitor>
+void visit_layer(const Layer& layer, Visitor&& visitor) {
+    if constexpr (requires { layer.visit(visitor); }) {
+        layer.visit(visitor);
+    } else {
+        const_cast<Layer&>(layer).visit(
+            [&](std::string_view name, auto& member) { visitor(name, std::as_const(member)); });
+    }
+}
+
+template <class Use>
+class MemberWalk {
+public:
+    MemberWalk(std::string prefix, Use& use) : prefix_(std::move(prefix)), use_(use) {}
+
+    template <class X>
+    void operator()(std::string_view name, X& x) const {
+        const std::string full = prefix_.empty() ? std::string(name) : text(prefix_, '.', name);
+        use_(full, x);
+        if constexpr (is_layer_member<X>) visit_layer(x, MemberWalk(full, use_));
+    }
+
+private:
+    std::string prefix_;
+    Use& use_;
+};
+
+template <class Use>
+class UnnamedWalk {
+public:
+    explicit UnnamedWalk(Use& use) : use_(use) {}
+
+    template <class X>
+    void operator()(std::string_view, X& x) const {
+        use_(x);
+        if constexpr (is_layer_member<X>) visit_layer(x, *this);
+    }
+
+private:
+    Use& use_;
+};
+
+}  // namespace detail
+
+/// Calls use(full name, member) for all that is in a layer, in the order of its visits: parameters (ParameterPtr), buffers
+/// (Tensor or std::int64_t), and layers, each followed by what is in it. Members of a const layer are const.
+template <class Layer, class Use>
+void for_each_member(Layer& layer, Use&& use) {
+    detail::visit_layer(layer, detail::MemberWalk<std::remove_reference_t<Use>>("", use));
+}
+
+namespace detail {
+
+/// Calls use(member) for the same. No names are made, so nothing is allocated.
+template <class Layer, class Use>
+void for_each_unnamed_member(Layer& layer, Use&& use) {
+    detail::visit_layer(layer, detail::UnnamedWalk<std::remove_reference_t<Use>>(use));
+}
+
+}  // namespace detail
+
+/// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
+/// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
+template <class Layer>
+void forget_passes(Layer& layer) {
+    const auto forget = [](auto& member) {
+        if constexpr (requires { member.forget(); }) member.forget();
+    };
+    forget(layer);
+    detail::for_each_unnamed_member(layer, forget);
+}
+
+/// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
+/// layer and its layers own, in the order of their visits.
+template <class Layer, class OnParameter, class OnBuffer>
+void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buffer) {
+    for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
+        if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
+        if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
+    });
+}
+
+/// Calls on_parameter(full name, ParameterPtr&) for every parameter.
+template <class Layer, class OnParameter>
+void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
+    for_each_state(layer, on_parameter, [](const std::string&, auto&) {});
+}
+
+/// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
+template <class Layer, class OnParameter>
+void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
+    detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
+        if constexpr (detail::is_parameter<Member>) on_parameter(member);
+    });
+}
+
+/// Gives every parameter its full name.
+template <class Layer>
+void name_parameters(Layer& layer) {
+    for_each_parameter(layer, [](const std::string& name, auto& parameter) { parameter->name = name; });
+}
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/nn/sequential.hpp
+
+// Layers one behind the other: the one way to compose them, and the place where neighbours are fused.
+
+SD_NAMESPACE_BEGIN
+
+/// A layer and the name that a Sequential has for it.
+template <class LayerType>
+struct Named {
+    std::string name;  ///< before its members' names
+    LayerType layer;   ///< moved into the Sequential
+};
+
+/// A layer under a name: sd::named("conv1", sd::Conv2d<float>(...)).
+template <class LayerType>
+[[nodiscard]] Named<LayerType> named(std::string name, LayerType layer) {
+    return {std::move(name), std::move(layer)};
+}
+
+/// y = last(... second(first(x))), of layers of one scalar type and device.
+///
+///     sd::Sequential branch{sd::named("conv", sd::Conv2d<float>(64, 64, 3, {.padding = 1}, initializer)),
+///                           sd::named("bn", sd::BatchNorm2d<float>(64)), sd::named("relu", sd::Relu<float>())};
+///
+/// Braces let start values be drawn in the order of the layers. Convolutions, norms and activations that follow each other
+/// share their passes over memory as nn/fusion.hpp draws it, also across a Sequential within another and into the join
+/// of a residual block; numbers are those of the layers alone but for rounding. A class derived from Sequential is one.
+template <class First, class... Others>
+class Sequential : detail::JoinedLayer {
+    static constexpr std::size_t count = 1 + sizeof...(Others);
+
+    // A bool, since g++ lists every requirement of a concept.
+    static constexpr bool are_layers = (Layer<First> && ... && Layer<Others>);
+    static_assert(
+        are_layers,
+        "sd::Sequential: one of these is no layer: each needs forward(x, context), backward(dy) and visit(visitor)");
+    template <std::size_t i>
+    using LayerAt = detail::layer_or_stand_in_t<std::tuple_element_t<i, std::tuple<First, Others...>>>;
+
+public:
+    using value_type = layer_value_t<LayerAt<0>>;
+    using device_type = layer_device_t<LayerAt<0>>;
+    static_assert((std::is_same_v<value_type, layer_value_t<detail::layer_or_stand_in_t<Others>>> && ...),
+                  "sd::Sequential: layers of more than one scalar type");
+    static_assert((std::is_same_v<device_type, layer_device_t<detail::layer_or_stand_in_t<Others>>> && ...),
+                  "sd::Sequential: layers of more than one device");
+
+private:
+    using T = value_type;
+    using Device = device_type;
+    using Gradient = detail::FusedGradient<T, Device>;
+    using Pass = BatchNormPass<T, Device>;
+
+public:
+    /// The layers in forward order.
+    explicit Sequential(Named<First> first, Named<Others>... others)
+        : names_{std::move(first.name), std::move(others.name)...},
+          layers_(std::move(first.layer), std::move(others.layer)...) {}
+
+    /// y of x, as the layers say it.
+    [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
+        return materialize(forward_fused(x, context));
+    }
+
+    /// Adds the gradients of all parameters and returns dx, or an undefined tensor if it is not asked for. Throws
+    /// std::logic_error if the last forward pass kept no gradients.
+    [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy,
+                                             InputGradient input_gradient = InputGradient::computed) {
+        return backward_fused({dy}, nullptr, input_gradient).dy;
+    }
+
+    /// Layer number i, from 0.
+    template <std::size_t i>
+    [[nodiscard]] auto& layer() {
+        return std::get<i>(layers_);
+    }
+    /// The same, read only.
+    template <std::size_t i>
+    [[nodiscard]] const auto& layer() const {
+        return std::get<i>(layers_);
+    }
+
+    /// Names the layers.
+    template <class Visitor>
+    void visit(Visitor&& visitor) {
+        visit_members(*this, visitor);
+    }
+    /// The same, read only.
+    template <class Visitor>
+    void visit(Visitor&& visitor) const {
+        visit_members(*this, visitor);
+    }
+
+private:
+    friend class detail::Fusion;
+
+    template <class Self, class Visitor>
+    static void visit_members(Self& self, Visitor& visitor) {
+        [&]<std::size_t... i>(std::index_sequence<i...>) { (visitor(self.names_[i], std::get<i>(self.layers_)), ...); }
+        (std::make_index_sequence<count>());
+    }
+
+    // Whether layer i is one of a kind that a group may go on with.
+    template <std::size_t i>
+    static constexpr bool norm_at() {
+        if constexpr (i < count) return detail::is_norm<LayerAt<i>>;
+        return false;
+    }
+    template <std::size_t i>
+    static constexpr bool layer_scale_at() {
+        if constexpr (i < count) return detail::is_layer_scale<LayerAt<i>>;
+        return false;
+    }
+    template <std::size_t i>
+    static constexpr Activation activation_at() {
+        if constexpr (i < count) return detail::activation_of<LayerAt<i>>();
+        return Activation::none;
+    }
+
+    // How many layers the group has that begins with layer i.
+    template <std::size_t i>
+    static constexpr std::size_t group_length() {
+        if constexpr (detail::is_conv2d<LayerAt<i>>) {
+            if constexpr (layer_scale_at<i + 1>()) return 2;
+            constexpr std::size_t norms = norm_at<i + 1>() ? 1 : 0;
+            return 1 + norms + (activation_at<i + 1 + norms>() == Activation::none ? 0 : 1);
+        } else if constexpr (detail::is_norm<LayerAt<i>>) {
+            return activation_at<i + 1>() == Activation::none ? 1 : 2;
+        } else {
+            return 1;
+        }
+    }
+
+    // The group that begins with layer i.
+    template <std::size_t i, class Layers>
+    static auto group(Layers& layers) {
+        using detail::Fusion;
+        if constexpr (detail::is_conv2d<LayerAt<i>>) {
+            if constexpr (layer_scale_at<i + 1>()) {
+                return Fusion::ConvScale(std::get<i>(layers), std::get<i + 1>(layers));
+            } else if constexpr (norm_at<i + 1>()) {
+                return Fusion::ConvNorm(std::get<i>(layers), std::get<i + 1>(layers), activation_at<i + 2>());
+            } else {
+                return Fusion::ConvActivation(std::get<i>(layers), activation_at<i + 1>());
+            }
+        } else if constexpr (detail::is_norm<LayerAt<i>>) {
+            return Fusion::Norm(std::get<i>(layers), activation_at<i + 1>());
+        } else {
+            return Fusion::Single(std::get<i>(layers));
+        }
+    }
+
+    template <std::size_t i = 0>
+    Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
+        if constexpr (i == count) {
+            return x;
+        } else {
+            return forward_fused<i + group_length<i>()>(group<i>(layers_).forward(x, context), context);
+        }
+    }
+
+    template <std::size_t i = 0>
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        constexpr std::size_t next = i + group_length<i>();
+        if constexpr (next == count) {
+            return group<i>(layers_).forward_joined(x, join, context);
+        } else {
+            return forward_joined<next>(group<i>(layers_).forward(x, context), join, context);
+        }
+    }
+
+    template <std::size_t i = 0>
+    const Pass* output_pass(const Pass* before) {
+        const Pass* const own = group<i>(layers_).output_pass(before);
+        if constexpr (i + group_length<i>() == count) {
+            return own;
+        } else {
+            return output_pass<i + group_length<i>()>(own);
+        }
+    }
+
+    template <std::size_t i = 0>
+    Gradient backward_fused(const Gradient& dy, const Pass* before, InputGradient input_gradient) {
+        auto own = group<i>(layers_);
+        constexpr std::size_t next = i + group_length<i>();
+        if constexpr (next == count) {
+            return own.backward(dy, before, input_gradient);
+        } else {
+            return own.backward(backward_fused<next>(dy, own.output_pass(before), InputGradient::computed), before,
+                                input_gradient);
+        }
+    }
+
+    std::array<std::string, count> names_;
+    std::tuple<detail::layer_or_stand_in_t<First>, detail::layer_or_stand_in_t<Others>...> layers_;
+};
 
 SD_NAMESPACE_END
 
@@ -7618,7 +7690,8 @@ public:
         span_pieces_ = quotient_up(pieces_, spans_);
         spans_ = quotient_up(pieces_, span_pieces_);
         const Index piece_bytes = 64 * (parities_ * panels_ * lines_ + blocks_ * steps_ * pair_lanes);
-        round_ = std::clamp<Index>((large_ ? large_round : machine_.cache_bytes / 2) / piece_bytes, 1, span_pieces_);
+        round_ = std::clamp<Index>((large_ ? 12 * machine_.cache_bytes : machine_.cache_bytes / 2) / piece_bytes, 1,
+                                   span_pieces_);
         panels_each_ = std::clamp<Index>(machine_.cache_bytes / 4 / (64 * parities_ * round_ * lines_), 1,
                                          taps_ == 1 ? panels_ : panels_of_taps);
     }
@@ -7669,7 +7742,6 @@ public:
     }
 
 private:
-    static constexpr Index large_round = Index{24} << 20;
     static constexpr Index least_spans = 8;
     static constexpr Index panels_of_taps = 4;  // whose sums stay in the second-level cache
     static constexpr Index steps_of_one_tap = 16, steps_of_taps = 8;
@@ -8255,6 +8327,16 @@ template <class T>
     return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
 }
 
+/// The convolution, then batch norm with constants, then the residual join: y = act(S + c (scale (x * weight) + shift)).
+/// Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    const Pending<T> branch(reference::conv2d_forward(x, weight, options), scale, shift, Activation::none);
+    return reference::residual_join_forward(join.shortcut, branch, {}, join.branch_scale, join.relu);
+}
+
 /// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and activation.
 /// x_shape is the shape of x. If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of
 /// its backward. A kernel may then write the gradient before the activation of `before`, if it says so in the sums; these
@@ -8473,6 +8555,7 @@ SD_NAMESPACE_END
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
+//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
@@ -8603,6 +8686,53 @@ private:
     Target<T> target_;
     Tensor<A> shift_;
     Activation activation_;
+};
+
+template <class T>
+class StoreJoined {
+    using A = accumulate_t<T>;
+
+public:
+    /// value = act(sum + shift + shortcut), act ReLU or nothing; shift (columns), the shortcut's elements lie as the
+    /// target's do.
+    StoreJoined(Tensor<T>& target, const A* shift, Index columns, const Tensor<T>& shortcut, bool relu)
+        : target_(target, columns), shift_(padded(shift, columns)), shortcut_(shortcut.data()), relu_(relu) {}
+
+    void reserve(Index) {}
+
+    class Task {
+    public:
+        Task(const StoreJoined& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.shortcut_ + tile.at(r, 0));
+        }
+        void add(const TileResult<A>& tile) {
+            const bool relu = epilogue_.relu_;
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> shortcut = load_some(epilogue_.shortcut_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = values[v] + shift[v] + shortcut;
+                        if (relu) values[v] = rectified<T>(values[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
+                }
+            });
+        }
+
+    private:
+        const StoreJoined& epilogue_;
+    };
+
+private:
+    Target<T> target_;
+    Tensor<A> shift_;
+    const T* shortcut_;
+    bool relu_;
 };
 
 /// Two numbers per column for every task, in memory of their own.
@@ -9673,6 +9803,7 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
+using reference::conv2d_join_forward;
 
 namespace cpu {
 
@@ -9781,6 +9912,37 @@ template <cpu::Vectorized T>
         x, weight, geometry, scale.data(),
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreActivated<T>(y, shift.data() + first, count, activation);
+        },
+        [](const auto&, Index) {});
+}
+
+/// The convolution at the end of a residual branch, with the batch norm of evaluation, and the residual join: with c the
+/// scale of the branch,
+///
+///     y = act(S + c (scale (x * weight) + shift)) = act(x * (c scale weight) + c shift + S)
+///
+/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    using A = accumulate_t<T>;
+    const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    expect_shape("conv2d_join_forward", "scale", scale.shape(), {geometry.out_channels});
+    expect_shape("conv2d_join_forward", "shift", shift.shape(), {geometry.out_channels});
+    detail::expect_joinable("conv2d_join_forward", "the branch", geometry.output_shape(), join.shortcut.shape(), {});
+    const auto scaled = [&](const Tensor<A>& values) {
+        Tensor<A> result = values.clone();
+        for (A& value : result) value *= join.branch_scale;
+        return result;
+    };
+    const Tensor<A> factors = scaled(scale);
+    const Tensor<A> terms = scaled(shift);
+    const Tensor<T> shortcut = materialize(join.shortcut);  // plain in evaluation, but for a norm behind no convolution
+    return cpu::forward<T>(
+        x, weight, geometry, factors.data(),
+        [&](Tensor<T>& y, Index first, Index count) {
+            return cpu::StoreJoined<T>(y, terms.data() + first, count, shortcut, join.relu);
         },
         [](const auto&, Index) {});
 }
@@ -10290,6 +10452,12 @@ private:
     Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
                                      const Tensor<A, Device>& shift, Activation activation) const {
         return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
+    }
+
+    // act(S + c (scale z + shift)), applied as z is written. Keeps nothing for backward.
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
+                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) const {
+        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join);
     }
 
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
@@ -11633,7 +11801,7 @@ SD_NAMESPACE_END
 //     block, kept       y = act(S(x) + c F(x))
 //     block, dropped    y = x itself for an identity shortcut, act(S(x)) for any other; F is not computed
 //
-// Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1
+// Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1; without gradients F's last convolution adds S(x)
 // Without a shortcut:   y = F(x) always; such a block drops nothing
 //
 // Backward, with g = dy act'(..):   dx = S'(g) + F'(m c g), and what did not run has no part in it.
@@ -11707,6 +11875,7 @@ public:
         pass.plan = draw(context, x.extent(0));
         if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
+        if (!context.gradients()) return evaluate(x, shortcut, pass.plan, context);
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
         pass.untouched = pass.plan.skips_block && is_identity();
@@ -11817,6 +11986,13 @@ private:
         return detail::branch_plan(policy_, mask, context, block_index_, names_all);
     }
 
+    // act(S + c F) of all samples, written by F's last convolution if F ends in one.
+    Tensor<T, Device> evaluate(const Tensor<T, Device>& x, const Pending<T, Device>& shortcut,
+                               const detail::BranchPlan& plan, const Context& context) {
+        const ResidualJoin<T, Device> join{shortcut, A(plan.scale), fuses_relu};
+        return activated(detail::Fusion::forward_joined(branch_, x, join, context), context);
+    }
+
     // F of the samples that it runs on, in a batch of no samples if it does not run.
     Pending<T, Device> run(const Tensor<T, Device>& x, const detail::BranchPlan& plan, const Shape& sum_shape,
                            const Context& context) {
@@ -11828,9 +12004,13 @@ private:
     // act(S + select(mask, c F)).
     Tensor<T, Device> join(const Pending<T, Device>& shortcut, const Pending<T, Device>& branch, Pass& pass,
                            const Context& context) {
-        const Tensor<T, Device> sum =
-            residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale), fuses_relu,
-                                     context.gradients() ? &pass.y : nullptr);
+        const Tensor<T, Device> sum = residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample,
+                                                               A(pass.plan.scale), fuses_relu, &pass.y);
+        return activated(sum, context);
+    }
+
+    // The block's output, of a sum to which a ReLU has been applied if the block has one.
+    Tensor<T, Device> activated(const Tensor<T, Device>& sum, const Context& context) {
         if constexpr (fuses_activation) {
             return sum;
         } else {
@@ -14180,14 +14360,15 @@ template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
                               GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
-                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
-                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
-                              Activation activation, Communicator& communicator) {
+                              join_output_t<T, D> joined, ResidualJoin<T, D> join, mean_loss_t<T, D> loss, A number,
+                              Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
+                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
     { conv2d_batch_norm_forward(pending, a, conv, a, a, activation) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_forward(pending, a, conv, a, a, join) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp
@@ -16501,7 +16682,7 @@ SD_NAMESPACE_BEGIN
 
 /// y = layer(x), or y = x without one: a place of a Sequential that is decided when it is built.
 template <class LayerType>
-class OptionalLayer : detail::FusedLayer {
+class OptionalLayer : detail::JoinedLayer {
 public:
     using value_type = layer_value_t<LayerType>;
     using device_type = layer_device_t<LayerType>;
@@ -16544,6 +16725,10 @@ private:
 
     Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return layer_ ? detail::Fusion::forward(*layer_, x, context) : x;
+    }
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        return layer_ ? detail::Fusion::forward_joined(*layer_, x, join, context) : detail::Fusion::joined(x, join);
     }
     const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>* before) {
         return layer_ ? detail::Fusion::output_pass(*layer_, before) : before;

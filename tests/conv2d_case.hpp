@@ -20,22 +20,15 @@ class Conv2dCase {
 public:
     /// What the kernels make of the inputs.
     struct Results {
-        Tensor<T> y, y_alone, folded, dx, dx_alone;  ///< `alone`: nothing was gathered on the way
+        Tensor<T> y, y_alone, folded, joined, dx, dx_alone;  ///< `alone`: nothing was gathered on the way
         Tensor<A> dweight;
         sd::Moments<A> moments;
         sd::BatchNormSums<A> sums;
 
         [[nodiscard]] std::vector<Tensor<double>> all() const {
-            return {in_double(y),
-                    in_double(y_alone),
-                    in_double(folded),
-                    in_double(dx),
-                    in_double(dx_alone),
-                    in_double(dweight),
-                    in_double(moments.mean),
-                    in_double(moments.m2),
-                    in_double(sums.dweight),
-                    in_double(sums.dbias)};
+            return {in_double(y),          in_double(y_alone),      in_double(folded),    in_double(joined),
+                    in_double(dx),         in_double(dx_alone),     in_double(dweight),   in_double(moments.mean),
+                    in_double(moments.m2), in_double(sums.dweight), in_double(sums.dbias)};
         }
     };
 
@@ -49,6 +42,9 @@ public:
           shift(random_tensor<A>({weight_shape[0]}, 11)),
           dy(random_gradient<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 20,
                                 (kind + kind / pending_kinds) % pending_kinds)),
+          join{random_pending<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 40,
+                                 kind / 2 % pending_kinds),
+               A(0.5), kind % 2 == 0},
           before(random_pass<T>(x_shape, 30, activation, true)) {}
 
     [[nodiscard]] Results run() const {
@@ -56,6 +52,7 @@ public:
         results.y = sd::conv2d_forward(x, weight, options, &results.moments);
         results.y_alone = sd::conv2d_forward(x, weight, options);
         results.folded = sd::conv2d_batch_norm_forward(x, weight, options, scale, shift, activation);
+        results.joined = sd::conv2d_join_forward(x, weight, options, scale, shift, join);
         results.dx = sd::conv2d_by_input<T>(dy, weight, options, x.shape(), &before, &results.sums);
         results.dx_alone = sd::conv2d_by_input<T>(dy, weight, options, x.shape());
         results.dweight = sd::conv2d_by_weight<T>(x, dy, options, weight.shape());
@@ -116,6 +113,11 @@ public:
                                                          Tensor<double>::full(scale.shape(), 1), in_double(shift),
                                                          activation),
                 1);
+        compare(results.joined,
+                sd::reference::conv2d_join_forward<double>(
+                    operands.x, operands.folded, options, Tensor<double>::full(scale.shape(), 1), in_double(shift),
+                    {in_double(materialize(join.shortcut)), static_cast<double>(join.branch_scale), join.relu}),
+                1);
         const auto before_in_double = in_double(before);
         const auto dx = sd::reference::conv2d_by_input<double>(operands.dy, operands.weight, options, x.shape());
         compare(results.dx_alone, dx, 1);
@@ -142,6 +144,7 @@ public:
     Pending<T> x;
     Tensor<A> weight, scale, shift;
     sd::PendingGradient<T> dy;
+    sd::ResidualJoin<T> join;  ///< of a scale that no rounding of the weights sees
     sd::BatchNormPass<T> before;
 
 private:

@@ -34,6 +34,13 @@ TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
         check_close(sd::conv2d_batch_norm_forward<T>(Pending<T>(x), weight, options, scale, shift, activation_of(i)),
                     sd::reference::materialize(
                         sd::Pending<double>(in_double(y), in_double(scale), in_double(shift), activation_of(i))));
+        const auto shortcut = random_pending<T>(y.shape(), 40, i % pending_kinds);
+        check_close(
+            sd::conv2d_join_forward<T>(Pending<T>(x), weight, options, scale, shift, {shortcut, A(0.75), i % 2 == 0}),
+            sd::reference::residual_join_forward<double>(
+                in_double(sd::ungated(shortcut)),
+                sd::Pending<double>(in_double(y), in_double(scale), in_double(shift), sd::Activation::none), {}, 0.75,
+                i % 2 == 0));
         const sd::PendingGradient<T, Device> dy =
             sd::materialize(random_gradient<T>(y.shape(), 20, (i + i / pending_kinds) % pending_kinds));
         const auto before = random_pass<T>(x_shape, 30, activation_of(i), true);

@@ -13,6 +13,9 @@
                                                          Moments<T>*);                                                 \
     SD_TEST_KERNELS template Tensor<T> conv2d_batch_norm_forward<T>(                                                   \
         const Pending<T>&, const Tensor<T>&, const Conv2dOptions&, const Tensor<T>&, const Tensor<T>&, Activation);    \
+    SD_TEST_KERNELS template Tensor<T> conv2d_join_forward<T>(const Pending<T>&, const Tensor<T>&,                     \
+                                                              const Conv2dOptions&, const Tensor<T>&,                  \
+                                                              const Tensor<T>&, const ResidualJoin<T>&);               \
     SD_TEST_KERNELS template Tensor<T> conv2d_by_input<T>(const PendingGradient<T>&, const Tensor<T>&,                 \
                                                           const Conv2dOptions&, const Shape&, const BatchNormPass<T>*, \
                                                           BatchNormSums<T>*);                                          \

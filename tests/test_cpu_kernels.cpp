@@ -304,6 +304,7 @@ TEST_CASE_TEMPLATE("max pooling passes NaN on, wherever in the window and the ve
 }
 
 TEST_CASE_TEMPLATE("linear and cross-entropy", T, float, double, sd::bfloat16) {
+    const sd_test::UseTileMachine floats(nullptr);
     using A = sd::accumulate_t<T>;
     for (int i = 0; i < repetitions; ++i) {
         Draw draw(static_cast<std::uint64_t>(i));

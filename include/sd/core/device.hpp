@@ -195,14 +195,15 @@ template <class D, class T, class A = accumulate_t<T>>
 concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pending, PendingGradient<T, D> gradient,
                               BatchNormPass<T, D> pass, BatchNormSums<A, D> sums, Moments<A, D> moments,
                               GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
-                              join_output_t<T, D> joined, mean_loss_t<T, D> loss, A number, Shape shape, Index index,
-                              std::span<const Index> indices, Conv2dOptions conv, Pool2dOptions pool,
-                              Activation activation, Communicator& communicator) {
+                              join_output_t<T, D> joined, ResidualJoin<T, D> join, mean_loss_t<T, D> loss, A number,
+                              Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
+                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
     { conv2d_batch_norm_forward(pending, a, conv, a, a, activation) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_forward(pending, a, conv, a, a, join) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp

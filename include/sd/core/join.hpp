@@ -10,6 +10,14 @@
 
 SD_NAMESPACE_BEGIN
 
+/// What a branch F of the whole batch is joined with: y = act(S + branch_scale F), act ReLU or nothing.
+template <class T, class Device = Cpu>
+struct ResidualJoin {
+    Pending<T, Device> shortcut;   ///< S, of the branch's shape
+    accumulate_t<T> branch_scale;  ///< in evaluation the policy's, 1 - p or 1
+    bool relu;                     ///< act
+};
+
 /// Gradients of the residual join by its two inputs.
 template <class T, class Device = Cpu>
 struct ResidualJoinGradient {

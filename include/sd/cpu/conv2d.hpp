@@ -17,6 +17,7 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
+using reference::conv2d_join_forward;
 
 namespace cpu {
 
@@ -125,6 +126,37 @@ template <cpu::Vectorized T>
         x, weight, geometry, scale.data(),
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreActivated<T>(y, shift.data() + first, count, activation);
+        },
+        [](const auto&, Index) {});
+}
+
+/// The convolution at the end of a residual branch, with the batch norm of evaluation, and the residual join: with c the
+/// scale of the branch,
+///
+///     y = act(S + c (scale (x * weight) + shift)) = act(x * (c scale weight) + c shift + S)
+///
+/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    using A = accumulate_t<T>;
+    const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    expect_shape("conv2d_join_forward", "scale", scale.shape(), {geometry.out_channels});
+    expect_shape("conv2d_join_forward", "shift", shift.shape(), {geometry.out_channels});
+    detail::expect_joinable("conv2d_join_forward", "the branch", geometry.output_shape(), join.shortcut.shape(), {});
+    const auto scaled = [&](const Tensor<A>& values) {
+        Tensor<A> result = values.clone();
+        for (A& value : result) value *= join.branch_scale;
+        return result;
+    };
+    const Tensor<A> factors = scaled(scale);
+    const Tensor<A> terms = scaled(shift);
+    const Tensor<T> shortcut = materialize(join.shortcut);  // plain in evaluation, but for a norm behind no convolution
+    return cpu::forward<T>(
+        x, weight, geometry, factors.data(),
+        [&](Tensor<T>& y, Index first, Index count) {
+            return cpu::StoreJoined<T>(y, terms.data() + first, count, shortcut, join.relu);
         },
         [](const auto&, Index) {});
 }

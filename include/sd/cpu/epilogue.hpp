@@ -4,6 +4,7 @@
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
+//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
@@ -143,6 +144,53 @@ private:
     Target<T> target_;
     Tensor<A> shift_;
     Activation activation_;
+};
+
+template <class T>
+class StoreJoined {
+    using A = accumulate_t<T>;
+
+public:
+    /// value = act(sum + shift + shortcut), act ReLU or nothing; shift (columns), the shortcut's elements lie as the
+    /// target's do.
+    StoreJoined(Tensor<T>& target, const A* shift, Index columns, const Tensor<T>& shortcut, bool relu)
+        : target_(target, columns), shift_(padded(shift, columns)), shortcut_(shortcut.data()), relu_(relu) {}
+
+    void reserve(Index) {}
+
+    class Task {
+    public:
+        Task(const StoreJoined& epilogue, Index) : epilogue_(epilogue) {}
+        void ask_for(const TileResult<A>& tile) {
+            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.shortcut_ + tile.at(r, 0));
+        }
+        void add(const TileResult<A>& tile) {
+            const bool relu = epilogue_.relu_;
+            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+                Vector<T> shift[vectors];
+                load_all(epilogue_.shift_.data() + tile.column + c, shift);
+                for (Index r = 0; r < tile.points; ++r) {
+                    Vector<T> values[vectors];
+                    tile.load_sums(r, c, values);
+                    for (Index v = 0; v < vectors; ++v) {
+                        const Vector<T> shortcut = load_some(epilogue_.shortcut_ + tile.at(r, c) + v * lanes<T>, count);
+                        values[v] = values[v] + shift[v] + shortcut;
+                        if (relu) values[v] = rectified<T>(values[v]);
+                    }
+                    put(epilogue_.target_, values, tile.at(r, c), count);
+                }
+            });
+        }
+
+    private:
+        const StoreJoined& epilogue_;
+    };
+
+private:
+    Target<T> target_;
+    Tensor<A> shift_;
+    const T* shortcut_;
+    bool relu_;
 };
 
 /// Two numbers per column for every task, in memory of their own.

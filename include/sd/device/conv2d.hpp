@@ -6,6 +6,7 @@
 #include "sd/device/batch_norm_backward.hpp"
 #include "sd/device/direct_conv2d.hpp"
 #include "sd/device/moments.hpp"
+#include "sd/device/residual_join.hpp"
 
 #include <algorithm>
 
@@ -46,6 +47,18 @@ template <class T, cuda::Accelerator Device>
     const Pending<T, Device>& x, const Tensor<accumulate_t<T>, Device>& weight, const Conv2dOptions& options,
     const Tensor<accumulate_t<T>, Device>& scale, const Tensor<accumulate_t<T>, Device>& shift, Activation activation) {
     return materialize(Pending<T, Device>(conv2d_forward<T>(x, weight, options), scale, shift, activation));
+}
+
+/// The same with the residual join behind it, as on the CPU: the join applies scale and shift as it reads.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> conv2d_join_forward(const Pending<T, Device>& x,
+                                                    const Tensor<accumulate_t<T>, Device>& weight,
+                                                    const Conv2dOptions& options,
+                                                    const Tensor<accumulate_t<T>, Device>& scale,
+                                                    const Tensor<accumulate_t<T>, Device>& shift,
+                                                    const ResidualJoin<T, Device>& join) {
+    const Pending<T, Device> branch(conv2d_forward<T>(x, weight, options), scale, shift, Activation::none);
+    return residual_join_forward<T>(join.shortcut, branch, {}, join.branch_scale, join.relu);
 }
 
 /// The gradient by the value of x, as on the CPU.

@@ -138,6 +138,12 @@ private:
         return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
     }
 
+    // act(S + c (scale z + shift)), applied as z is written. Keeps nothing for backward.
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
+                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) const {
+        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join);
+    }
+
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
     Pending<T, Device> pending(const Tensor<T, Device>& z, Activation activation, const Context& context) {
         const Pending<T, Device> y(z, per_channel(1), shift(), activation);

@@ -11,12 +11,14 @@
 // gamma (z + bias), a layer scale behind a convolution. A norm that follows no convolution is a group with its
 // activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
 // layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
-// and nothing is pending.
+// and nothing is pending; a residual branch that ends in a convolution, with a norm or layer scale behind it or without,
+// hands its block's addition to that convolution, which adds the shortcut to what it writes.
 #pragma once
 
 #include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/pending.hpp"
+#include "sd/cpu/residual_join.hpp"
 #include "sd/nn/layer.hpp"
 
 #include <type_traits>
@@ -54,8 +56,15 @@ struct FusedGradient {
 ///                                                them
 struct FusedLayer {};
 
+/// One that may end in a convolution is derived from this, and also has
+///
+///     forward_joined(x, join, context)           the join with the layer's output, of a pass without gradients
+struct JoinedLayer : FusedLayer {};
+
 template <class LayerType>
 inline constexpr bool is_fused = std::is_base_of_v<FusedLayer, LayerType>;
+template <class LayerType>
+inline constexpr bool is_joined = std::is_base_of_v<JoinedLayer, LayerType>;
 
 template <class LayerType>
 inline constexpr bool is_conv2d = false;
@@ -95,6 +104,10 @@ class Fusion {
     template <class LayerType>
     using PendingOf = Pending<layer_value_t<LayerType>, layer_device_t<LayerType>>;
     template <class LayerType>
+    using JoinOf = ResidualJoin<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
+    using TensorOf = Tensor<layer_value_t<LayerType>, layer_device_t<LayerType>>;
+    template <class LayerType>
     using PassOf = BatchNormPass<layer_value_t<LayerType>, layer_device_t<LayerType>>;
     template <class LayerType>
     using GradientOf = FusedGradient<layer_value_t<LayerType>, layer_device_t<LayerType>>;
@@ -107,6 +120,23 @@ public:
             return layer.forward_fused(x, context);
         } else {
             return layer.forward(materialize(x), context);
+        }
+    }
+
+    /// A branch, computed, and the join.
+    template <class T, class Device>
+    static Tensor<T, Device> joined(const Pending<T, Device>& branch, const ResidualJoin<T, Device>& join) {
+        return residual_join_forward<T>(join.shortcut, branch, BranchSamples(), join.branch_scale, join.relu);
+    }
+
+    /// The join with layer(x) in a pass without gradients, by the layer's last convolution where there is one at its end.
+    template <class LayerType>
+    static TensorOf<LayerType> forward_joined(LayerType& layer, const PendingOf<LayerType>& x,
+                                              const JoinOf<LayerType>& join, const Context& context) {
+        if constexpr (is_joined<LayerType>) {
+            return layer.forward_joined(x, join, context);
+        } else {
+            return joined(forward(layer, x, context), join);
         }
     }
 
@@ -153,6 +183,12 @@ public:
             if (context.training()) moments = batch_moments(biased);
             return norm_.pending(biased, moments, activation_, context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            const auto [scale, shift] = norm_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
@@ -181,6 +217,11 @@ public:
                 return conv_.forward_activated(x, activation_, context);
             }
             return conv_.pending(conv_.forward_raw(x, context, nullptr), activation_, context);
+        }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            if (activation_ != Activation::none) return joined(forward(x, context), join);
+            return conv_.forward_joined(x, conv_.per_channel(1), conv_.shift(), join);
         }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) {
             return activation_ != Activation::none && conv_.bias() ? &conv_.pass() : nullptr;
@@ -212,6 +253,11 @@ public:
             }
             return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context&) {
+            const auto [scale, shift] = scale_.folded(conv_.bias());
+            return conv_.forward_joined(x, scale, shift, join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &scale_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
@@ -235,6 +281,10 @@ public:
             if (context.training()) moments = batch_moments(z);
             return norm_.pending(z, moments, activation_, context);
         }
+        Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                         const Context& context) {
+            return joined(forward(x, context), join);
+        }
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>*,
                                           InputGradient) {
@@ -254,6 +304,10 @@ public:
 
         PendingOf<LayerType> forward(const PendingOf<LayerType>& x, const Context& context) {
             return Fusion::forward(layer_, x, context);
+        }
+        TensorOf<LayerType> forward_joined(const PendingOf<LayerType>& x, const JoinOf<LayerType>& join,
+                                           const Context& context) {
+            return Fusion::forward_joined(layer_, x, join, context);
         }
         const PassOf<LayerType>* output_pass(const PassOf<LayerType>* before) {
             return Fusion::output_pass(layer_, before);

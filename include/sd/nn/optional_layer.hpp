@@ -12,7 +12,7 @@ SD_NAMESPACE_BEGIN
 
 /// y = layer(x), or y = x without one: a place of a Sequential that is decided when it is built.
 template <class LayerType>
-class OptionalLayer : detail::FusedLayer {
+class OptionalLayer : detail::JoinedLayer {
 public:
     using value_type = layer_value_t<LayerType>;
     using device_type = layer_device_t<LayerType>;
@@ -55,6 +55,10 @@ private:
 
     Pending<T, Device> forward_fused(const Pending<T, Device>& x, const Context& context) {
         return layer_ ? detail::Fusion::forward(*layer_, x, context) : x;
+    }
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        return layer_ ? detail::Fusion::forward_joined(*layer_, x, join, context) : detail::Fusion::joined(x, join);
     }
     const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>* before) {
         return layer_ ? detail::Fusion::output_pass(*layer_, before) : before;

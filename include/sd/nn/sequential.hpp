@@ -37,7 +37,7 @@ template <class LayerType>
 /// share their passes over memory as nn/fusion.hpp draws it, also across a Sequential within another and into the join
 /// of a residual block; numbers are those of the layers alone but for rounding. A class derived from Sequential is one.
 template <class First, class... Others>
-class Sequential : detail::FusedLayer {
+class Sequential : detail::JoinedLayer {
     static constexpr std::size_t count = 1 + sizeof...(Others);
 
     // A bool, since g++ lists every requirement of a concept.
@@ -167,6 +167,17 @@ private:
             return x;
         } else {
             return forward_fused<i + group_length<i>()>(group<i>(layers_).forward(x, context), context);
+        }
+    }
+
+    template <std::size_t i = 0>
+    Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const ResidualJoin<T, Device>& join,
+                                     const Context& context) {
+        constexpr std::size_t next = i + group_length<i>();
+        if constexpr (next == count) {
+            return group<i>(layers_).forward_joined(x, join, context);
+        } else {
+            return forward_joined<next>(group<i>(layers_).forward(x, context), join, context);
         }
     }
 

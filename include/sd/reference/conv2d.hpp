@@ -4,6 +4,7 @@
 #include "sd/core/window.hpp"
 #include "sd/reference/batch_norm.hpp"
 #include "sd/reference/pending.hpp"
+#include "sd/reference/residual_join.hpp"
 
 SD_NAMESPACE_BEGIN
 
@@ -66,6 +67,16 @@ template <class T>
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
                                                   const Tensor<accumulate_t<T>>& shift, Activation activation) {
     return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
+}
+
+/// The convolution, then batch norm with constants, then the residual join: y = act(S + c (scale (x * weight) + shift)).
+/// Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
+                                            const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+    const Pending<T> branch(reference::conv2d_forward(x, weight, options), scale, shift, Activation::none);
+    return reference::residual_join_forward(join.shortcut, branch, {}, join.branch_scale, join.relu);
 }
 
 /// dx += weight dy over all products: the gradient by the value of x, after its pending scale, shift and activation.

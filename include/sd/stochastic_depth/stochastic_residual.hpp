@@ -6,7 +6,7 @@
 //     block, kept       y = act(S(x) + c F(x))
 //     block, dropped    y = x itself for an identity shortcut, act(S(x)) for any other; F is not computed
 //
-// Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1
+// Evaluation:           y = act(S(x) + c F(x)), c = 1 - p or 1; without gradients F's last convolution adds S(x)
 // Without a shortcut:   y = F(x) always; such a block drops nothing
 //
 // Backward, with g = dy act'(..):   dx = S'(g) + F'(m c g), and what did not run has no part in it.
@@ -97,6 +97,7 @@ public:
         pass.plan = draw(context, x.extent(0));
         if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
+        if (!context.gradients()) return evaluate(x, shortcut, pass.plan, context);
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
         pass.branch_shape = branch.shape();
         pass.untouched = pass.plan.skips_block && is_identity();
@@ -207,6 +208,13 @@ private:
         return detail::branch_plan(policy_, mask, context, block_index_, names_all);
     }
 
+    // act(S + c F) of all samples, written by F's last convolution if F ends in one.
+    Tensor<T, Device> evaluate(const Tensor<T, Device>& x, const Pending<T, Device>& shortcut,
+                               const detail::BranchPlan& plan, const Context& context) {
+        const ResidualJoin<T, Device> join{shortcut, A(plan.scale), fuses_relu};
+        return activated(detail::Fusion::forward_joined(branch_, x, join, context), context);
+    }
+
     // F of the samples that it runs on, in a batch of no samples if it does not run.
     Pending<T, Device> run(const Tensor<T, Device>& x, const detail::BranchPlan& plan, const Shape& sum_shape,
                            const Context& context) {
@@ -218,9 +226,13 @@ private:
     // act(S + select(mask, c F)).
     Tensor<T, Device> join(const Pending<T, Device>& shortcut, const Pending<T, Device>& branch, Pass& pass,
                            const Context& context) {
-        const Tensor<T, Device> sum =
-            residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample, A(pass.plan.scale), fuses_relu,
-                                     context.gradients() ? &pass.y : nullptr);
+        const Tensor<T, Device> sum = residual_join_forward<T>(shortcut, branch, pass.plan.branch_sample,
+                                                               A(pass.plan.scale), fuses_relu, &pass.y);
+        return activated(sum, context);
+    }
+
+    // The block's output, of a sum to which a ReLU has been applied if the block has one.
+    Tensor<T, Device> activated(const Tensor<T, Device>& sum, const Context& context) {
         if constexpr (fuses_activation) {
             return sum;
         } else {
