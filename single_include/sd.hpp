@@ -11642,20 +11642,6 @@ private:
 
 SD_NAMESPACE_END
 
-// ---------------------------------------------------------------------------- sd/stochastic_depth/branch.hpp
-
-// What a residual branch must offer.
-
-SD_NAMESPACE_BEGIN
-
-/// A residual branch F: any layer. One that is a Sequential joins the passes over memory of the block's addition. The last
-/// layer that visit() names is taken for the one that F ends in, into which save_weights() folds a factor; where that is
-/// not so, visit_output(visitor) names, in the same way, the parameters that F is proportional to.
-template <class Branch>
-concept ResidualBranch = Layer<Branch>;
-
-SD_NAMESPACE_END
-
 // ---------------------------------------------------------------------------- sd/stochastic_depth/branch_plan.hpp
 
 // What the branch of a block computes in a pass, from the policy's answers and what other ranks do.
@@ -11791,6 +11777,100 @@ private:
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/stochastic_depth/block_decision.hpp
+
+// Who keeps the branch of one residual block: its policy, its masks, its place in the network.
+
+SD_NAMESPACE_BEGIN
+
+/// Given in the place of a shortcut: the block has none, y = F(x), and nothing can be dropped. Such blocks stand between
+/// residual ones where the shape changes, in EfficientNet, whose drop rates count them as places of the network.
+struct NoShortcut {};
+
+/// What StochasticResidual decides before it computes anything, and how that is changed.
+template <class Policy, class Device>
+class BlockDecision {
+public:
+    /// Which samples of the last training pass kept the branch.
+    [[nodiscard]] const Mask& mask() const { return masks_.last(); }
+
+    /// Uses this mask in training passes from now on, or draws masks again if there is none. The mask has one entry a
+    /// sample, 0 or 1; for a block-wise policy all are equal. Throws std::invalid_argument otherwise, and for a mask of
+    /// a block without a shortcut.
+    void set_mask(std::optional<Mask> mask) {
+        if (mask && !has_shortcut_) refuse("StochasticResidual", "mask", "one", "none of a block without a shortcut");
+        masks_.give(policy_, std::move(mask));
+    }
+
+    /// Whether F is added to something. If not, the block drops nothing.
+    [[nodiscard]] bool has_shortcut() const { return has_shortcut_; }
+
+    /// How the block trains.
+    [[nodiscard]] const Policy& policy() const { return policy_; }
+
+    /// Changes how the block trains; parameters stay where they are. A mask that was given is forgotten.
+    /// Throws std::invalid_argument, with nothing changed, if the policy's drop rate is not from 0 to 1, or if the block
+    /// has no shortcut and the policy could drop something.
+    void set_policy(Policy policy) {
+        detail::expect_rate("StochasticResidual", "drop_rate", detail::drop_rate_of(policy));
+        if (!has_shortcut_ && detail::is_stochastic(policy)) {
+            refuse("StochasticResidual", "policy of a block without a shortcut", detail::method_of(policy),
+                   "one that drops nothing");
+        }
+        policy_ = std::move(policy);
+        masks_.give(policy_, std::nullopt);
+    }
+
+    /// The block's place among all blocks of its network, from 0: it decides which random numbers the block draws. The
+    /// library's networks number their blocks when they are built, number_blocks() those of any other model.
+    [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
+    /// Sets block_index(). Two blocks of one network must not share one.
+    void set_block_index(std::uint32_t index) { block_index_ = index; }
+
+    /// What F is multiplied by in evaluation, at the drop rate applied now: 1 - p or 1.
+    [[nodiscard]] double evaluation_scale() const { return policy_.scale(false, {}); }
+
+protected:
+    explicit BlockDecision(bool has_shortcut) : has_shortcut_(has_shortcut) {}
+
+    // Who keeps the branch, and what it computes for them: in evaluation, all.
+    [[nodiscard]] detail::BranchPlan draw(const Context& context, Index samples) {
+        if (!context.training()) {
+            detail::BranchPlan plan;
+            plan.scale = evaluation_scale();
+            return plan;
+        }
+        const Mask& mask = masks_.next(policy_, context, block_index_, samples);
+        // On a device, all samples are named even if all are kept, so that a step whose branches see all samples is the
+        // same kernels whatever the masks, as a graph of it needs.
+        const bool names_all =
+            Device::replays_steps && detail::drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
+        return detail::branch_plan(policy_, mask, context, block_index_, names_all);
+    }
+
+private:
+    Policy policy_;
+    bool has_shortcut_ = true;
+    std::uint32_t block_index_ = 0;
+    detail::MaskSource masks_;
+};
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/stochastic_depth/branch.hpp
+
+// What a residual branch must offer.
+
+SD_NAMESPACE_BEGIN
+
+/// A residual branch F: any layer. One that is a Sequential joins the passes over memory of the block's addition. The last
+/// layer that visit() names is taken for the one that F ends in, into which save_weights() folds a factor; where that is
+/// not so, visit_output(visitor) names, in the same way, the parameters that F is proportional to.
+template <class Branch>
+concept ResidualBranch = Layer<Branch>;
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/stochastic_depth/stochastic_residual.hpp
 
 // The residual block with stochastic depth: y = act(S(x) + mask F(x)).
@@ -11815,16 +11895,14 @@ using shortcut_of = Shortcut<layer_value_t<Branch>, layer_device_t<Branch>>;
 
 }  // namespace detail
 
-/// Given in the place of a shortcut: the block has none, y = F(x), and nothing can be dropped. Such blocks stand between
-/// residual ones where the shape changes, in EfficientNet, whose drop rates count them as places of the network.
-struct NoShortcut {};
-
 /// A residual block of a branch F, a policy that says when F is left out, an activation, and a shortcut S.
 /// Branch: the library's BasicBlock or Bottleneck, a Sequential, or any other layer. Policy: AnyPolicy to choose at run
 /// time, or a type that answers three questions, DropPolicy. Shortcut: the library's, or any layer.
 template <class BranchType, class PolicyType = AnyPolicy, class Activation = ReluActivation,
           class ShortcutType = detail::shortcut_of<detail::layer_or_stand_in_t<BranchType>>>
-class StochasticResidual {
+class StochasticResidual
+    : public BlockDecision<detail::or_stand_in_t<DropPolicy<PolicyType>, PolicyType, KeepAllPolicy>,
+                           layer_device_t<detail::layer_or_stand_in_t<BranchType>>> {
     // Bools, since g++ lists every requirement of a concept.
     static constexpr bool branch_is_layer = ResidualBranch<BranchType>;
     static constexpr bool policy_is_right = DropPolicy<PolicyType>;
@@ -11851,6 +11929,8 @@ public:
     using Device = device_type;
 
 private:
+    using Decision = BlockDecision<Policy, Device>;
+    using Decision::draw;
     static constexpr bool activation_is_right = ResidualActivation<Activation, T, Device>;
     static_assert(activation_is_right,
                   "sd::StochasticResidual: the activation is no layer: it needs forward(x, context) and backward(dy)");
@@ -11859,13 +11939,16 @@ public:
     /// Throws std::invalid_argument if the policy's drop rate is not from 0 to 1.
     explicit StochasticResidual(BranchType branch, PolicyType policy = {}, ShortcutType shortcut = {},
                                 Activation activation = {})
-        : branch_(std::move(branch)), shortcut_(std::move(shortcut)), activation_(std::move(activation)) {
-        set_policy(std::move(policy));
+        : Decision(true),
+          branch_(std::move(branch)),
+          shortcut_(std::move(shortcut)),
+          activation_(std::move(activation)) {
+        this->set_policy(std::move(policy));
         name_parameters(*this);
     }
 
     /// F alone.
-    StochasticResidual(Branch branch, NoShortcut) : branch_(std::move(branch)), has_shortcut_(false) {
+    StochasticResidual(Branch branch, NoShortcut) : Decision(false), branch_(std::move(branch)) {
         name_parameters(*this);
     }
 
@@ -11873,7 +11956,7 @@ public:
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         Pass pass;
         pass.plan = draw(context, x.extent(0));
-        if (!has_shortcut_) return materialize(detail::Fusion::forward(branch_, x, context));
+        if (!this->has_shortcut()) return materialize(detail::Fusion::forward(branch_, x, context));
         const Pending<T, Device> shortcut = detail::Fusion::forward(shortcut_, x, context);
         if (!context.gradients()) return evaluate(x, shortcut, pass.plan, context);
         const Pending<T, Device> branch = run(x, pass.plan, shortcut.shape(), context);
@@ -11886,7 +11969,7 @@ public:
 
     /// Adds the gradients of all parameters that took part and returns dx.
     [[nodiscard]] Tensor<T, Device> backward(const Tensor<T, Device>& dy) {
-        if (!has_shortcut_) return detail::Fusion::backward(branch_, {dy}, nullptr, InputGradient::computed).dy;
+        if (!this->has_shortcut()) return detail::Fusion::backward(branch_, {dy}, nullptr, InputGradient::computed).dy;
         const Pass& pass = pass_.get("StochasticResidual");
         if (pass.untouched) {
             (void)run_back({Tensor<T, Device>::empty(pass.branch_shape)}, pass.plan);
@@ -11904,51 +11987,13 @@ public:
     /// Gives back what the last forward pass left for backward.
     void forget() { pass_.forget(); }
 
-    /// Which samples of the last training pass kept the branch.
-    [[nodiscard]] const Mask& mask() const { return masks_.last(); }
-
-    /// Uses this mask in training passes from now on, or draws masks again if there is none. The mask has one entry a
-    /// sample, 0 or 1; for a block-wise policy all are equal. Throws std::invalid_argument otherwise, and for a mask of
-    /// a block without a shortcut.
-    void set_mask(std::optional<Mask> mask) {
-        if (mask && !has_shortcut_) refuse("StochasticResidual", "mask", "one", "none of a block without a shortcut");
-        masks_.give(policy_, std::move(mask));
-    }
-
-    /// Whether F is added to something. If not, the block drops nothing.
-    [[nodiscard]] bool has_shortcut() const { return has_shortcut_; }
     /// Whether F is added to x itself.
-    [[nodiscard]] bool has_identity_shortcut() const { return has_shortcut_ && is_identity(); }
-
-    /// How the block trains.
-    [[nodiscard]] const Policy& policy() const { return policy_; }
-
-    /// Changes how the block trains; parameters stay where they are. A mask that was given is forgotten.
-    /// Throws std::invalid_argument, with nothing changed, if the policy's drop rate is not from 0 to 1, or if the block
-    /// has no shortcut and the policy could drop something.
-    void set_policy(Policy policy) {
-        detail::expect_rate("StochasticResidual", "drop_rate", detail::drop_rate_of(policy));
-        if (!has_shortcut_ && detail::is_stochastic(policy)) {
-            refuse("StochasticResidual", "policy of a block without a shortcut", detail::method_of(policy),
-                   "one that drops nothing");
-        }
-        policy_ = std::move(policy);
-        masks_.give(policy_, std::nullopt);
-    }
-
-    /// The block's place among all blocks of its network, from 0: it decides which random numbers the block draws. The
-    /// library's networks number their blocks when they are built, number_blocks() those of any other model.
-    [[nodiscard]] std::uint32_t block_index() const { return block_index_; }
-    /// Sets block_index(). Two blocks of one network must not share one.
-    void set_block_index(std::uint32_t index) { block_index_ = index; }
+    [[nodiscard]] bool has_identity_shortcut() const { return this->has_shortcut() && is_identity(); }
 
     /// The residual branch F.
     [[nodiscard]] Branch& branch() { return branch_; }
     /// The same, read only.
     [[nodiscard]] const Branch& branch() const { return branch_; }
-
-    /// What F is multiplied by in evaluation, at the drop rate applied now: 1 - p or 1.
-    [[nodiscard]] double evaluation_scale() const { return policy_.scale(false, {}); }
 
     /// Names what the branch and the shortcut name, with nothing put before it.
     template <class Visitor>
@@ -11971,21 +12016,6 @@ private:
         join_output_t<T, Device> y = {};
     };
 
-    // Who keeps the branch, and what it computes for them: in evaluation, all.
-    detail::BranchPlan draw(const Context& context, Index samples) {
-        if (!context.training()) {
-            detail::BranchPlan plan;
-            plan.scale = evaluation_scale();
-            return plan;
-        }
-        const Mask& mask = masks_.next(policy_, context, block_index_, samples);
-        // On a device, all samples are named even if all are kept, so that a step whose branches see all samples is the
-        // same kernels whatever the masks, as a graph of it needs.
-        const bool names_all =
-            Device::replays_steps && detail::drop_rate_of(policy_) > 0 && detail::computes_dropped(policy_);
-        return detail::branch_plan(policy_, mask, context, block_index_, names_all);
-    }
-
     // act(S + c F) of all samples, written by F's last convolution if F ends in one.
     Tensor<T, Device> evaluate(const Tensor<T, Device>& x, const Pending<T, Device>& shortcut,
                                const detail::BranchPlan& plan, const Context& context) {
@@ -11998,7 +12028,7 @@ private:
                            const Context& context) {
         if (!plan.runs) return Tensor<T, Device>::empty(with_samples(sum_shape, 0));
         if (!plan.kept_alone || plan.branch_sample.empty()) return detail::Fusion::forward(branch_, x, context);
-        return detail::Fusion::forward(branch_, gather_samples(x, detail::kept_samples(mask())), context);
+        return detail::Fusion::forward(branch_, gather_samples(x, detail::kept_samples(this->mask())), context);
     }
 
     // act(S + select(mask, c F)).
@@ -12036,7 +12066,7 @@ private:
     // F'(dbranch). Parameters of a branch that did not run have no gradient, or zeros where another rank has one.
     Tensor<T, Device> run_back(const BranchGradient& dbranch, const detail::BranchPlan& plan) {
         if (plan.runs) return detail::Fusion::backward(branch_, dbranch, nullptr, InputGradient::computed).dy;
-        if (plan.runs_elsewhere || detail::skipped_gradient_of(policy_) == SkippedGradient::zero) {
+        if (plan.runs_elsewhere || detail::skipped_gradient_of(this->policy()) == SkippedGradient::zero) {
             add_zero_gradients(branch_);
         } else {
             skip_gradients(branch_);
@@ -12059,13 +12089,9 @@ private:
     static constexpr bool fuses_activation = fuses_relu || std::is_same_v<Activation, NoActivation>;
 
     Branch branch_;
-    Policy policy_;
     detail::layer_or_stand_in_t<ShortcutType> shortcut_;
     [[no_unique_address]] detail::or_stand_in_t<activation_is_right, Activation, IdentityShortcut<T, Device>>
         activation_;
-    bool has_shortcut_ = true;
-    std::uint32_t block_index_ = 0;
-    detail::MaskSource masks_;
     Cache<Pass> pass_;
 };
 

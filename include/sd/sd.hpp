@@ -70,6 +70,7 @@
 #include "sd/nn/squeeze_excitation.hpp"
 #include "sd/nn/stand_in.hpp"
 #include "sd/stochastic_depth/any_policy.hpp"
+#include "sd/stochastic_depth/block_decision.hpp"
 #include "sd/stochastic_depth/block_policy.hpp"
 #include "sd/stochastic_depth/blocks.hpp"
 #include "sd/stochastic_depth/branch_plan.hpp"
