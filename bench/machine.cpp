@@ -62,14 +62,13 @@ void tile_peak(benchmark::State& state) {
     const sd::cpu::TileMachine& machine = *sd::cpu::tile_machine();
     const auto rows = filled<sd::bfloat16>({lanes, lanes});
     const auto columns = filled<sd::bfloat16>({steps, sd::cpu::pair_step});
-    const std::array<Index, steps> offsets{};
-    const sd::cpu::PairOperands operands{.rows = rows.data(),
-                                         .row_stride = lanes,
-                                         .plane = 0,
+    const std::array<Index, steps> row_offsets{};
+    std::array<Index, steps> column_offsets;
+    for (Index i = 0; i < steps; ++i) column_offsets[static_cast<std::size_t>(i)] = i * sd::cpu::pair_step;
+    const sd::cpu::PairOperands operands{.rows = {rows.data(), 0, row_offsets.data(), lanes},
+                                         .columns = {columns.data(), 0, column_offsets.data(), sd::cpu::pair_step / 2},
                                          .blocks = 1,
-                                         .offsets = offsets.data(),
-                                         .offset_count = steps,
-                                         .columns = columns.data()};
+                                         .offset_count = steps};
     count_most(state, calls * steps * lanes * sd::cpu::pair_step, [&](Index) {
         alignas(64) std::array<float, lanes * lanes> tile;
         machine.begin();
