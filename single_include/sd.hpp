@@ -11831,9 +11831,10 @@ public:
     [[nodiscard]] double evaluation_scale() const { return policy_.scale(false, {}); }
 
 protected:
+    /// Of a block that keeps every sample's branch until set_policy().
     explicit BlockDecision(bool has_shortcut) : has_shortcut_(has_shortcut) {}
 
-    // Who keeps the branch, and what it computes for them: in evaluation, all.
+    /// Who keeps the branch in a pass of so many samples, and what it computes for them: in evaluation, all.
     [[nodiscard]] detail::BranchPlan draw(const Context& context, Index samples) {
         if (!context.training()) {
             detail::BranchPlan plan;
