@@ -383,26 +383,57 @@ SD_NAMESPACE_END
 
 SD_NAMESPACE_BEGIN
 
+/// A part of a text: a reference to anything that an output stream takes. Its type is forgotten, so that what joins
+/// parts is compiled once and not for every combination of types.
+class TextPart {
+public:
+    /// Refers to a value, which must outlive this.
+    template <class Value>
+    TextPart(const Value& value)
+        : value_(&value),
+          print_([](std::ostream& out, const TextPart& part) { out << *static_cast<const Value*>(part.value_); }) {}
+    /// A manipulator such as std::fixed.
+    TextPart(std::ios_base& (&manipulator)(std::ios_base&))
+        : manipulator_(&manipulator),
+          print_([](std::ostream& out, const TextPart& part) { out << part.manipulator_; }) {}
+
+    /// Prints the value.
+    void print(std::ostream& out) const { print_(out, *this); }
+
+private:
+    union {
+        const void* value_;
+        std::ios_base& (*manipulator_)(std::ios_base&);
+    };
+    void (*print_)(std::ostream&, const TextPart&);
+};
+
+namespace detail {
+
+inline std::string joined(std::initializer_list<TextPart> parts) {
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    for (const TextPart& part : parts) part.print(out);
+    return out.str();
+}
+
+}  // namespace detail
+
 /// Joins its arguments into one text, each as an output stream prints it in the classic locale: numbers have a decimal
 /// point and no separators, whatever the program's own locale is. All text that is read again is made by this.
 template <class... Parts>
 [[nodiscard]] std::string text(const Parts&... parts) {
-    std::ostringstream out;
-    out.imbue(std::locale::classic());
-    (out << ... << parts);
-    return out.str();
+    return detail::joined({TextPart(parts)...});
 }
 
 /// Refuses a setting or a shape: throws std::invalid_argument "where: what: got …, expected …".
-template <class Got, class Expected>
-[[noreturn]] void refuse(const std::string& where, const std::string& what, const Got& got, const Expected& expected) {
+[[noreturn]] inline void refuse(const std::string& where, const std::string& what, TextPart got, TextPart expected) {
     throw std::invalid_argument(text(where, ": ", what, ": got ", got, ", expected ", expected));
 }
 
 /// Refuses a file: throws std::runtime_error "file: what: got …, expected …".
-template <class Got, class Expected>
-[[noreturn]] void refuse_file(const std::string& file, const std::string& what, const Got& got,
-                              const Expected& expected) {
+[[noreturn]] inline void refuse_file(const std::string& file, const std::string& what, TextPart got,
+                                     TextPart expected) {
     throw std::runtime_error(text(file, ": ", what, ": got ", got, ", expected ", expected));
 }
 
@@ -4060,8 +4091,6 @@ public:
     void visit(Visitor&&) const {}
 };
 
-static_assert(Layer<IdentityShortcut<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/nn/stand_in.hpp
@@ -5008,8 +5037,6 @@ private:
     std::int64_t num_batches_tracked_ = 0;
     Cache<Pass> pass_;
 };
-
-static_assert(Layer<BatchNorm2d<float>>);
 
 SD_NAMESPACE_END
 
@@ -6790,7 +6817,6 @@ SD_NAMESPACE_END
 #include <cpuid.h>
 #include <cstdint>
 #include <cstring>
-#include <immintrin.h>
 #endif
 
 SD_NAMESPACE_BEGIN
@@ -6798,17 +6824,22 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 #if defined(SD_HAS_AVX512_BF16)
-/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
+/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns. The one
+/// instruction stands as the assembler has it: to declare its intrinsic costs every program half of what Eigen does.
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
                                                                                        float* sums, bool accumulate) {
+    typedef float Floats __attribute__((vector_size(64)));
+    typedef std::uint32_t Pairs __attribute__((vector_size(64)));
     constexpr Index rows_each = 8, pairs = pair_lanes / 2;
     for (Index first = 0; first < pair_lanes; first += rows_each) {
         float* const target = sums + first * pair_lanes;
-        __m512 left[rows_each], right[rows_each];
+        Floats left[rows_each] = {}, right[rows_each] = {};
+        if (accumulate) {
 #pragma GCC unroll 8
-        for (Index r = 0; r < rows_each; ++r) {
-            left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
-            right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
+            for (Index r = 0; r < rows_each; ++r) {
+                std::memcpy(&left[r], target + r * pair_lanes, sizeof left[r]);
+                std::memcpy(&right[r], target + r * pair_lanes + pairs, sizeof right[r]);
+            }
         }
         const PairOperand rows = operands.rows;
         const PairOperand columns = operands.columns;
@@ -6817,23 +6848,24 @@ namespace cpu {
                 const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i] + first * rows.stride;
                 const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
                 for (Index pair = 0; pair < pairs; ++pair, row += 2, column += pair_lanes) {
-                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column));
-                    const auto right_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column + columns.stride));
+                    Pairs left_columns, right_columns;
+                    std::memcpy(&left_columns, column, sizeof left_columns);
+                    std::memcpy(&right_columns, column + columns.stride, sizeof right_columns);
 #pragma GCC unroll 8
                     for (Index r = 0; r < rows_each; ++r) {
-                        std::int32_t both;
+                        std::uint32_t both;
                         std::memcpy(&both, row + r * rows.stride, sizeof both);
-                        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
-                        left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
-                        right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
+                        const Pairs value = Pairs{} + both;
+                        asm("vdpbf16ps %2, %1, %0" : "+v"(left[r]) : "v"(value), "v"(left_columns));
+                        asm("vdpbf16ps %2, %1, %0" : "+v"(right[r]) : "v"(value), "v"(right_columns));
                     }
                 }
             }
         }
 #pragma GCC unroll 8
         for (Index r = 0; r < rows_each; ++r) {
-            _mm512_storeu_ps(target + r * pair_lanes, left[r]);
-            _mm512_storeu_ps(target + r * pair_lanes + pairs, right[r]);
+            std::memcpy(target + r * pair_lanes, &left[r], sizeof left[r]);
+            std::memcpy(target + r * pair_lanes + pairs, &right[r], sizeof right[r]);
         }
     }
 }
@@ -10517,8 +10549,6 @@ private:
     Cache<BatchNormPass<T, Device>> pass_;  ///< of an activation that no norm is before
 };
 
-static_assert(Layer<Conv2d<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/cpu/sample_sums.hpp
@@ -11117,10 +11147,6 @@ private:
     Cache<Shape> input_shape_;
 };
 
-static_assert(Layer<MaxPool2d<float>>);
-static_assert(Layer<AvgPool2d<float>>);
-static_assert(Layer<GlobalAvgPool<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/nn/shortcut.hpp
@@ -11243,10 +11269,6 @@ private:
     std::variant<IdentityShortcut<T, Device>, ProjectionShortcut<T, Device>, PadShortcut<T, Device>> kind_;
     std::string name_ = "downsample";
 };
-
-static_assert(Layer<ProjectionShortcut<float>>);
-static_assert(Layer<PadShortcut<float>>);
-static_assert(Layer<Shortcut<float>>);
 
 SD_NAMESPACE_END
 
@@ -14458,8 +14480,6 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { machine_kind(x) } -> std::same_as<std::string>;
 };
 
-static_assert(ComputeDevice<Cpu>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/train/late_scores.hpp
@@ -16509,8 +16529,6 @@ using Sigmoid = ActivationLayer<Activation::sigmoid, T, Device>;
 template <class T, class Device = Cpu>
 using Hardsigmoid = ActivationLayer<Activation::hardsigmoid, T, Device>;
 
-static_assert(Layer<Relu<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/models/resnet_branches.hpp
@@ -16606,9 +16624,6 @@ private:
     }
 };
 
-static_assert(Layer<BasicBlock<float>>);
-static_assert(Layer<Bottleneck<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/nn/linear.hpp
@@ -16696,8 +16711,6 @@ private:
     ParameterPtr<A, Device> bias_;
     Cache<Tensor<T, Device>> input_;
 };
-
-static_assert(Layer<Linear<float>>);
 
 SD_NAMESPACE_END
 
@@ -19178,8 +19191,6 @@ private:
     Cache<Pass> pass_;
 };
 
-static_assert(Layer<LayerNorm2d<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/nn/layer_scale.hpp
@@ -19283,8 +19294,6 @@ private:
     Cache<BatchNormPass<T, Device>> pass_;
 };
 
-static_assert(Layer<LayerScale<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/nn/pixel_linear.hpp
@@ -19310,8 +19319,6 @@ private:
         return {weight[0], weight[1], 1, 1};
     }
 };
-
-static_assert(Layer<PixelLinear<float>>);
 
 SD_NAMESPACE_END
 
@@ -19385,8 +19392,6 @@ private:
         visitor("block.5", self.template layer<4>());
     }
 };
-
-static_assert(Layer<ConvNeXtBlock<float>>);
 
 SD_NAMESPACE_END
 
@@ -19699,8 +19704,6 @@ private:
     Sequential<Conv, ActivationLayer<activation, T, Device>, Conv, ActivationLayer<scale, T, Device>> excitation_;
     Cache<Pass> pass_;
 };
-
-static_assert(Layer<SqueezeExcitation<float>>);
 
 SD_NAMESPACE_END
 
@@ -20198,8 +20201,6 @@ private:
     bool fused_;
 };
 
-static_assert(Layer<MBConv<float>>);
-
 SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/models/efficientnet.hpp
@@ -20562,8 +20563,6 @@ private:
         bias = to_device<Device>(initializer.uniform<accumulate_t<T>>(bias.shape(), bound));
     }
 };
-
-static_assert(Layer<RegNetBranch<float>>);
 
 SD_NAMESPACE_END
 

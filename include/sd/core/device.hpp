@@ -266,6 +266,4 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { machine_kind(x) } -> std::same_as<std::string>;
 };
 
-static_assert(ComputeDevice<Cpu>);
-
 SD_NAMESPACE_END

@@ -8,7 +8,6 @@
 #include <cpuid.h>
 #include <cstdint>
 #include <cstring>
-#include <immintrin.h>
 #endif
 
 SD_NAMESPACE_BEGIN
@@ -16,17 +15,22 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 #if defined(SD_HAS_AVX512_BF16)
-/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns.
+/// TileMachine::multiply, eight rows at a time, whose sums fit the registers beside two vectors of columns. The one
+/// instruction stands as the assembler has it: to declare its intrinsic costs every program half of what Eigen does.
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] inline void multiply_by_avx512(const PairOperands& operands,
                                                                                        float* sums, bool accumulate) {
+    typedef float Floats __attribute__((vector_size(64)));
+    typedef std::uint32_t Pairs __attribute__((vector_size(64)));
     constexpr Index rows_each = 8, pairs = pair_lanes / 2;
     for (Index first = 0; first < pair_lanes; first += rows_each) {
         float* const target = sums + first * pair_lanes;
-        __m512 left[rows_each], right[rows_each];
+        Floats left[rows_each] = {}, right[rows_each] = {};
+        if (accumulate) {
 #pragma GCC unroll 8
-        for (Index r = 0; r < rows_each; ++r) {
-            left[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes) : _mm512_setzero_ps();
-            right[r] = accumulate ? _mm512_loadu_ps(target + r * pair_lanes + pairs) : _mm512_setzero_ps();
+            for (Index r = 0; r < rows_each; ++r) {
+                std::memcpy(&left[r], target + r * pair_lanes, sizeof left[r]);
+                std::memcpy(&right[r], target + r * pair_lanes + pairs, sizeof right[r]);
+            }
         }
         const PairOperand rows = operands.rows;
         const PairOperand columns = operands.columns;
@@ -35,23 +39,24 @@ namespace cpu {
                 const bfloat16* row = rows.data + block * rows.plane + rows.offsets[i] + first * rows.stride;
                 const bfloat16* column = columns.data + block * columns.plane + columns.offsets[i];
                 for (Index pair = 0; pair < pairs; ++pair, row += 2, column += pair_lanes) {
-                    const auto left_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column));
-                    const auto right_columns = reinterpret_cast<__m512bh>(_mm512_loadu_ps(column + columns.stride));
+                    Pairs left_columns, right_columns;
+                    std::memcpy(&left_columns, column, sizeof left_columns);
+                    std::memcpy(&right_columns, column + columns.stride, sizeof right_columns);
 #pragma GCC unroll 8
                     for (Index r = 0; r < rows_each; ++r) {
-                        std::int32_t both;
+                        std::uint32_t both;
                         std::memcpy(&both, row + r * rows.stride, sizeof both);
-                        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
-                        left[r] = _mm512_dpbf16_ps(left[r], value, left_columns);
-                        right[r] = _mm512_dpbf16_ps(right[r], value, right_columns);
+                        const Pairs value = Pairs{} + both;
+                        asm("vdpbf16ps %2, %1, %0" : "+v"(left[r]) : "v"(value), "v"(left_columns));
+                        asm("vdpbf16ps %2, %1, %0" : "+v"(right[r]) : "v"(value), "v"(right_columns));
                     }
                 }
             }
         }
 #pragma GCC unroll 8
         for (Index r = 0; r < rows_each; ++r) {
-            _mm512_storeu_ps(target + r * pair_lanes, left[r]);
-            _mm512_storeu_ps(target + r * pair_lanes + pairs, right[r]);
+            std::memcpy(target + r * pair_lanes, &left[r], sizeof left[r]);
+            std::memcpy(target + r * pair_lanes + pairs, &right[r], sizeof right[r]);
         }
     }
 }

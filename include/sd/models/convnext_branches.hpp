@@ -77,6 +77,4 @@ private:
     }
 };
 
-static_assert(Layer<ConvNeXtBlock<float>>);
-
 SD_NAMESPACE_END

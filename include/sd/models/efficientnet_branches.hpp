@@ -122,6 +122,4 @@ private:
     bool fused_;
 };
 
-static_assert(Layer<MBConv<float>>);
-
 SD_NAMESPACE_END

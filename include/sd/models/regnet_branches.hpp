@@ -88,6 +88,4 @@ private:
     }
 };
 
-static_assert(Layer<RegNetBranch<float>>);
-
 SD_NAMESPACE_END

@@ -97,7 +97,4 @@ private:
     }
 };
 
-static_assert(Layer<BasicBlock<float>>);
-static_assert(Layer<Bottleneck<float>>);
-
 SD_NAMESPACE_END

@@ -57,6 +57,4 @@ using Sigmoid = ActivationLayer<Activation::sigmoid, T, Device>;
 template <class T, class Device = Cpu>
 using Hardsigmoid = ActivationLayer<Activation::hardsigmoid, T, Device>;
 
-static_assert(Layer<Relu<float>>);
-
 SD_NAMESPACE_END

@@ -185,6 +185,4 @@ private:
     Cache<Pass> pass_;
 };
 
-static_assert(Layer<BatchNorm2d<float>>);
-
 SD_NAMESPACE_END

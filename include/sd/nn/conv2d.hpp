@@ -201,6 +201,4 @@ private:
     Cache<BatchNormPass<T, Device>> pass_;  ///< of an activation that no norm is before
 };
 
-static_assert(Layer<Conv2d<float>>);
-
 SD_NAMESPACE_END

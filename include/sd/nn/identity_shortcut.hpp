@@ -21,6 +21,4 @@ public:
     void visit(Visitor&&) const {}
 };
 
-static_assert(Layer<IdentityShortcut<float>>);
-
 SD_NAMESPACE_END

@@ -99,6 +99,4 @@ private:
     Cache<Pass> pass_;
 };
 
-static_assert(Layer<LayerNorm2d<float>>);
-
 SD_NAMESPACE_END

@@ -107,6 +107,4 @@ private:
     Cache<BatchNormPass<T, Device>> pass_;
 };
 
-static_assert(Layer<LayerScale<float>>);
-
 SD_NAMESPACE_END

@@ -92,6 +92,4 @@ private:
     Cache<Tensor<T, Device>> input_;
 };
 
-static_assert(Layer<Linear<float>>);
-
 SD_NAMESPACE_END

@@ -23,6 +23,4 @@ private:
     }
 };
 
-static_assert(Layer<PixelLinear<float>>);
-
 SD_NAMESPACE_END

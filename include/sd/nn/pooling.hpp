@@ -116,8 +116,4 @@ private:
     Cache<Shape> input_shape_;
 };
 
-static_assert(Layer<MaxPool2d<float>>);
-static_assert(Layer<AvgPool2d<float>>);
-static_assert(Layer<GlobalAvgPool<float>>);
-
 SD_NAMESPACE_END

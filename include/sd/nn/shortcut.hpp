@@ -129,8 +129,4 @@ private:
     std::string name_ = "downsample";
 };
 
-static_assert(Layer<ProjectionShortcut<float>>);
-static_assert(Layer<PadShortcut<float>>);
-static_assert(Layer<Shortcut<float>>);
-
 SD_NAMESPACE_END

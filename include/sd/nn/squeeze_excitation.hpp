@@ -115,6 +115,4 @@ private:
     Cache<Pass> pass_;
 };
 
-static_assert(Layer<SqueezeExcitation<float>>);
-
 SD_NAMESPACE_END

@@ -1,0 +1,7 @@
+// The kernels of float.
+#include "kernels.hpp"
+
+SD_NAMESPACE_BEGIN
+SD_COMPILED_KERNELS(, float, float);
+SD_COMPILED_UPDATES(, float);
+SD_NAMESPACE_END
