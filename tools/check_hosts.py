@@ -171,10 +171,10 @@ class Check:
         return subprocess.Popen(self.machines.enter(machine, *command), env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def train(self, hosts, *options, machine=1):
+    def train(self, hosts, *options, data="data", machine=1):
         """Starts the training tool on a rank for each of `hosts`, or by itself for none."""
         ranks = ["--ranks", str(len(hosts)), "--hosts", str(self.hosts(*hosts)), "--sync-batch-norm"] if hosts else []
-        return self.start(machine, [self.run, "train", *ranks, "--data", f"cifar10:{self.own}/data", "--batch-size",
+        return self.start(machine, [self.run, "train", *ranks, "--data", f"cifar10:{self.own}/{data}", "--batch-size",
                                     "10", "--stochastic-method", "sample", "--drop-rate", "0.8", "--learning-rate",
                                     "0.01", *options])
 
@@ -225,14 +225,15 @@ class Check:
         write_images(second / "fewer", 1, images=4)
         write_images(self.machines.files(1) / "fewer", 1)
         (self.machines.files(1) / "settings.toml").write_text("seed = 1\n")
-        for options, expected in [
-                (["--data", f"cifar10:{self.own}/fewer"], "rank 1: --data: got 20 training and 3 test images"),
-                (["--config", f"{self.own}/settings.toml"], "train: " + f"{self.own}/settings.toml: opening")]:
-            status, output = finish(self.train([1, 2], "--duration", "1ep", *options))
-            assert status != 0 and expected in output, (status, output)
+        options = ["--config", f"{self.own}/settings.toml", "--duration", "1ep"]
+        status, output = finish(self.train([1, 2], *options))
+        assert status != 0 and f"train: {self.own}/settings.toml: opening" in output, (status, output)
         (second / "settings.toml").write_text("seed = 2\n")
-        status, output = finish(self.train([1, 2], "--config", f"{self.own}/settings.toml", "--duration", "1ep"))
-        assert status != 0 and "settings: got seed = 2, expected seed = 1, as rank 0 has" in output, (status, output)
+        status, output = finish(self.train([1, 2], *options))
+        assert status != 0 and "rank 1: settings: got seed = 2, expected seed = 1, as rank 0" in output, (status, output)
+        (second / "settings.toml").write_text("seed = 1\n")
+        status, output = finish(self.train([1, 2], *options, data="fewer"))
+        assert status != 0 and "rank 1: --data: got 20 training and 3 test images" in output, (status, output)
         print("refused: other images, settings that are missing or others on the second machine")
 
     def train_for_ever(self, *options):
@@ -245,8 +246,10 @@ class Check:
         return job
 
     def stopped(self):
-        """SIGTERM to ./run reaches the ranks of all machines."""
+        """The variables of threads, and SIGTERM to ./run, reach the ranks of all machines."""
         job = self.train_for_ever("--checkpoint-dir", f"{self.own}/stopped", "--checkpoint-interval", "100000ep")
+        process = self.machines.process_of_rank(2, 1)
+        assert b"OMP_NUM_THREADS=1" in pathlib.Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
         job.send_signal(signal.SIGTERM)
         status, output = finish(job)
         checkpoints = [*(self.machines.files(1) / "stopped").glob("checkpoint-*")]
