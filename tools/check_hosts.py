@@ -146,17 +146,21 @@ class Check:
     def __init__(self, machines, train):
         self.machines = machines
         self.own = machines.own
-        # ./run without its build: what it starts is there already.
-        copy, self.bin = machines.folder / "copy", machines.folder / "bin"
-        (copy / "tools").mkdir(parents=True)
-        (copy / "build/release/tools").mkdir(parents=True)
+        self.bin = machines.folder / "bin"
         self.bin.mkdir()
-        shutil.copy(ROOT / "run", copy)
-        shutil.copy(ROOT / "tools/machine.sh", copy / "tools")
-        (copy / "build/release/tools/sd_train").symlink_to(train)
         (self.bin / "cmake").write_text("#!/bin/sh\nexit 0\n")
         (self.bin / "cmake").chmod(0o755)
-        self.run = copy / "run"
+        self.run = self.run_without_build("run_train", train)
+
+    def run_without_build(self, name, program):
+        """A copy of ./run that starts this program as the training tool, which is there already."""
+        copy = self.machines.folder / name
+        (copy / "tools").mkdir(parents=True)
+        (copy / "build/release/tools").mkdir(parents=True)
+        shutil.copy(ROOT / "run", copy)
+        shutil.copy(ROOT / "tools/machine.sh", copy / "tools")
+        (copy / "build/release/tools/sd_train").symlink_to(program)
+        return copy / "run"
 
     def hosts(self, *numbers):
         """A file of these machines, with a rank for each time that one is named."""
@@ -167,7 +171,8 @@ class Check:
 
     def start(self, machine, command):
         environment = dict(os.environ, PATH=f"{self.bin}:{os.environ['PATH']}", TMPDIR=str(self.own),
-                           OMPI_MCA_plm_rsh_agent=str(self.machines.agent), OMP_NUM_THREADS="1")
+                           OMPI_MCA_plm_rsh_agent=str(self.machines.agent), OMP_NUM_THREADS="1",
+                           OMPI_MCA_mpi_yield_when_idle="1")  # the machines share their cores
         return subprocess.Popen(self.machines.enter(machine, *command), env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -180,10 +185,9 @@ class Check:
 
     def same_masks(self, test_mpi):
         """The masks of every sample and block, of tests that hold them against those of one process."""
-        self.hosts(1, 2, 2, 3)
-        command = ["env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "mpirun", "-n", "4",
-                   "--hostfile", str(self.machines.folder / "hosts"), test_mpi, "--test-case=*the run of one process*"]
-        status, output = finish(self.start(1, command))
+        run = self.run_without_build("run_tests", test_mpi)
+        status, output = finish(self.start(1, [run, "train", "--ranks", "4", "--hosts", self.hosts(1, 2, 2, 3),
+                                               "--test-case=*the run of one process*"]))
         assert status == 0 and "1 passed" in output, (status, output)
         print("every mask that of one process, on 4 ranks of 3 machines", flush=True)
 
