@@ -163,6 +163,23 @@ class Run(unittest.TestCase):
         ]:
             self.assertIn(setting, lines)
 
+    def test_hosts(self):
+        """Six ranks on the three hosts of a file, one of which it names twice: two of them share a machine's cores."""
+        self.stand_in("mpicxx", "exit 0")
+        self.stand_in("mpirun", 'echo "mpirun $*"; env')
+        self.stand_in("nproc", "echo 8")
+        hosts = self.folder / "the hosts"
+        hosts.write_text("# two kinds\nnode1 slots=2  # here\n\nnode2:2\n  node3\nnode3\n")
+        result = self.run_it("train", "--ranks", "6", "--hosts", str(hosts), "--seed", "1", GOMP_SPINCOUNT="7")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        lines = result.stdout.splitlines()
+        program = f"{self.copy}/build/release/tools/sd_train"
+        self.assertEqual(lines[0], f"mpirun -n 6 --hostfile {hosts} {program} --ranks 6 --seed 1")
+        self.assertIn("OMP_NUM_THREADS=4", lines)
+        self.assertIn("OMPI_MCA_oob_tcp_keepalive_time=5", lines)
+        exported = [line for line in lines if line.startswith("OMPI_MCA_mca_base_env_list=")]
+        self.assertEqual({*exported[0].split("=")[1].split(";")}, {"OMP_NUM_THREADS", "GOMP_SPINCOUNT"})
+
     def test_ranks_without_mpi(self):
         result = self.run_it("train", "--ranks", "3")
         self.assertEqual((result.returncode, result.stderr), (1, "run: please install: openmpi-bin libopenmpi-dev\n"))

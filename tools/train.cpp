@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -499,6 +500,28 @@ int train(Model& model, const tools::Data& data, const Settings& settings, const
     return trainer.fit() == sd::FitEnd::stopped ? stop.status(ranks) : 0;
 }
 
+/// Throws std::runtime_error on a rank that has other lines than rank 0, whose machine has files of its own.
+void expect_as_on_first_rank(const std::string& what, const std::string& own, sd::Communicator& ranks) {
+    std::string first = own;
+    sd::broadcast_text(first, ranks);
+    if (own == first) return;
+    std::istringstream own_lines(own), first_lines(first);
+    std::string own_line, first_line;
+    while (std::getline(own_lines, own_line) && std::getline(first_lines, first_line) && own_line == first_line) {
+    }
+    throw std::runtime_error(sd::text(what, ": got ", own_line, ", expected ", first_line, ", as rank 0 has"));
+}
+
+/// The first rank that has something to say, if one has.
+std::optional<Index> first_rank_with(const std::string& words, sd::Communicator& ranks) {
+    const char own = words.empty() ? 0 : 1;
+    std::vector<char> all(static_cast<std::size_t>(ranks.size()));
+    ranks.all_gather(std::span(&own, 1), std::span(all));
+    const auto found = std::find(all.begin(), all.end(), 1);
+    if (found == all.end()) return std::nullopt;
+    return found - all.begin();
+}
+
 /// The words of the command line, behind those of the file that --config names.
 std::vector<std::string> all_words(int argc, char** argv) {
     const std::vector<std::string> given(argv + 1, argv + argc);
@@ -519,12 +542,17 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
     app.name("train");
     Settings settings;
     add_options(app, settings);
+    std::string refusal;
     try {
         tools::parse_words(app, all_words(argc, argv));
     } catch (const CLI::CallForHelp& help) {
         return app.exit(help);
     } catch (const std::runtime_error& error) {  // CLI::ParseError is one
-        if (ranks.rank() == 0) std::cerr << "train: " << error.what() << '\n';
+        refusal = error.what();
+    }
+    // each rank reads the file of --config on its machine: none may go on alone
+    if (const auto refusing = first_rank_with(refusal, ranks)) {
+        if (*refusing == ranks.rank()) std::cerr << "train: " << refusal << '\n';
         return 2;
     }
     if (settings.ranks != ranks.size()) {
@@ -537,11 +565,16 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         warn_of_idle_options(app, settings);
         if (settings.threads > 0) sd::set_num_threads(settings.threads);
         tools::Data data = tools::load_data(settings.data, settings.seed, settings.image_size);
+        const std::string text = tools::settings_text(app);
+        expect_as_on_first_rank("settings", text, ranks);
+        expect_as_on_first_rank("--data",
+                                sd::text(data.train->size(), " training and ", data.test->size(), " test images of ",
+                                         data.train->num_classes(), " classes"),
+                                ranks);
         data.augmentation.random_erasing = settings.random_erasing;
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const std::string text = tools::settings_text(app);
         const auto fit = [&](auto& model) { return train(model, data, settings, text, ranks); };
 #if defined(SD_TOOLS_CUDA)
         if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);

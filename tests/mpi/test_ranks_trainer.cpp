@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -123,7 +124,8 @@ Outcome run(sd::Communicator& ranks, const sd::StochasticDepthOptions& depth, co
     address = &trainer;
     std::optional<sd::CheckpointSaver<Trainer>> saver;
     if (!folder.empty()) saver.emplace(trainer, sd::CheckpointOptions{.directory = folder, .interval = "2ba"});
-    if (resume) CHECK(saver->resume().has_value());
+    const bool goes_on = !resume || saver->resume().has_value();  // what it throws is the caller's
+    CHECK(goes_on);
     outcome.end = trainer.fit();
     outcome.state = state_of(model);
     outcome.epoch_score = trainer.state().epoch_score;
@@ -213,6 +215,19 @@ TEST_CASE("a run goes on with another number of ranks and other numbers: told wh
             return sd_test::contains(message, "other settings: batch_norm_ranks: 1 instead of 4");
         }));
     }
+    joined({}, ranks);
+}
+
+TEST_CASE("a run whose rank 0 finds no checkpoint does not start over if another rank has some") {
+    sd::Communicator& ranks = sd_test::ranks();
+    if (ranks.size() == 1) return;
+    std::optional<sd_test::TemporaryDirectory> folder;
+    const std::string path = shared_folder(ranks, folder);
+    const std::string first = path + "/first", second = path + "/second";
+    CHECK(run(ranks, survivors, first, 4).end == sd::FitEnd::stopped);
+    const auto message = sd_test::error_of<std::runtime_error>(
+        [&] { run(ranks, survivors, ranks.rank() == 0 ? second : first, {}, true); });
+    CHECK(sd_test::contains(message, "checkpoints: got none where rank 0 runs, 3 where rank 1 runs"));
     joined({}, ranks);
 }
 

@@ -98,9 +98,13 @@ public:
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
     /// The checkpoints in the folder, the oldest first, by name alone.
-    [[nodiscard]] std::vector<std::filesystem::path> checkpoints() const {
+    [[nodiscard]] std::vector<std::filesystem::path> checkpoints() const { return checkpoints_in(path_); }
+
+    /// The same of a folder that this does not hold, and that perhaps is none.
+    [[nodiscard]] static std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::path& path) {
+        if (!std::filesystem::is_directory(path)) return {};
         std::vector<std::pair<Index, std::filesystem::path>> numbered;
-        for (const auto& file : std::filesystem::directory_iterator(path_)) {
+        for (const auto& file : std::filesystem::directory_iterator(path)) {
             if (const auto batches = detail::batches_in_name(file.path().filename().string())) {
                 numbered.emplace_back(*batches, file.path());
             }

@@ -10,6 +10,7 @@
 #include "sd/train/run_settings.hpp"
 #include "sd/train/trainer.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -40,7 +42,7 @@ struct CheckpointOptions {
 ///     saver.resume();
 ///     trainer.fit();
 ///
-/// Of several ranks, rank 0 alone reads and writes; what it loads, all get.
+/// Of several ranks, rank 0 alone reads and writes, on its machine; what it loads, all get.
 ///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop
 /// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose
@@ -62,8 +64,9 @@ public:
     /// Loads the newest checkpoint of the folder that is whole and of this model, and says which one and what was
     /// passed over; nothing if the folder has none. Ranks other than rank 0 get empty paths. Settings that have changed
     /// since are warned of.
-    /// Throws std::runtime_error if every checkpoint is refused, std::invalid_argument if the run differs from that of
-    /// the checkpoint in seed, batch size, number of samples or the loader's settings. The trainer is then as it was.
+    /// Throws std::runtime_error if every checkpoint is refused, or if rank 0's folder has none and that of another
+    /// machine has some; std::invalid_argument if the run differs from that of the checkpoint in seed, batch size,
+    /// number of samples or the loader's settings. The trainer is then as it was.
     std::optional<FoundCheckpoint> resume() {
         std::optional<FoundCheckpoint> found;
         std::string changed;
@@ -102,7 +105,7 @@ private:
         Communicator& communicator = trainer_.communicator();
         bool is_found = found.has_value();
         communicator.broadcast(std::span(&is_found, 1));
-        if (!is_found) return;
+        if (!is_found) return expect_none_elsewhere();
         auto& state = trainer_.state();
         broadcast_parameters(trainer_.model(), communicator);
         broadcast_buffers(trainer_.model(), communicator);
@@ -115,6 +118,19 @@ private:
         saved_ = state.timestamp;
         saved_pending_ = state.evaluation_is_pending;
         if (!found) found.emplace();
+    }
+
+    /// A run whose rank 0 has come to another machine would start over, beside what it has done.
+    void expect_none_elsewhere() const {
+        Communicator& communicator = trainer_.communicator();
+        const auto own = static_cast<Index>(CheckpointDirectory::checkpoints_in(options_.directory).size());
+        std::vector<Index> all(static_cast<std::size_t>(communicator.size()));
+        communicator.all_gather(std::span<const Index>(&own, 1), std::span(all));
+        const auto found = std::find_if(all.begin(), all.end(), [](Index count) { return count > 0; });
+        if (found == all.end()) return;
+        refuse_file(options_.directory.string(), "checkpoints",
+                    text("none where rank 0 runs, ", *found, " where rank ", found - all.begin(), " runs"),
+                    "them where rank 0 runs, which alone reads them");
     }
 
     static void share_choices(Communicator& communicator) {
