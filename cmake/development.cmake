@@ -62,19 +62,18 @@ function(sd_long_tests)
   set_tests_properties(${ARGN} PROPERTIES LABELS long)
 endfunction()
 
-# Lets a test or an example take the fast kernels from one library instead of compiling them again, which is half of its
-# time. Its own code is optimised little, and the headers are compiled once, too. A build of all tests does without the
-# latter: there GCC 12 warns of its own headers, so the warning is off, and a missing #include is not seen.
-set(sd_kernels ${PROJECT_SOURCE_DIR}/tests/kernels)
+# Lets one of our own programs take the fast kernels from the library sd_kernels instead of compiling them again, which
+# is most of its time. Its own code is optimised little, and the headers are compiled once, too. A build of all tests
+# does without the latter: there GCC 12 warns of its own headers, so the warning is off, and a missing #include is not
+# seen.
+set(sd_kernels ${PROJECT_SOURCE_DIR}/tools/compiled/kernels.hpp)
 function(sd_share_kernels target)
-  if(NOT TARGET sd_kernels)
-    add_library(sd_kernels STATIC ${sd_kernels}.cpp)
-    target_link_libraries(sd_kernels PRIVATE sd_development)
+  if(NOT TARGET sd_precompiled)
     file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/empty.cpp CONTENT "")
     add_library(sd_precompiled OBJECT ${PROJECT_BINARY_DIR}/empty.cpp)
     target_link_libraries(sd_precompiled PRIVATE sd_development)
     target_compile_options(sd_precompiled PRIVATE $<$<CONFIG:Release>:-O1>)
-    target_precompile_headers(sd_precompiled PRIVATE ${sd_kernels}.hpp)
+    target_precompile_headers(sd_precompiled PRIVATE ${sd_kernels})
   endif()
   target_link_libraries(${target} PRIVATE sd_kernels)
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
@@ -82,6 +81,6 @@ function(sd_share_kernels target)
     target_precompile_headers(${target} REUSE_FROM sd_precompiled)
     target_compile_options(${target} PRIVATE -Wno-stringop-overflow)
   else()
-    target_compile_options(${target} PRIVATE "SHELL:-include ${sd_kernels}.hpp")
+    target_compile_options(${target} PRIVATE "SHELL:-include ${sd_kernels}")
   endif()
 endfunction()

@@ -19,6 +19,8 @@
 #include <string>
 #include <vector>
 
+namespace test_algorithms {
+
 using sd::Event;
 using sd::Index;
 using sd_test::At;
@@ -369,3 +371,5 @@ TEST_CASE("the trace names event, batch, algorithm and whether it acted, the las
               return line.applied && line.event == Event::after_backward && line.batch == 299;
           }) == 1);
 }
+
+}  // namespace test_algorithms

@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+namespace test_averaging {
+
 using sd::Event;
 using sd::Index;
 using sd::Tensor;
@@ -275,3 +277,5 @@ TEST_CASE("what belongs to a checkpoint's optimizer and algorithms is kept, refu
     CHECK(contains(warnings.messages.back(), "optimizer.beta1: 0.8 instead of 0.9"));
     CHECK(changed.trainer.state().carried.size() == checkpoint.carried.names().size());
 }
+
+}  // namespace test_averaging

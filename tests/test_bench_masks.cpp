@@ -7,6 +7,8 @@
 
 #include <numeric>
 
+namespace test_bench_masks {
+
 using bench::BlockCost;
 using bench::Index;
 using bench::MaskList;
@@ -84,3 +86,5 @@ TEST_CASE("a mean cost that no list reaches is refused") {
     // in 40 draws a block of rate 0.013 is dropped 0.52 times
     CHECK_THROWS_AS(bench::stratified_masks({{0.013, 1.0}}, 16, true), std::logic_error);
 }
+
+}  // namespace test_bench_masks

@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_bfloat16_networks {
+
 namespace {
 
 using sd::bfloat16;
@@ -205,3 +207,5 @@ TEST_CASE("bfloat16: of other numbers no kind of machine is told, whose results 
     CHECK(sd::machine_kind(Tensor<float>()).empty());
     CHECK(sd::machine_kind(Tensor<double>()).empty());
 }
+
+}  // namespace test_bfloat16_networks

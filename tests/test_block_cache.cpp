@@ -10,6 +10,8 @@
 #include <map>
 #include <vector>
 
+namespace test_block_cache {
+
 namespace {
 
 /// A device with that much memory, at addresses that nobody looks at.
@@ -131,3 +133,5 @@ TEST_CASE("blocks that are not in use are told") {
     cache.release(a);
     CHECK(told().size() == 2);
 }
+
+}  // namespace test_block_cache

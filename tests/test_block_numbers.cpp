@@ -16,6 +16,8 @@
 #include <string_view>
 #include <vector>
 
+namespace test_block_numbers {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::contains;
@@ -202,3 +204,5 @@ TEST_CASE("surgery without a name takes every block, of any kind") {
     REQUIRE(warnings.messages.size() == 1);
     CHECK(contains(warnings.messages[0], "no residual block"));
 }
+
+}  // namespace test_block_numbers

@@ -19,6 +19,8 @@
 #include <string>
 #include <vector>
 
+namespace test_checkpoint {
+
 using sd::Checkpoint;
 using sd::Tensor;
 using sd_test::contains;
@@ -350,3 +352,5 @@ TEST_CASE("the newest checkpoint that is whole and fits is taken; the others are
     CHECK_THROWS_AS(checkpoints.load_newest([](const Checkpoint&) { throw std::invalid_argument("settings"); }),
                     std::invalid_argument);
 }
+
+}  // namespace test_checkpoint

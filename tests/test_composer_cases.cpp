@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace test_composer_cases {
+
 using sd::Tensor;
 using sd_test::contains;
 using sd_test::message_of;
@@ -124,3 +126,5 @@ TEST_CASE("bad settings are refused") {
     CHECK(contains(apply({.drop_rate = std::numeric_limits<double>::quiet_NaN()}), "drop_rate: got nan"));
     CHECK(state_of(model) == before);
 }
+
+}  // namespace test_composer_cases

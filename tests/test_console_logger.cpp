@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <string>
 
+namespace test_console_logger {
+
 using namespace sd_test;
 
 namespace {
@@ -133,3 +135,5 @@ TEST_CASE("a console that cannot be written is an error") {
     CHECK(contains(error_of<std::runtime_error>([&] { console.logger.start(logged_run, {}); }), "console: writing"));
     CHECK(contains(message_of([] { sd::ConsoleLogger(sd::ConsoleOptions{.out = nullptr}); }), "a stream"));
 }
+
+}  // namespace test_console_logger

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+namespace test_contracts {
+
 namespace {
 
 /// The layers and branches of a scalar type.
@@ -32,3 +34,5 @@ TEST_CASE("every layer and branch is a Layer, in every type; the CPU is a device
     CHECK(!sd::Layer<WithoutBackward>);
     CHECK(sd::ComputeDevice<sd::Cpu>);
 }
+
+}  // namespace test_contracts

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+namespace test_convnext {
+
 using sd::Context;
 using sd::Index;
 using sd::Shape;
@@ -248,3 +250,5 @@ TEST_CASE("ConvNeXt: it trains, and the loss on one batch falls") {
     CHECK(loss() < 0.5F * before);
     CHECK(std::abs(parameter_of(model, "features.3.1.layer_scale")->value.data()[0]) > 1e-3F);
 }
+
+}  // namespace test_convnext

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_core {
+
 using sd::Index;
 using sd::Shape;
 using sd::Tensor;
@@ -253,3 +255,5 @@ TEST_CASE("warnings go to the handler") {
     sd::set_warning_handler(before);
     CHECK(messages == std::vector<std::string>{"odd but allowed"});
 }
+
+}  // namespace test_core

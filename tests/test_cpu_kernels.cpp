@@ -17,6 +17,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace test_cpu_kernels {
+
 using sd::Index;
 using sd::Pending;
 using sd::Shape;
@@ -318,3 +320,5 @@ TEST_CASE_TEMPLATE("linear and cross-entropy", T, float, double, sd::bfloat16) {
 TEST_CASE("no samples, no pixels in the way: every kernel accepts an empty batch") {
     sd_test::check_empty_batch<sd::Cpu>();
 }
+
+}  // namespace test_cpu_kernels

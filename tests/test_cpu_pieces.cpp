@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+namespace test_cpu_pieces {
+
 using sd::Index;
 using sd::Pending;
 using sd::Shape;
@@ -137,3 +139,5 @@ TEST_CASE_TEMPLATE("sweeps in several pieces", T, float, double, sd::bfloat16) {
     check_close(results.sums, sd::reference::batch_norm_sums(in_double(dy.dy), in_double(pass)));
     check_threads([&] { return run().all(); });
 }
+
+}  // namespace test_cpu_pieces

@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+namespace test_data {
+
 using sd::Index;
 using sd::Shape;
 using sd_test::TemporaryDirectory;
@@ -308,3 +310,5 @@ TEST_CASE("synthetic images: a function of seed and number, classes in turn") {
     CHECK_THROWS_AS((void)sd::synthetic_images(1, 0, 8, 8, 1), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::synthetic_images(1, 1, 0, 8, 1), std::invalid_argument);
 }
+
+}  // namespace test_data

@@ -11,6 +11,8 @@
 #include <array>
 #include <string>
 
+namespace test_depthwise {
+
 using sd::Index;
 using sd::Shape;
 using sd_test::check_close;
@@ -109,3 +111,5 @@ TEST_CASE("depthwise: two channels by hand") {
     CHECK(dweight(0, 0, 1, 1) == 8);
     CHECK(dweight(1, 0, 0, 0) == 30);
 }
+
+}  // namespace test_depthwise

@@ -13,6 +13,8 @@
 #include <optional>
 #include <vector>
 
+namespace test_determinism {
+
 using sd::Index;
 using sd::Tensor;
 
@@ -73,3 +75,5 @@ TEST_CASE("20 steps give the same bits on 1, 2 and 3 threads, for all methods") 
     // The comparison above means nothing if the runs do not depend on what they should.
     for (std::size_t i = 1; i < results.size(); ++i) CHECK(results[i] != results[0]);
 }
+
+}  // namespace test_determinism

@@ -11,6 +11,8 @@
 #include <memory>
 #include <vector>
 
+namespace test_drop_warmup {
+
 using sd::Event;
 using sd_test::At;
 using sd_test::run_small_network;
@@ -202,3 +204,5 @@ TEST_CASE("what a run is too short for is warned of, before it begins") {
                 "never reached"});
     CHECK(warnings_of("warmup:9ba,multistep:8ba,0.5dur:0.1", 0.5).empty());
 }
+
+}  // namespace test_drop_warmup

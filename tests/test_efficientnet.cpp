@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace test_efficientnet {
+
 namespace {
 
 using sd::Context;
@@ -194,3 +196,5 @@ TEST_CASE("EfficientNet: refusals") {
     CHECK_THROWS_AS((void)sd::MBConv<float>({.in_channels = 0}, initializer), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::MBConv<float>({.expand_ratio = 0}, initializer), std::invalid_argument);
 }
+
+}  // namespace test_efficientnet

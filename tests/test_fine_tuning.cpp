@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+namespace test_fine_tuning {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::contains;
@@ -298,3 +300,5 @@ TEST_CASE("features are what the classifier takes the mean of") {
         if (parameter->has_grad) CHECK(relative_error(parameter->grad, gradients.at(name)) < 1e-4);
     }
 }
+
+}  // namespace test_fine_tuning

@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <utility>
 
+namespace test_gradcheck {
+
 using sd::Context;
 using sd::Index;
 using sd::Shape;
@@ -248,3 +250,5 @@ TEST_CASE("a branch without a gradient counts as zero gradient") {
     CHECK(report.passed());
     CHECK(report.rows.size() == 7);
 }
+
+}  // namespace test_gradcheck

@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_gradient_sum {
+
 namespace {
 
 using Parameters = sd::ParameterList<float>;
@@ -135,3 +137,5 @@ TEST_CASE("after an exception the next step sums what it has") {
         CHECK(std::all_of(parameter->grad.begin(), parameter->grad.end(), [](float d) { return d == 2; }));
     }
 }
+
+}  // namespace test_gradient_sum

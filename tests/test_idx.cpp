@@ -15,6 +15,8 @@
 #include <vector>
 #include <zlib.h>
 
+namespace test_idx {
+
 using sd::Index;
 using sd::Shape;
 using sd_test::TemporaryDirectory;
@@ -262,3 +264,5 @@ TEST_CASE("mnist: files that do not go together are refused, naming the file") {
     directory.write("t10k-labels-idx1-ubyte", labels_file({1, 2, 3}));
     CHECK(error() == "accepted");
 }
+
+}  // namespace test_idx

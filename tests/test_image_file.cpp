@@ -17,6 +17,8 @@
 #include <vector>
 #include <zlib.h>
 
+namespace test_image_file {
+
 using sd::Index;
 using sd_test::jpeg_file;
 using sd_test::JpegKind;
@@ -322,3 +324,5 @@ TEST_CASE("files that are neither are refused by name") {
     CHECK(refused_for("<html>", "first bytes: got others"));
     CHECK(error_of("\xff\xd8") != "accepted");
 }
+
+}  // namespace test_image_file

@@ -19,6 +19,8 @@
 #include <string>
 #include <vector>
 
+namespace test_image_folder {
+
 using sd::Index;
 using sd::Shape;
 using sd_test::png_file;
@@ -305,3 +307,5 @@ TEST_CASE("image folder: refused") {
     CHECK_THROWS_AS((void)folder.label(1), std::invalid_argument);
     CHECK_THROWS_AS((void)folder.file(-1), std::invalid_argument);
 }
+
+}  // namespace test_image_folder

@@ -10,6 +10,8 @@
 
 #include <utility>
 
+namespace test_joined_evaluation {
+
 namespace {
 
 using sd::bfloat16;
@@ -107,3 +109,5 @@ TEST_CASE("the sum is rounded once, behind a norm and behind a layer scale") {
     check_rounded_once(sd::LayerScale<bfloat16>(channels, 0.5), Tensor<float>::full({channels}, 0.5F),
                        Tensor<float>(Shape{channels}));
 }
+
+}  // namespace test_joined_evaluation

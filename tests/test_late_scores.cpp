@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_late_scores {
+
 namespace {
 
 using Device = sd_test::Emulator;  // whose numbers are on their way until somebody waits for them
@@ -118,3 +120,5 @@ TEST_CASE("on the processor a score is there at once, as the loss and the counts
     CHECK(late.loss() == loss);
     CHECK(late.score() == sd::Score{.loss_sum = 2 * loss, .correct = 1, .correct_in_top5 = 2, .samples = 2});
 }
+
+}  // namespace test_late_scores

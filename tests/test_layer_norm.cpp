@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace test_layer_norm {
+
 namespace {
 
 using sd_test::check_close;
@@ -154,3 +156,5 @@ TEST_CASE("layer norm: the layer") {
                    }),
                    "layer_norm_backward: shape of dy"));
 }
+
+}  // namespace test_layer_norm

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+namespace test_learning_rate {
+
 using sd::Index;
 using sd_test::contains;
 using sd_test::message_of;
@@ -95,3 +97,5 @@ TEST_CASE("accuracies count labels among the largest logits, and never one that 
     CHECK_THROWS_AS((void)count({0, 1, 2, 3, 6}, 1), std::invalid_argument);
     CHECK_THROWS_AS((void)count({0}, 1), std::invalid_argument);
 }
+
+}  // namespace test_learning_rate

@@ -22,6 +22,8 @@
 #include <sstream>
 #include <string>
 
+namespace test_locale {
+
 using sd::text;
 using sd_test::TemporaryDirectory;
 using Run = sd_test::SavedRun;
@@ -150,3 +152,5 @@ TEST_CASE("files, settings and tables are the same under a locale that groups di
     }
     CHECK(got.size() == expected.size());
 }
+
+}  // namespace test_locale

@@ -21,6 +21,8 @@
 #include <sys/resource.h>
 #include <vector>
 
+namespace test_loggers {
+
 using namespace sd_test;
 
 namespace {
@@ -326,3 +328,5 @@ TEST_CASE("destinations by name") {
     CHECK(std::filesystem::exists(file("a")));
     CHECK(std::filesystem::exists(file("b")));
 }
+
+}  // namespace test_loggers

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace test_loss {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::contains;
@@ -193,3 +195,5 @@ TEST_CASE("the trainer trains with a user's optimizer, at the learning rates of 
     CHECK(optimizer.rates == std::vector<double>{0.01, 0.005, 0.005});
     CHECK(optimizer.learning_rate() == 0.01);
 }
+
+}  // namespace test_loss

@@ -12,6 +12,8 @@
 #include <limits>
 #include <vector>
 
+namespace test_masks {
+
 namespace {
 
 sd::Context train(std::uint64_t step, std::uint64_t seed = sd_test::seed, std::uint64_t offset = 0,
@@ -196,3 +198,5 @@ TEST_CASE("the blocks of a network draw masks of their own, a function of the co
         CHECK(masks[i] == sd::SamplePolicy{.drop_rate = 0.5}.draw(train(5), i, 64));
     }
 }
+
+}  // namespace test_masks

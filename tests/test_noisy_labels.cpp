@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_noisy_labels {
+
 using sd::Index;
 
 namespace {
@@ -100,3 +102,5 @@ TEST_CASE("what cannot be is refused") {
                          std::invalid_argument);
     CHECK(Noisy(images(4, 1), 0, 1).label(3) == 0);
 }
+
+}  // namespace test_noisy_labels

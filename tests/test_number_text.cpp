@@ -15,6 +15,8 @@
 
 #include "random.hpp"
 
+namespace test_number_text {
+
 namespace {
 
 /// A comma for the point, and groups of three.
@@ -123,3 +125,5 @@ TEST_CASE("number text: what is no finite decimal number is none") {
         CHECK(sd::detail::parse_finite("9007199254740993.0000000000000000000000001").value() == 9007199254740994.0);
     }
 }
+
+}  // namespace test_number_text

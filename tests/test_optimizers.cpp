@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+namespace test_optimizers {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::contains;
@@ -247,3 +249,5 @@ TEST_CASE("rules make groups of a model's parameters: all that match apply, the 
     CHECK(contains(refused({.learning_rate_factor = -1}), "learning_rate_factor: got -1"));
     CHECK(contains(refused({.weight_decay = -1}), "weight_decay: got -1"));
 }
+
+}  // namespace test_optimizers

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+namespace test_outputs {
+
 using sd_test::contains;
 using sd_test::error_of;
 using sd_test::TemporaryDirectory;
@@ -71,3 +73,5 @@ TEST_CASE("a folder that cannot be synchronised is warned of once, and its file 
     CHECK(contains(warnings.messages[0], "/proc: synchronising the directory: got Invalid argument"));
     CHECK(contains(warnings.messages[1], "/nowhere: synchronising the directory: got No such file or directory"));
 }
+
+}  // namespace test_outputs

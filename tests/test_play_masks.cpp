@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_play_masks {
+
 namespace {
 
 using nlohmann::json;
@@ -84,3 +86,5 @@ TEST_CASE("the known masks are the library's") {
         }
     }
 }
+
+}  // namespace test_play_masks

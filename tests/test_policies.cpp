@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_policies {
+
 using sd::Context;
 using sd::Index;
 using sd::Mask;
@@ -209,3 +211,5 @@ TEST_CASE("a drop rate outside 0 to 1 is refused for any policy") {
     CHECK(contains(message_of([&] { block.set_policy(SubsetPolicy{.drop_rate = std::nan("")}); }), "0 to 1"));
     CHECK(block.policy().drop_rate() == 0.25);
 }
+
+}  // namespace test_policies

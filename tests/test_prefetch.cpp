@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+namespace test_prefetch {
+
 using sd::Index;
 using sd::Shape;
 
@@ -183,3 +185,5 @@ TEST_CASE("prefetch: refused") {
     CHECK_THROWS_AS(sd::PrefetchLoader(loader, {.ahead = 65537}), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::PrefetchLoader(loader).epoch(-1), std::invalid_argument);
 }
+
+}  // namespace test_prefetch

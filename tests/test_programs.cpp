@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_programs {
+
 namespace {
 
 // A branch of a user's own: forward, backward, and a way to visit its parameters and buffers.
@@ -166,3 +168,5 @@ TEST_CASE("a loop of one's own, or the trainer with a loss of one's own") {
     own.fit();
     CHECK(own.state().timestamp.batch == 1);
 }
+
+}  // namespace test_programs

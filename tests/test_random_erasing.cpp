@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_random_erasing {
+
 using sd::Index;
 using sd::Shape;
 
@@ -237,3 +239,5 @@ TEST_CASE("random erasing: what is no chance, and what is no image, is refused")
               .at("random_erasing") == "0.25");
     CHECK(sd::DataLoader(dataset).settings().at("random_erasing") == "0");
 }
+
+}  // namespace test_random_erasing

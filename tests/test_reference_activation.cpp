@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_activation {
+
 using sd::Activation;
 namespace reference = sd::reference;
 
@@ -92,3 +94,5 @@ TEST_CASE("activation: tensors, and their gradients against the values") {
     CHECK_THROWS_AS((void)reference::activation_by_input(dy, Tensor<double>(Shape{4}), Activation::relu),
                     std::invalid_argument);
 }
+
+}  // namespace test_reference_activation

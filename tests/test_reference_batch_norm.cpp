@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_batch_norm {
+
 namespace reference = sd::reference;
 
 namespace {
@@ -129,3 +131,5 @@ TEST_CASE("batch norm: refused shapes") {
     CHECK_THROWS_AS((void)sd::PendingGradient<double>(two, y, three, three, three), std::invalid_argument);
     CHECK_THROWS_AS((void)sd::PendingGradient<double>(z, y, three, two, three), std::invalid_argument);
 }
+
+}  // namespace test_reference_batch_norm

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_conv2d {
+
 namespace reference = sd::reference;
 
 TEST_CASE("the check of gradients notices a planted error") {
@@ -128,3 +130,5 @@ TEST_CASE("conv2d: no samples, refused shapes") {
     CHECK_THROWS_AS((void)reference::conv2d_by_input<double>(bad_dy, weight, {}, {1, 5, 5, 2}), std::invalid_argument);
     CHECK_THROWS_AS((void)reference::conv2d_by_weight<double>(x, bad_dy, {}, weight.shape()), std::invalid_argument);
 }
+
+}  // namespace test_reference_conv2d

@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_linear_and_loss {
+
 namespace reference = sd::reference;
 
 TEST_CASE("linear: by hand, gradients, refused shapes") {
@@ -119,3 +121,5 @@ TEST_CASE("cross-entropy: large, excluded and refused") {
         (void)reference::cross_entropy_by_input(Tensor<double>(Shape{1, 3}), Tensor<double>(Shape{1, 2}), 0.0),
         std::invalid_argument);
 }
+
+}  // namespace test_reference_linear_and_loss

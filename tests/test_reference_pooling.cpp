@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_pooling {
+
 namespace reference = sd::reference;
 
 TEST_CASE("max pooling: by hand, padding is never chosen, ties, NaN") {
@@ -96,3 +98,5 @@ TEST_CASE("pooling: refused shapes") {
     CHECK_THROWS_AS((void)reference::global_avg_pool_by_input(Tensor<double>(Shape{1, 3}), x.shape()),
                     std::invalid_argument);
 }
+
+}  // namespace test_reference_pooling

@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace test_reference_residual_join {
+
 namespace reference = sd::reference;
 
 TEST_CASE("materialize") {
@@ -122,3 +124,5 @@ TEST_CASE("gather_samples and add_selected") {
     check_equal(reference::add_selected(x, x, {}), Tensor<double>(Shape{3, 2}, {2, 4, 6, 8, 10, 12}));
     CHECK(x(0, 0) == 1);
 }
+
+}  // namespace test_reference_residual_join

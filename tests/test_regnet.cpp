@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace test_regnet {
+
 namespace {
 
 using sd::Context;
@@ -128,3 +130,5 @@ TEST_CASE("RegNet: refusals") {
                     std::invalid_argument);
     CHECK_THROWS_AS((void)sd::RegNetBranch<float>({.group_width = 0}, initializer), std::invalid_argument);
 }
+
+}  // namespace test_regnet

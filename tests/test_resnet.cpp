@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+namespace test_resnet {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::random_tensor;
@@ -182,3 +184,5 @@ TEST_CASE("a model that moves keeps its parameters where they are") {
     REQUIRE(after.size() == parameters.size());
     for (std::size_t i = 0; i < after.size(); ++i) CHECK(after[i].get() == parameters[i].get());
 }
+
+}  // namespace test_resnet

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+namespace test_resume {
+
 using sd::Event;
 using sd_test::contains;
 using sd_test::error_of;
@@ -331,3 +333,5 @@ TEST_CASE("checkpoints come when their interval does, and the last few stay") {
     CHECK(numbers_in(directory.path()) == Numbers{4, 5, 8, 9});
     CHECK(contains(sd_test::message_of([&] { Run(directory.path(), {.interval = "0ba"}); }), "interval: got 0ba"));
 }
+
+}  // namespace test_resume

@@ -14,6 +14,8 @@
 #include <stdexcept>
 #include <string>
 
+namespace test_resume_settings {
+
 using sd_test::contains;
 using sd_test::error_of;
 using sd_test::Settings;
@@ -143,3 +145,5 @@ TEST_CASE("settings that hide one of the trainer's own, or that no file could ho
     // Told at once, not at the first checkpoint.
     CHECK(contains(sd_test::message_of([&] { Run(directory.path(), {.texts = {{"model", "\xff"}}}); }), "UTF-8"));
 }
+
+}  // namespace test_resume_settings

@@ -12,6 +12,8 @@
 #include <iterator>
 #include <string>
 
+namespace test_safetensors {
+
 using sd::Index;
 using sd::SafeTensors;
 using sd::Shape;
@@ -192,3 +194,5 @@ TEST_CASE("every shortened file is refused") {
     REQUIRE(error_of(whole) == "accepted");
     for (std::size_t size = 0; size < whole.size(); ++size) CHECK(error_of(whole.substr(0, size)) != "accepted");
 }
+
+}  // namespace test_safetensors

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_sequential {
+
 namespace {
 
 using sd::Context;
@@ -212,3 +214,5 @@ TEST_CASE("Sequential: backward without a forward pass that keeps gradients is r
     const auto y = layers.forward(x, Context::eval());
     CHECK_THROWS_AS((void)layers.backward(y), std::logic_error);
 }
+
+}  // namespace test_sequential

@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_sgd {
+
 using sd::Tensor;
 
 namespace {
@@ -173,3 +175,5 @@ TEST_CASE("an optimizer that loads another's state goes on as the other does") {
         CHECK_THROWS_AS((void)sd::Sgd<double>({w, named("w", 2)}).state_dict(), std::invalid_argument);
     }
 }
+
+}  // namespace test_sgd

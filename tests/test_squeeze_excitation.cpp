@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_squeeze_excitation {
+
 namespace {
 
 using sd::Context;
@@ -137,3 +139,5 @@ TEST_CASE("squeeze-and-excitation: refusals") {
     const auto y = layer.forward(Tensor<float>(Shape{1, 2, 2, 4}), Context::eval());
     CHECK_THROWS_AS((void)layer.backward(y), std::logic_error);
 }
+
+}  // namespace test_squeeze_excitation

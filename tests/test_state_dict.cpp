@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <string>
 
+namespace test_state_dict {
+
 using sd_test::contains;
 
 namespace {
@@ -83,3 +85,5 @@ TEST_CASE("files that do not fit are refused, and the model stays as it was") {
     CHECK(std::equal(before.begin(), before.end(), after.begin()));
     CHECK(error_of(model, with("", nothing)) == "accepted");
 }
+
+}  // namespace test_state_dict

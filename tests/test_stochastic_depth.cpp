@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+namespace test_stochastic_depth {
+
 using sd::Index;
 using sd::Tensor;
 using sd_test::contains;
@@ -254,3 +256,5 @@ TEST_CASE("rates outside [0, 1] are refused, naming setting, value and range") {
     CHECK(
         contains(message_of([] { ScaleBlock<sd::SamplePolicy>(ScaleBranch<double>(1), {.drop_rate = 1.7}); }), "1.7"));
 }
+
+}  // namespace test_stochastic_depth

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace test_surgery {
+
 using sd::Index;
 using sd_test::contains;
 using sd_test::message_of;
@@ -286,3 +288,5 @@ TEST_CASE("a description has every block, the expected depth and cost, and the w
     CHECK(contains(warnings[0], "no block is ever dropped"));
     CHECK_THROWS_AS((void)sd::describe(plain, 0), std::invalid_argument);
 }
+
+}  // namespace test_surgery

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+namespace test_tensorboard_logger {
+
 using namespace sd_test;
 
 namespace {
@@ -212,3 +214,5 @@ TEST_CASE("by name, and the settings of its run") {
     CHECK_FALSE(tools::settings_beside({"console", ""}));
     CHECK(contains(message_of([] { static_cast<void>(tools::parse_logs("tensorboard")); }), "tensorboard:DIR"));
 }
+
+}  // namespace test_tensorboard_logger

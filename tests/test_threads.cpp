@@ -15,6 +15,8 @@
 #include <unistd.h>
 #endif
 
+namespace test_threads {
+
 using sd::Index;
 
 namespace {
@@ -154,3 +156,5 @@ TEST_CASE("fork: the child's loops run on one thread") {
 }
 
 #endif
+
+}  // namespace test_threads

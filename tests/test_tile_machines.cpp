@@ -12,6 +12,8 @@
 #include <random>
 #include <vector>
 
+namespace test_tile_machines {
+
 using sd::bfloat16;
 using sd::Conv2dOptions;
 using sd::Index;
@@ -192,3 +194,5 @@ TEST_CASE("the model refuses what the hardware would refuse") {
     many_rows.rows[0] = 17;
     CHECK_THROWS_AS(AmxModel::configure(many_rows), std::logic_error);
 }
+
+}  // namespace test_tile_machines

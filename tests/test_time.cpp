@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace test_time {
+
 using sd::RunLength;
 using sd::Time;
 using sd::TimeOrFraction;
@@ -161,3 +163,5 @@ TEST_CASE("intervals come round at their multiples, once each") {
     CHECK(hits("0.1dur", 10) == Batches{3, 6, 9, 12, 15, 18, 21, 24, 27, 30});
     CHECK(contains(message_of([] { hits("0ep", 1); }), "more than 0"));
 }
+
+}  // namespace test_time

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+namespace test_trainer {
+
 using sd::Event;
 using sd_test::contains;
 using sd_test::message_of;
@@ -382,3 +384,5 @@ TEST_CASE("an epoch can begin at any batch, prefetched or not") {
     CHECK(loader.samples() == 18);
     CHECK(sd::DataLoader(sd_test::small_images(18), {.batch_size = 4, .drop_last = true}).samples() == 16);
 }
+
+}  // namespace test_trainer

@@ -23,6 +23,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_weights_for_others {
+
 using sd::SafeTensorEntry;
 using sd::SafeTensors;
 using sd::Tensor;
@@ -613,3 +615,5 @@ TEST_CASE("weights in several files") {
     CHECK(contains(refusal("{" + sound + "}}"), "expected it in model-00001-of-00002.safetensors"));
     CHECK(relative_error(logits(model), logits(source)) == 0);
 }
+
+}  // namespace test_weights_for_others
