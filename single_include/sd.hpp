@@ -4435,14 +4435,83 @@ void forget_passes(Layer& layer) {
     detail::for_each_unnamed_member(layer, forget);
 }
 
+namespace detail {
+
+/// Told what a walk finds of a layer's state. Its type does not depend on who asks, so that the walk through a network is
+/// compiled once for all who do.
+template <class Parameter, class Buffer, class Count>
+class StateVisitor {
+public:
+    virtual void visit_parameter(const std::string& name, Parameter& parameter) = 0;
+    virtual void visit_buffer(const std::string& name, Buffer& buffer) = 0;
+    virtual void visit_count(const std::string& name, Count& count) = 0;
+
+    /// For every member that a walk finds.
+    template <class X>
+    void operator()(const std::string& name, X& x) {
+        if constexpr (std::is_same_v<X, Parameter>) {
+            visit_parameter(name, x);
+        } else if constexpr (std::is_same_v<X, Buffer>) {
+            visit_buffer(name, x);
+        } else if constexpr (std::is_same_v<X, Count>) {
+            visit_count(name, x);
+        } else {
+            static_assert(
+                is_layer_member<X>,
+                "sd::for_each_state: a parameter or buffer of another scalar type or device than its layer's");
+        }
+    }
+
+protected:
+    ~StateVisitor() = default;
+};
+
+template <class Of, class X>
+using const_as_t = std::conditional_t<std::is_const_v<Of>, const X, X>;
+
+/// The visitor for the state of a layer: of the type that its scalar type accumulates in, and read only if the layer is.
+template <class Layer, class Own = std::remove_const_t<Layer>, class A = accumulate_t<layer_value_t<Own>>,
+          class Device = layer_device_t<Own>>
+requires cpu::Vectorized<A>
+using state_visitor_t = StateVisitor<const_as_t<Layer, ParameterPtr<A, Device>>, const_as_t<Layer, Tensor<A, Device>>,
+                                     const_as_t<Layer, std::int64_t>>;
+
+/// A visitor that calls two functions.
+template <class Visitor, class OnParameter, class OnBuffer>
+class CallingVisitor;
+template <class Parameter, class Buffer, class Count, class OnParameter, class OnBuffer>
+class CallingVisitor<StateVisitor<Parameter, Buffer, Count>, OnParameter, OnBuffer> final
+    : public StateVisitor<Parameter, Buffer, Count> {
+public:
+    CallingVisitor(OnParameter& on_parameter, OnBuffer& on_buffer)
+        : on_parameter_(on_parameter), on_buffer_(on_buffer) {}
+
+    void visit_parameter(const std::string& name, Parameter& parameter) override { on_parameter_(name, parameter); }
+    void visit_buffer(const std::string& name, Buffer& buffer) override { on_buffer_(name, buffer); }
+    void visit_count(const std::string& name, Count& count) override { on_buffer_(name, count); }
+
+private:
+    OnParameter& on_parameter_;
+    OnBuffer& on_buffer_;
+};
+
+}  // namespace detail
+
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
 /// layer and its layers own, in the order of their visits.
 template <class Layer, class OnParameter, class OnBuffer>
 void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buffer) {
-    for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
-        if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
-        if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
-    });
+    if constexpr (requires { typename detail::state_visitor_t<Layer>; }) {
+        using Visitor = detail::state_visitor_t<Layer>;
+        detail::CallingVisitor<Visitor, std::remove_reference_t<OnParameter>, std::remove_reference_t<OnBuffer>> call(
+            on_parameter, on_buffer);
+        for_each_member(layer, static_cast<Visitor&>(call));
+    } else {  // a layer that does not tell its scalar type
+        for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
+            if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
+            if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
+        });
+    }
 }
 
 /// Calls on_parameter(full name, ParameterPtr&) for every parameter.
