@@ -1,11 +1,12 @@
 # Builds WHAT with CXX and FLAGS and runs it, by EMULATOR if there is one. "headers" are compiled alone.
 cmake_minimum_required(VERSION 3.22)
 include(${CMAKE_CURRENT_LIST_DIR}/../consumers/run.cmake)
-separate_arguments(compiler UNIX_COMMAND "${CXX} ${FLAGS}")
+separate_arguments(compiler UNIX_COMMAND "${CXX}")
+separate_arguments(flags UNIX_COMMAND "${FLAGS}")
 set(includes -I${SOURCE}/include -I${SOURCE}/tests -isystem ${EIGEN} -isystem ${LINKS})
 set(warnings -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
 set(program ${BINARY}/platform_${NAME})
-set(command ${compiler} ${warnings} -DNDEBUG "-DSD_TEST_DATA_DIR=\"${SOURCE}/tests/data\"" ${includes})
+set(command ${compiler} ${warnings} ${flags} -DNDEBUG "-DSD_TEST_DATA_DIR=\"${SOURCE}/tests/data\"" ${includes})
 set(arguments)
 
 if(WHAT STREQUAL headers)
