@@ -44,6 +44,8 @@
 #include "sd needs clang++ 13 or later"
 #elif defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
 #include "sd needs g++ 12 or later"
+#elif __SIZEOF_POINTER__ < 8
+#include "sd needs a 64-bit system"
 #elif __cplusplus < 202002L
 #include "sd needs C++20: compile with -std=c++20"
 #endif
@@ -1685,6 +1687,9 @@ inline constexpr Index vector_registers = 32;
 #elif defined(__AVX__)
 inline constexpr Index vector_bytes = 32;
 inline constexpr Index vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr Index vector_bytes = 16;
+inline constexpr Index vector_registers = 32;
 #else
 inline constexpr Index vector_bytes = 16;
 inline constexpr Index vector_registers = 16;
@@ -1966,9 +1971,9 @@ template <class T>
 }
 
 /// Has a vector that is used several times loaded into a register once. Compilers else read it from memory again at
-/// each use, which spares an instruction and costs a load.
+/// each use, which spares an instruction and costs a load. ARM's multiply-add takes registers alone.
 template <class VectorType>
-[[gnu::always_inline]] inline void hold(VectorType& values) {
+[[gnu::always_inline]] inline void hold([[maybe_unused]] VectorType& values) {
 #if defined(__AVX512F__)
     asm("" : "+v"(values));
 #elif defined(__x86_64__)
@@ -7194,18 +7199,32 @@ struct TileShape {
 };
 
 /// The tiles of convolutions. All sums, a row of weights and one broadcast fit the registers.
+///
+/// Those of ARM (32 registers of 128 bits) follow from counts and from what compilers make of them; no processor has
+/// measured them. Cores have two to four units whose sums are ready after four cycles, so 16 sums keep all of them at
+/// work. A step of p points by v vectors loads p + v times for p v multiply-adds, and needs p v + v + 1 registers, beside
+/// which GCC wants about six for broadcasts that it loads early: of larger tiles, as 14 x 2, it keeps sums in memory.
+///
+///     points x vectors     10 x 2   5 x 4   7 x 3   8 x 2   4 x 4   14 x 1
+///     sums                     20      20      21      16      16       14
+///     registers                23      25      25      19      21       16
+///     loads a sum            0.60    0.45    0.48    0.63    0.50     1.07
+///
+/// 4, 7 and 8 divide most widths of images, two and four vectors most counts of channels.
 inline constexpr std::array<TileShape, 6> tile_shapes =
-    vector_registers == 32 ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
-                           : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {5, 2}, {4, 3}, {4, 2}, {8, 1}}};
+    vector_bytes == 64       ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
+    : vector_registers == 32 ? std::array<TileShape, 6>{{{10, 2}, {5, 4}, {7, 3}, {8, 2}, {4, 4}, {14, 1}}}
+                             : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {5, 2}, {4, 3}, {4, 2}, {8, 1}}};
 
-/// What a step of the depth takes, in the time of one multiply-add. With 32 registers a core has one 512-bit unit, and
-/// loads of broadcasts (nearest cache) and of weights (second-level cache) add a part; with 16 it has two units, which
-/// loads, as many at a time, can keep waiting.
+/// What a step of the depth takes, in the time of one multiply-add. A core with AVX-512 has one 512-bit unit, and loads of
+/// broadcasts (nearest cache) and of weights (second-level cache) add a part; with AVX or SSE it has two units, which
+/// loads, as many at a time, can keep waiting; on ARM it has up to four units for three loads.
 [[nodiscard]] constexpr double step_cost(const TileShape& tile) {
     const auto points = static_cast<double>(tile.points);
     const auto vectors = static_cast<double>(tile.vectors);
-    return vector_registers == 32 ? points * vectors + 0.1 * points + 0.5 * vectors + 1.5
-                                  : std::max(points * vectors, 1.1 * (points + vectors)) + 0.1 * vectors + 0.3;
+    if (vector_bytes == 64) return points * vectors + 0.1 * points + 0.5 * vectors + 1.5;
+    const double loads = vector_registers == 32 ? 4.0 / 3 : 1.1;  // the time of one
+    return std::max(points * vectors, loads * (points + vectors)) + 0.1 * vectors + 0.3;
 }
 
 /// The tile that computes rows of `width` points and `columns` columns in the least time, by estimate.
@@ -7321,10 +7340,10 @@ namespace cpu {
 
 /// Vectors of o in a panel at most, and channels of x in a tile of so many vectors: as many sums as hide the latency of
 /// their multiply-adds and leave registers for what is multiplied. A tile takes channels of one block of x.
-inline constexpr Index most_outer_vectors = vector_registers == 32 ? 2 : 3;
+inline constexpr Index most_outer_vectors = vector_bytes == 64 ? 2 : vector_registers == 32 ? 4 : 3;
 template <class T, Index vectors>
-inline constexpr Index outer_rows = vector_registers == 32 ? lanes<T> / vectors
-                                                           : std::min<Index>(lanes<T>, vectors == 1 ? 8 : 4);
+inline constexpr Index outer_rows = vector_bytes == 64 ? lanes<T> / vectors
+                                                       : std::min<Index>(lanes<T>, vectors == 1 ? 8 : 4);
 
 /// Vectors of a panel of o with so many columns.
 template <class T>
@@ -8157,7 +8176,7 @@ struct WinogradCut {
 
 /// Channels on both sides from which on Winograd's tiles were seen to be quicker, writing pixels and writing weights.
 inline constexpr Index least_winograd_channels = 8;
-inline constexpr Index least_winograd_channels_by_weight = vector_registers == 32 ? 8 : 24;
+inline constexpr Index least_winograd_channels_by_weight = vector_bytes == 64 ? 8 : 24;
 
 /// Whether the points of a lattice can be computed by Winograd's tiles, and are sooner so.
 [[nodiscard]] inline bool suits_winograd(const Lattice& lattice, const WeightMap& map, Index least_channels) {
@@ -12702,12 +12721,22 @@ inline std::string number_text(double number) {
 
 #else
 
+/// std::strtod as in the classic locale.
+inline double classic_strtod(const char* text) {
+#if defined(_WIN32)
+    static const ::_locale_t classic = ::_create_locale(LC_ALL, "C");
+    return ::_strtod_l(text, nullptr, classic);
+#else
+    static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
+    return ::strtod_l(text, nullptr, classic);
+#endif
+}
+
 /// The number that a decimal text is; nothing if it is too large, or not zero and too small.
 inline std::optional<double> parse_decimal(std::string_view text) {
-    // By strtod_l and not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
-    static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
+    // Not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
     errno = 0;
-    const double number = ::strtod_l(std::string(text).c_str(), nullptr, classic);
+    const double number = classic_strtod(std::string(text).c_str());
     // Numbers below the smallest normal one are reported too, but are right.
     if (errno == ERANGE && (number == 0 || std::abs(number) > 1)) return std::nullopt;
     return number;
@@ -21189,7 +21218,7 @@ public:
     void append(std::string_view record) {
         const std::uint64_t before = status().size;
         try {
-            write_all(file_->get(), std::as_bytes(std::span(record)), name_);
+            write_all(file_->get(), std::as_bytes(std::span<const char>(record)), name_);
         } catch (...) {
             cut(static_cast<std::size_t>(before));
             throw;

@@ -11,6 +11,8 @@
 #include "sd needs clang++ 13 or later"
 #elif defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
 #include "sd needs g++ 12 or later"
+#elif __SIZEOF_POINTER__ < 8
+#include "sd needs a 64-bit system"
 #elif __cplusplus < 202002L
 #include "sd needs C++20: compile with -std=c++20"
 #endif

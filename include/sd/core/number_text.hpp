@@ -75,12 +75,22 @@ inline std::string number_text(double number) {
 
 #else
 
+/// std::strtod as in the classic locale.
+inline double classic_strtod(const char* text) {
+#if defined(_WIN32)
+    static const ::_locale_t classic = ::_create_locale(LC_ALL, "C");
+    return ::_strtod_l(text, nullptr, classic);
+#else
+    static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
+    return ::strtod_l(text, nullptr, classic);
+#endif
+}
+
 /// The number that a decimal text is; nothing if it is too large, or not zero and too small.
 inline std::optional<double> parse_decimal(std::string_view text) {
-    // By strtod_l and not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
-    static const ::locale_t classic = ::newlocale(LC_ALL_MASK, "C", nullptr);
+    // Not by a stream: libc++'s streams refuse the numbers below the smallest normal one.
     errno = 0;
-    const double number = ::strtod_l(std::string(text).c_str(), nullptr, classic);
+    const double number = classic_strtod(std::string(text).c_str());
     // Numbers below the smallest normal one are reported too, but are right.
     if (errno == ERANGE && (number == 0 || std::abs(number) > 1)) return std::nullopt;
     return number;

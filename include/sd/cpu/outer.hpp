@@ -19,10 +19,10 @@ namespace cpu {
 
 /// Vectors of o in a panel at most, and channels of x in a tile of so many vectors: as many sums as hide the latency of
 /// their multiply-adds and leave registers for what is multiplied. A tile takes channels of one block of x.
-inline constexpr Index most_outer_vectors = vector_registers == 32 ? 2 : 3;
+inline constexpr Index most_outer_vectors = vector_bytes == 64 ? 2 : vector_registers == 32 ? 4 : 3;
 template <class T, Index vectors>
-inline constexpr Index outer_rows = vector_registers == 32 ? lanes<T> / vectors
-                                                           : std::min<Index>(lanes<T>, vectors == 1 ? 8 : 4);
+inline constexpr Index outer_rows = vector_bytes == 64 ? lanes<T> / vectors
+                                                       : std::min<Index>(lanes<T>, vectors == 1 ? 8 : 4);
 
 /// Vectors of a panel of o with so many columns.
 template <class T>

@@ -33,6 +33,9 @@ inline constexpr Index vector_registers = 32;
 #elif defined(__AVX__)
 inline constexpr Index vector_bytes = 32;
 inline constexpr Index vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr Index vector_bytes = 16;
+inline constexpr Index vector_registers = 32;
 #else
 inline constexpr Index vector_bytes = 16;
 inline constexpr Index vector_registers = 16;
@@ -314,9 +317,9 @@ template <class T>
 }
 
 /// Has a vector that is used several times loaded into a register once. Compilers else read it from memory again at
-/// each use, which spares an instruction and costs a load.
+/// each use, which spares an instruction and costs a load. ARM's multiply-add takes registers alone.
 template <class VectorType>
-[[gnu::always_inline]] inline void hold(VectorType& values) {
+[[gnu::always_inline]] inline void hold([[maybe_unused]] VectorType& values) {
 #if defined(__AVX512F__)
     asm("" : "+v"(values));
 #elif defined(__x86_64__)

@@ -70,18 +70,32 @@ struct TileShape {
 };
 
 /// The tiles of convolutions. All sums, a row of weights and one broadcast fit the registers.
+///
+/// Those of ARM (32 registers of 128 bits) follow from counts and from what compilers make of them; no processor has
+/// measured them. Cores have two to four units whose sums are ready after four cycles, so 16 sums keep all of them at
+/// work. A step of p points by v vectors loads p + v times for p v multiply-adds, and needs p v + v + 1 registers, beside
+/// which GCC wants about six for broadcasts that it loads early: of larger tiles, as 14 x 2, it keeps sums in memory.
+///
+///     points x vectors     10 x 2   5 x 4   7 x 3   8 x 2   4 x 4   14 x 1
+///     sums                     20      20      21      16      16       14
+///     registers                23      25      25      19      21       16
+///     loads a sum            0.60    0.45    0.48    0.63    0.50     1.07
+///
+/// 4, 7 and 8 divide most widths of images, two and four vectors most counts of channels.
 inline constexpr std::array<TileShape, 6> tile_shapes =
-    vector_registers == 32 ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
-                           : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {5, 2}, {4, 3}, {4, 2}, {8, 1}}};
+    vector_bytes == 64       ? std::array<TileShape, 6>{{{14, 2}, {7, 4}, {8, 2}, {16, 1}, {28, 1}, {4, 4}}}
+    : vector_registers == 32 ? std::array<TileShape, 6>{{{10, 2}, {5, 4}, {7, 3}, {8, 2}, {4, 4}, {14, 1}}}
+                             : std::array<TileShape, 6>{{{6, 2}, {3, 4}, {5, 2}, {4, 3}, {4, 2}, {8, 1}}};
 
-/// What a step of the depth takes, in the time of one multiply-add. With 32 registers a core has one 512-bit unit, and
-/// loads of broadcasts (nearest cache) and of weights (second-level cache) add a part; with 16 it has two units, which
-/// loads, as many at a time, can keep waiting.
+/// What a step of the depth takes, in the time of one multiply-add. A core with AVX-512 has one 512-bit unit, and loads of
+/// broadcasts (nearest cache) and of weights (second-level cache) add a part; with AVX or SSE it has two units, which
+/// loads, as many at a time, can keep waiting; on ARM it has up to four units for three loads.
 [[nodiscard]] constexpr double step_cost(const TileShape& tile) {
     const auto points = static_cast<double>(tile.points);
     const auto vectors = static_cast<double>(tile.vectors);
-    return vector_registers == 32 ? points * vectors + 0.1 * points + 0.5 * vectors + 1.5
-                                  : std::max(points * vectors, 1.1 * (points + vectors)) + 0.1 * vectors + 0.3;
+    if (vector_bytes == 64) return points * vectors + 0.1 * points + 0.5 * vectors + 1.5;
+    const double loads = vector_registers == 32 ? 4.0 / 3 : 1.1;  // the time of one
+    return std::max(points * vectors, loads * (points + vectors)) + 0.1 * vectors + 0.3;
 }
 
 /// The tile that computes rows of `width` points and `columns` columns in the least time, by estimate.

@@ -42,7 +42,7 @@ struct WinogradCut {
 
 /// Channels on both sides from which on Winograd's tiles were seen to be quicker, writing pixels and writing weights.
 inline constexpr Index least_winograd_channels = 8;
-inline constexpr Index least_winograd_channels_by_weight = vector_registers == 32 ? 8 : 24;
+inline constexpr Index least_winograd_channels_by_weight = vector_bytes == 64 ? 8 : 24;
 
 /// Whether the points of a lattice can be computed by Winograd's tiles, and are sooner so.
 [[nodiscard]] inline bool suits_winograd(const Lattice& lattice, const WeightMap& map, Index least_channels) {

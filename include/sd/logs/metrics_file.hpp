@@ -39,7 +39,7 @@ public:
     void append(std::string_view record) {
         const std::uint64_t before = status().size;
         try {
-            write_all(file_->get(), std::as_bytes(std::span(record)), name_);
+            write_all(file_->get(), std::as_bytes(std::span<const char>(record)), name_);
         } catch (...) {
             cut(static_cast<std::size_t>(before));
             throw;
