@@ -8,6 +8,8 @@
 #include "sd/cpu/residual_join.hpp"
 #include "sd/nn/linear.hpp"
 #include "sd/nn/activation.hpp"
+#include "sd/stochastic_depth/block_policy.hpp"
+#include "sd/stochastic_depth/sample_policy.hpp"
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/stochastic_residual.hpp"
 
