@@ -60,11 +60,23 @@
     linkage template void scale_by<A>(Tensor<A>&, const A&);                                   \
     linkage template void move_towards<A>(Tensor<A>&, const Tensor<A>&, const A&);             \
     linkage template void copy_elements<A>(const Tensor<A>&, Index, Index, Tensor<A>&, Index); \
+    linkage template Tensor<A> Initializer::normal<A>(const Shape&, double);                   \
+    linkage template Tensor<A> Initializer::uniform<A>(const Shape&, double);                  \
     linkage template Tensor<double> clip_norm<A>(std::span<Tensor<A>>, double);                \
     SD_COMPILED_UPDATE(linkage, SgdRule, A);                                                   \
     SD_COMPILED_UPDATE(linkage, AdamWRule, A);                                                 \
     SD_COMPILED_UPDATE(linkage, RmspropRule, A);                                               \
     SD_COMPILED_UPDATE(linkage, RmspropTfRule, A)
+
+// The loops that tests hold convolutions against.
+#define SD_COMPILED_REFERENCE(linkage, A)                                                                              \
+    linkage template Tensor<A> reference::conv2d_forward<A>(const Pending<A>&, const Tensor<A>&, const Conv2dOptions&, \
+                                                            Moments<A>*);                                              \
+    linkage template Tensor<A> reference::conv2d_by_input<A>(const PendingGradient<A>&, const Tensor<A>&,              \
+                                                             const Conv2dOptions&, const Shape&,                       \
+                                                             const BatchNormPass<A>*, BatchNormSums<A>*);              \
+    linkage template Tensor<A> reference::conv2d_by_weight<A>(const Pending<A>&, const PendingGradient<A>&,            \
+                                                              const Conv2dOptions&, const Shape&)
 
 // All, of elements of type T with parameters, statistics and sums of A.
 #define SD_COMPILED_KERNELS(linkage, T, A)   \
@@ -77,4 +89,6 @@ SD_COMPILED_KERNELS(extern, double, double);
 SD_COMPILED_KERNELS(extern, bfloat16, float);
 SD_COMPILED_UPDATES(extern, float);
 SD_COMPILED_UPDATES(extern, double);
+SD_COMPILED_REFERENCE(extern, float);
+SD_COMPILED_REFERENCE(extern, double);
 SD_NAMESPACE_END
