@@ -10429,10 +10429,12 @@ private:
     template <class T, class Value>
     Tensor<T> draw(const Shape& shape, const Value& value) {
         Tensor<T> tensor = Tensor<T>::empty(shape);
-        for (Index i = 0; i < tensor.size(); ++i) {
-            tensor.data()[i] =
-                T(value(random_words(seed_, Stream::initialization, 0, tensors_, static_cast<std::uint32_t>(i))));
-        }
+        parallel_ranges(tensor.size(), 1 << 14, [&](Index first, Index last) {
+            for (Index i = first; i < last; ++i) {
+                tensor.data()[i] =
+                    T(value(random_words(seed_, Stream::initialization, 0, tensors_, static_cast<std::uint32_t>(i))));
+            }
+        });
         ++tensors_;
         return tensor;
     }

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <vector>
 
+namespace test_communicator {
+
 namespace {
 
 using sd::Index;
@@ -140,3 +142,5 @@ TEST_CASE("statistics of all ranks are those of all values in one place") {
 }
 
 }  // namespace
+
+}  // namespace test_communicator

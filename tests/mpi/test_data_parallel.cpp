@@ -15,6 +15,8 @@
 #include <optional>
 #include <vector>
 
+namespace test_data_parallel {
+
 namespace {
 
 using sd::Index;
@@ -339,3 +341,5 @@ TEST_CASE("a pass of several ranks refuses what would make them wait for each ot
 }
 
 }  // namespace
+
+}  // namespace test_data_parallel

@@ -6,6 +6,8 @@
 
 #include "sd/train/gradient_sum.hpp"
 
+namespace test_gradient_sum {
+
 namespace {
 
 using sd::Index;
@@ -108,3 +110,5 @@ TEST_CASE("parameters are let go") {
 }
 
 }  // namespace
+
+}  // namespace test_gradient_sum

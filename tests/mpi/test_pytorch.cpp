@@ -14,6 +14,8 @@
 #include <set>
 #include <vector>
 
+namespace test_pytorch {
+
 namespace {
 
 using sd::Index;
@@ -103,3 +105,5 @@ TEST_CASE("gradients, losses and running statistics are those of DistributedData
 }
 
 }  // namespace
+
+}  // namespace test_pytorch

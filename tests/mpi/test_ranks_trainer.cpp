@@ -21,6 +21,8 @@
 #include <string>
 #include <vector>
 
+namespace test_ranks_trainer {
+
 namespace {
 
 using sd::Index;
@@ -277,3 +279,5 @@ TEST_CASE("a batch that is not this rank's part is refused") {
 }
 
 }  // namespace
+
+}  // namespace test_ranks_trainer
