@@ -55,17 +55,17 @@
     linkage template void update_parameters<Rule::Update<A>, A>(std::span<ParameterUpdate<Rule::Update<A>, A>>)
 
 // Of parameters and their gradients.
-#define SD_COMPILED_UPDATES(linkage, A)                                                        \
-    linkage template void add_to<A>(Tensor<A>&, const Tensor<A>&);                             \
-    linkage template void scale_by<A>(Tensor<A>&, const A&);                                   \
-    linkage template void move_towards<A>(Tensor<A>&, const Tensor<A>&, const A&);             \
-    linkage template void copy_elements<A>(const Tensor<A>&, Index, Index, Tensor<A>&, Index); \
-    linkage template Tensor<A> Initializer::normal<A>(const Shape&, double);                   \
-    linkage template Tensor<A> Initializer::uniform<A>(const Shape&, double);                  \
-    linkage template Tensor<double> clip_norm<A>(std::span<Tensor<A>>, double);                \
-    SD_COMPILED_UPDATE(linkage, SgdRule, A);                                                   \
-    SD_COMPILED_UPDATE(linkage, AdamWRule, A);                                                 \
-    SD_COMPILED_UPDATE(linkage, RmspropRule, A);                                               \
+#define SD_COMPILED_UPDATES(linkage, A)                                                               \
+    linkage template void add_to<A>(Tensor<A>&, const Tensor<A>&);                                    \
+    linkage template void scale_by<A>(Tensor<A>&, const A&);                                          \
+    linkage template void move_towards<A>(Tensor<A>&, const Tensor<A>&, const A&);                    \
+    linkage template void copy_elements<A>(const Tensor<A>&, Index, Index, Tensor<A>&, Index);        \
+    linkage template Tensor<A> normal_values<A>(const Shape&, std::uint64_t, std::uint32_t, double);  \
+    linkage template Tensor<A> uniform_values<A>(const Shape&, std::uint64_t, std::uint32_t, double); \
+    linkage template Tensor<double> clip_norm<A>(std::span<Tensor<A>>, double);                       \
+    SD_COMPILED_UPDATE(linkage, SgdRule, A);                                                          \
+    SD_COMPILED_UPDATE(linkage, AdamWRule, A);                                                        \
+    SD_COMPILED_UPDATE(linkage, RmspropRule, A);                                                      \
     SD_COMPILED_UPDATE(linkage, RmspropTfRule, A)
 
 // The loops that tests hold convolutions against.

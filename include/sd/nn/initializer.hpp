@@ -9,6 +9,37 @@
 
 SD_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// A tensor of value(words), of the words that belong to each element of one tensor of the initialization stream.
+template <class T, class Value>
+Tensor<T> drawn_values(const Shape& shape, std::uint64_t seed, std::uint32_t tensor, const Value& value) {
+    Tensor<T> drawn = Tensor<T>::empty(shape);
+    parallel_ranges(drawn.size(), 1 << 14, [&](Index first, Index last) {
+        for (Index i = first; i < last; ++i) {
+            drawn.data()[i] =
+                T(value(random_words(seed, Stream::initialization, 0, tensor, static_cast<std::uint32_t>(i))));
+        }
+    });
+    return drawn;
+}
+
+}  // namespace detail
+
+/// A tensor of values from N(0, deviation^2), block `tensor` of the initialization stream.
+template <class T>
+[[nodiscard]] Tensor<T> normal_values(const Shape& shape, std::uint64_t seed, std::uint32_t tensor, double deviation) {
+    return detail::drawn_values<T>(
+        shape, seed, tensor, [=](const PhiloxCounter& words) { return deviation * normal_from(words[0], words[1]); });
+}
+
+/// A tensor of values from U(-bound, bound), block `tensor` of the initialization stream.
+template <class T>
+[[nodiscard]] Tensor<T> uniform_values(const Shape& shape, std::uint64_t seed, std::uint32_t tensor, double bound) {
+    return detail::drawn_values<T>(
+        shape, seed, tensor, [=](const PhiloxCounter& words) { return bound * (2 * uniform_from(words[0]) - 1); });
+}
+
 /// Hands out start values. Every tensor asked for is one block of the initialization stream, so its values depend on
 /// the seed and on how many tensors were asked for before it.
 class Initializer {
@@ -26,29 +57,16 @@ public:
     /// Values from N(0, deviation^2).
     template <class T>
     [[nodiscard]] Tensor<T> normal(const Shape& shape, double deviation) {
-        return draw<T>(shape, [&](const PhiloxCounter& words) { return deviation * normal_from(words[0], words[1]); });
+        return normal_values<T>(shape, seed_, tensors_++, deviation);
     }
 
     /// Values from U(-bound, bound).
     template <class T>
     [[nodiscard]] Tensor<T> uniform(const Shape& shape, double bound) {
-        return draw<T>(shape, [&](const PhiloxCounter& words) { return bound * (2 * uniform_from(words[0]) - 1); });
+        return uniform_values<T>(shape, seed_, tensors_++, bound);
     }
 
 private:
-    template <class T, class Value>
-    Tensor<T> draw(const Shape& shape, const Value& value) {
-        Tensor<T> tensor = Tensor<T>::empty(shape);
-        parallel_ranges(tensor.size(), 1 << 14, [&](Index first, Index last) {
-            for (Index i = first; i < last; ++i) {
-                tensor.data()[i] =
-                    T(value(random_words(seed_, Stream::initialization, 0, tensors_, static_cast<std::uint32_t>(i))));
-            }
-        });
-        ++tensors_;
-        return tensor;
-    }
-
     std::uint64_t seed_;
     std::uint32_t tensors_ = 0;
 };
