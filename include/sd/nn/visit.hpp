@@ -11,7 +11,6 @@
 
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/elementwise.hpp"
-#include "sd/nn/layer.hpp"
 
 #include <cstdint>
 #include <string>
@@ -153,10 +152,9 @@ protected:
 template <class Of, class X>
 using const_as_t = std::conditional_t<std::is_const_v<Of>, const X, X>;
 
-/// The visitor for the state of a layer: of the type that its scalar type accumulates in, and read only if the layer is.
-template <class Layer, class Own = std::remove_const_t<Layer>, class A = accumulate_t<layer_value_t<Own>>,
-          class Device = layer_device_t<Own>>
-requires cpu::Vectorized<A>
+/// The visitor for the state of a layer that tells its types: of the type that its scalar type accumulates in, and read
+/// only if the layer is.
+template <class Layer, class A = accumulate_t<typename Layer::value_type>, class Device = typename Layer::device_type>
 using state_visitor_t = StateVisitor<const_as_t<Layer, ParameterPtr<A, Device>>, const_as_t<Layer, Tensor<A, Device>>,
                                      const_as_t<Layer, std::int64_t>>;
 
@@ -190,7 +188,7 @@ void for_each_state(Layer& layer, OnParameter&& on_parameter, OnBuffer&& on_buff
         detail::CallingVisitor<Visitor, std::remove_reference_t<OnParameter>, std::remove_reference_t<OnBuffer>> call(
             on_parameter, on_buffer);
         for_each_member(layer, static_cast<Visitor&>(call));
-    } else {  // a layer that does not tell its scalar type
+    } else {  // a layer that has no members value_type and device_type
         for_each_member(layer, [&]<class Member>(const std::string& name, Member& member) {
             if constexpr (detail::is_parameter<Member>) on_parameter(name, member);
             if constexpr (detail::is_buffer<Member>) on_buffer(name, member);
