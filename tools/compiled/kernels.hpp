@@ -8,9 +8,11 @@
     linkage template Tensor<T> conv2d_forward<T>(const Pending<T>&, const Tensor<A>&, const Conv2dOptions&,            \
                                                  Moments<A>*);                                                         \
     linkage template Tensor<T> conv2d_batch_norm_forward<T>(const Pending<T>&, const Tensor<A>&, const Conv2dOptions&, \
-                                                            const Tensor<A>&, const Tensor<A>&, Activation);           \
+                                                            const Tensor<A>&, const Tensor<A>&, Activation,            \
+                                                            KeptWeights*);                                             \
     linkage template Tensor<T> conv2d_join_forward<T>(const Pending<T>&, const Tensor<A>&, const Conv2dOptions&,       \
-                                                      const Tensor<A>&, const Tensor<A>&, const ResidualJoin<T>&);     \
+                                                      const Tensor<A>&, const Tensor<A>&, const ResidualJoin<T>&,      \
+                                                      KeptWeights*);                                                   \
     linkage template Tensor<T> conv2d_by_input<T>(const PendingGradient<T>&, const Tensor<A>&, const Conv2dOptions&,   \
                                                   const Shape&, const BatchNormPass<T>*, BatchNormSums<A>*);           \
     linkage template Tensor<A> conv2d_by_weight<T>(const Pending<T>&, const PendingGradient<T>&, const Conv2dOptions&, \

@@ -30,6 +30,7 @@
 #include "sd/core/activation.hpp"
 #include "sd/core/communicator.hpp"
 #include "sd/core/join.hpp"
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/layer_norm.hpp"
 #include "sd/core/loss_and_gradient.hpp"
 #include "sd/core/moments.hpp"
@@ -197,13 +198,13 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
                               GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
                               join_output_t<T, D> joined, ResidualJoin<T, D> join, mean_loss_t<T, D> loss, A number,
                               Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
-                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
+                              Pool2dOptions pool, Activation activation, KeptWeights kept, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
     { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
     { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
-    { conv2d_batch_norm_forward(pending, a, conv, a, a, activation) } -> std::same_as<Tensor<T, D>>;
-    { conv2d_join_forward(pending, a, conv, a, a, join) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_batch_norm_forward(pending, a, conv, a, a, activation, &kept) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_forward(pending, a, conv, a, a, join, &kept) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp

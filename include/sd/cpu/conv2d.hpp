@@ -7,6 +7,7 @@
 #include "sd/cpu/depthwise.hpp"
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/forward_side.hpp"
+#include "sd/cpu/kept_panels.hpp"
 #include "sd/cpu/pair_product.hpp"
 #include "sd/cpu/product.hpp"
 #include "sd/cpu/winograd_product.hpp"
@@ -26,14 +27,14 @@ namespace cpu {
 /// what is computed in; source and epilogue know what is stored.
 template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
 void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
-                const FirstColumn& first_column, const Tensor<T>& weight, const WeightsOf& weights_of, const T* factors,
+                const FirstColumn& first_column, const PanelSource<T>& panels, const WeightsOf& weights_of,
                 const Shape& target, PooledVector<Epilogue>& epilogues) {
     const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
         products.reserve(epilogues.size());
         for (Epilogue& epilogue : epilogues) {
             const Index group = static_cast<Index>(products.size());
-            products.emplace_back(source, lattice, first_depth(group), first_column(group), weight, weights_of(group),
-                                  factors == nullptr ? nullptr : factors + first_column(group), target, epilogue);
+            products.emplace_back(source, lattice, first_depth(group), first_column(group),
+                                  panels.of_group(group, first_column(group)), weights_of(group), target, epilogue);
         }
         run_products(products);
     };
@@ -57,11 +58,11 @@ template <class EpilogueOf>
     return epilogues;
 }
 
-/// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
-/// channel) takes what it gathered.
+/// Runs a forward pass, with each output channel times its factor if factors are given. epilogue_of(target, first channel,
+/// channels) makes a group's epilogue, finish(epilogue, first channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
 [[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors,
+                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors, KeptWeights* kept,
                                 const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
@@ -78,8 +79,9 @@ template <class T, class EpilogueOf, class Finish>
         epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
     run_groups<accumulate_t<T>>(
         PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
-        [&](Index group) { return plan.first_out(group); }, weight, [&](Index group) { return side.weights(group); },
-        factors, side.y_shape, epilogues);
+        [&](Index group) { return plan.first_out(group); },
+        PanelSource<accumulate_t<T>>(kept, weight, factors, geometry.out_channels),
+        [&](Index group) { return side.weights(group); }, side.y_shape, epilogues);
     for (Index group = 0; group < plan.count; ++group) {
         finish(epilogues[static_cast<std::size_t>(group)], plan.first_out(group));
     }
@@ -98,14 +100,14 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     if (moments == nullptr) {
         return cpu::forward<T>(
-            x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
-            [](const auto&, Index) {});
+            x, weight, geometry, nullptr, nullptr,
+            [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); }, [](const auto&, Index) {});
     }
     using A = accumulate_t<T>;
     const Shape channels{geometry.out_channels};
     *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<A>(channels), Tensor<A>(channels)};
     return cpu::forward<T>(
-        x, weight, geometry, nullptr,
+        x, weight, geometry, nullptr, nullptr,
         [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
         [&](auto& epilogue, Index first) { epilogue.merge(first, *moments); });
 }
@@ -114,16 +116,17 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift)
 ///
-/// Throws std::invalid_argument if settings or shapes do not fit.
+/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation,
+                                                  KeptWeights* kept = nullptr) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     expect_shape("conv2d_batch_norm_forward", "scale", scale.shape(), {geometry.out_channels});
     expect_shape("conv2d_batch_norm_forward", "shift", shift.shape(), {geometry.out_channels});
     return cpu::forward<T>(
-        x, weight, geometry, scale.data(),
+        x, weight, geometry, scale.data(), kept,
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreActivated<T>(y, shift.data() + first, count, activation);
         },
@@ -135,11 +138,12 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(S + c (scale (x * weight) + shift)) = act(x * (c scale weight) + c shift + S)
 ///
-/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+/// written once; `kept` as for conv2d_batch_norm_forward. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                             const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join,
+                                            KeptWeights* kept = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     expect_shape("conv2d_join_forward", "scale", scale.shape(), {geometry.out_channels});
@@ -154,7 +158,7 @@ template <cpu::Vectorized T>
     const Tensor<A> terms = scaled(shift);
     const Tensor<T> shortcut = materialize(join.shortcut);  // plain in evaluation, but for a norm behind no convolution
     return cpu::forward<T>(
-        x, weight, geometry, factors.data(),
+        x, weight, geometry, factors.data(), kept,
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreJoined<T>(y, terms.data() + first, count, shortcut, join.relu);
         },
@@ -207,6 +211,7 @@ template <cpu::Vectorized T>
         lattices.front().width = target[2];
     }
     const cpu::GradientSource<T> source(gradient);
+    const cpu::PanelSource<A> panels(nullptr, weight, nullptr, 0);
     for (const cpu::Lattice& lattice : lattices) {
         const auto weights_of = [&](Index group) {
             return cpu::WeightMap{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
@@ -215,8 +220,7 @@ template <cpu::Vectorized T>
         const auto run = [&](auto epilogues) {
             cpu::run_groups<A>(
                 source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const A*>(nullptr),
-                target, epilogues);
+                [&](Index group) { return plan.first_in(group); }, panels, weights_of, target, epilogues);
             return epilogues;
         };
         if (before != nullptr) {

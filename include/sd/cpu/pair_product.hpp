@@ -32,8 +32,7 @@ template <class Source, class Epilogue>
 class PairProduct {
 public:
     PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                const Tensor<float>& weight, const WeightMap& map, const float* factors, const Shape& target,
-                Epilogue& epilogue)
+                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           machine_(*tile_machine()),
@@ -52,7 +51,8 @@ public:
                weights_stay_ ? 8 : 4),
           chunk_(weights_stay_ ? blocks_
                                : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
-          weights_(pack_pair_panels(weight, map, factors)) {}
+          weights_(panels.panels<Tensor<bfloat16>>(
+              map, pair_lanes, [&] { return pack_pair_panels(panels.weight(), map, panels.factors()); })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return cut_.pieces(); }
@@ -169,7 +169,7 @@ private:
         const Index line = tile.sample * slab.sample_lines() + tile.first;
         machine_.multiply(
             {.rows = {memory.slab + block * plane + line * pair_lanes, plane, memory.tap_offsets, pair_lanes},
-             .columns = {weights_.data() + c / pair_lanes * weights_.extent(1) + block * taps_ * pair_step,
+             .columns = {weights_->data() + c / pair_lanes * weights_->extent(1) + block * taps_ * pair_step,
                          taps_ * pair_step, memory.step_offsets, pair_step / 2},
              .blocks = std::min(chunk_, blocks_ - block),
              .offset_count = taps_},
@@ -210,7 +210,7 @@ private:
     Epilogue& epilogue_;
     PairCut cut_;
     Index chunk_;  ///< blocks of the depth
-    Tensor<bfloat16> weights_;
+    std::shared_ptr<const Tensor<bfloat16>> weights_;
 };
 
 }  // namespace cpu

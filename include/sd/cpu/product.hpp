@@ -15,6 +15,7 @@
 #include "sd/core/parallel.hpp"
 #include "sd/cpu/cut.hpp"
 #include "sd/cpu/epilogue.hpp"
+#include "sd/cpu/kept_panels.hpp"
 #include "sd/cpu/slab.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
@@ -49,10 +50,9 @@ template <class T, class Source, class Epilogue>
 class Product {
 public:
     /// Reads channels [first_channel, first_channel + depth of the weights) of the source and writes channels
-    /// [first_column, first_column + columns of the weights) of an image of the given shape. `factors`: one for each
-    /// column, or nullptr.
+    /// [first_column, first_column + columns of the weights) of an image of the given shape.
     Product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-            const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target, Epilogue& epilogue)
+            const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -72,7 +72,8 @@ public:
               lattice, source.extents().samples,
               std::min(slab_pixels<T>(chunk_), shared_pixels<T>(source.extents().channels, channels_, target[3])),
               points_)),
-          weights_(pack_panels(weight, map, width_, factors)) {}
+          weights_(panels.template panels<Tensor<T>>(
+              map, width_, [&] { return pack_panels(panels.weight(), map, width_, panels.factors()); })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample(); }
@@ -127,7 +128,8 @@ public:
                                      .weights = nullptr};
             T* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
-                operands.weights = weights_.data() + c / width_ * weights_.extent(1) + chunk * chunk_ * taps_ * width_;
+                operands.weights =
+                    weights_->data() + c / width_ * weights_->extent(1) + chunk * chunk_ * taps_ * width_;
                 for (Index i = 0; i < piece.rows; ++i) {
                     for (Index j = 0; j < piece.width; j += points_) {
                         const Index pixel =
@@ -183,7 +185,7 @@ private:
     MultiplyTile<T> multiply_;
     Index chunk_, chunks_;
     Cut cut_;
-    Tensor<T> weights_;
+    std::shared_ptr<const Tensor<T>> weights_;
 };
 
 /// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over

@@ -21,19 +21,21 @@ namespace cpu {
 template <class T>
 class WinogradOuterProduct {
     using A = accumulate_t<T>;
+    static constexpr Index m = winograd_outputs<T>;
+    using Tiles = WinogradTiles<A, m>;
 
 public:
     WinogradOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
           x_(side.x, side.x_view),
           dy_(dy),
-          cut_(WinogradCut::of(side.lattice, 1)),
+          cut_(WinogradCut<m>::of(side.lattice, 1)),
           all_rows_(side.y_shape[0] * cut_.tile_rows),
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
           sums_of_position_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
-          sums_of_panel_(winograd_positions * sums_of_position_),
+          sums_of_panel_(Tiles::positions * sums_of_position_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
@@ -45,14 +47,14 @@ public:
         Tensor<A> slabs = Tensor<A>::empty(
             {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<A>(0),
                                      dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<A>(0))});
-        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, side_.depth).size()});
-        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, channels).size()});
+        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), Tiles::of(nullptr, tiles, side_.depth).size()});
+        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), Tiles::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
             run_task(group, tasks_.task(t, side_.plan.out(), width_), sums,
                      {slabs.data() + thread * slabs.extent(1),
-                      WinogradTiles<A>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
-                      WinogradTiles<A>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
+                      Tiles::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
+                      Tiles::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
         });
         add_spans(sums);
         transform_back(sums);
@@ -65,13 +67,13 @@ private:
     /// A thread's own.
     struct Memory {
         A* slab;
-        WinogradTiles<A> x, dy;
+        Tiles x, dy;
     };
 
     /// The more, the longer a tile's sums stay in registers.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{1} << 20;
-        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
+        const Index of_tile = Tiles::positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
         return std::clamp<Index>(bytes / of_tile, 32, 256);
     }
 
@@ -81,10 +83,10 @@ private:
     [[nodiscard]] SlabShape dy_slab(Index group, Index sample, Index first_row, Index rows, Index first_channel,
                                     Index channels) const {
         return {.sample = sample,
-                .first_row = 2 * first_row,
-                .rows = 2 * rows,
+                .first_row = m * first_row,
+                .rows = m * rows,
                 .first_column = 0,
-                .columns = 2 * cut_.tile_columns,
+                .columns = m * cut_.tile_columns,
                 .first_channel = side_.plan.first_out(group) + first_channel,
                 .channels = channels};
     }
@@ -92,8 +94,8 @@ private:
     void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, const Memory& memory) const {
         const Index first_channel = task.first_channel;
         const Index channels = task.channels;
-        Index x_positions[winograd_positions];
-        for (Index p = 0; p < winograd_positions; ++p) x_positions[p] = p * memory.x.position;
+        Index x_positions[Tiles::positions];
+        for (Index p = 0; p < Tiles::positions; ++p) x_positions[p] = p * memory.x.position;
 
         const Index begin = task.first_piece * rows_each_;
         const Index end = std::min(all_rows_, task.last_piece * rows_each_);
@@ -107,7 +109,7 @@ private:
             const Index next_row = next % cut_.tile_rows;
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
             const Index calls = !has_next ? 0
-                                          : quotient_up(channels, width_) * winograd_positions *
+                                          : quotient_up(channels, width_) * Tiles::positions *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
             SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
             SlabPrefetch<GradientSource<T>> dy_ahead(
@@ -124,7 +126,7 @@ private:
                            .rows = 1,
                            .width = (last_row - row) * cut_.tile_columns,
                            .tap_offsets = x_positions,
-                           .taps = winograd_positions,
+                           .taps = Tiles::positions,
                            .sums = sums.data() + task.panel * sums_of_panel_,
                            .sums_tap = sums_of_position_,
                            .columns = width_,
@@ -143,25 +145,25 @@ private:
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
             pack_slab<A>(x_, x, memory.slab);
-            transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
+            transform_tiles<Tiles::extent>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
             pack_slab<A>(dy_, dy, memory.slab);
-            transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
+            transform_tiles<m>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }
     }
 
-    // From 16 positions to 9 taps, in place.
+    // From all positions to 9 taps, in place.
     void transform_back(Tensor<A>& sums) const {
         const Index depth = round_up(side_.depth, lanes<T>);
         parallel_ranges(tasks_.panels * depth, 64, [&](Index first, Index last) {
             for (Index i = first; i < last; ++i) {
                 A* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
                 for (Index c = 0; c < width_; c += lanes<T>) {
-                    Vector<T> du[4][4];
+                    Vector<T> du[Tiles::extent][Tiles::extent];
                     Vector<T> dg[3][3];
-                    for (Index p = 0; p < winograd_positions; ++p) {
-                        du[p / 4][p % 4] = load(sum + p * sums_of_position_ + c);
+                    for (Index p = 0; p < Tiles::positions; ++p) {
+                        du[p / Tiles::extent][p % Tiles::extent] = load(sum + p * sums_of_position_ + c);
                     }
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
                     for (Index tap = 0; tap < 9; ++tap) {
@@ -175,7 +177,7 @@ private:
     const ForwardSide<T>& side_;
     PendingSource<T> x_;
     GradientSource<T> dy_;
-    WinogradCut cut_;
+    WinogradCut<m> cut_;
     Index all_rows_, rows_each_;  ///< of tiles, over the batch and in a piece
     Index vectors_, width_, sums_of_position_, sums_of_panel_;
     OuterCut tasks_;

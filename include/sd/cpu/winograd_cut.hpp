@@ -12,13 +12,14 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// How the points of a lattice fall into tiles of 2x2, and rows of tiles into pieces.
+/// How the points of a lattice fall into tiles of m x m, and rows of tiles into pieces.
+template <Index m>
 struct WinogradCut {
     Index tile_rows, tile_columns, rows_each, pieces_of_sample;
 
     /// Pieces of about `tiles` tiles.
     static WinogradCut of(const Lattice& lattice, Index tiles) {
-        WinogradCut cut{quotient_up(lattice.height, 2), quotient_up(lattice.width, 2), 1, 1};
+        WinogradCut cut{quotient_up(lattice.height, m), quotient_up(lattice.width, m), 1, 1};
         const Index most = std::clamp<Index>(tiles / cut.tile_columns, 1, cut.tile_rows);
         cut.pieces_of_sample = quotient_up(cut.tile_rows, most);
         cut.rows_each = quotient_up(cut.tile_rows, cut.pieces_of_sample);
@@ -31,10 +32,10 @@ struct WinogradCut {
     [[nodiscard]] SlabShape slab(const Lattice& lattice, Index sample, Index first_row, Index rows, Index first_channel,
                                  Index channels) const {
         return {.sample = sample,
-                .first_row = lattice.first_row() + 2 * first_row,
-                .rows = 2 * rows + 2,
+                .first_row = lattice.first_row() + m * first_row,
+                .rows = m * rows + 2,
                 .first_column = lattice.first_column(),
-                .columns = 2 * tile_columns + 2,
+                .columns = m * tile_columns + 2,
                 .first_channel = first_channel,
                 .channels = channels};
     }

@@ -1,10 +1,10 @@
 // The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
 //
-//     for each piece (a sample, some rows of 2x2 tiles), for each group:           in parallel over pieces
+//     for each piece (a sample, some rows of tiles), for each group:               in parallel over pieces
 //         pack the slab that the tiles read, transform it                          second-level cache, once
 //         for each panel of columns:
 //             for some tiles together:
-//                 for each of the 16 positions: sums = tiles x weights             registers (tile.hpp)
+//                 for each position: sums = tiles x weights                        registers (tile.hpp)
 //                 transform the sums back to rows of pixels; the epilogue takes them
 #pragma once
 
@@ -23,12 +23,14 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// Panels of transformed weights: (panel, position, depth channel, column).
-template <class T>
+template <class T, Index m>
 class WinogradPanels {
+    using Tiles = WinogradTiles<T, m>;
+
 public:
     WinogradPanels(const Tensor<T>& weight, WeightMap map, const Lattice& lattice, Index width, const T* factors)
         : position_(spread_stride<T>(map.depth_count() * width)),
-          panel_(winograd_positions * position_),
+          panel_(Tiles::positions * position_),
           data_(Tensor<T>::empty({quotient_up(map.column_count(), width), panel_})) {
         map.taps = tap_positions(sorted_by_offset(lattice));
         const PanelPacker<T> packer(weight, map, width, factors);
@@ -47,14 +49,16 @@ public:
 private:
     static constexpr Index taps_of_kernel = 9;
 
-    // From 9 taps of `size` weights each to 16 positions.
+    // From 9 taps of `size` weights each to all positions.
     void transform(const T* taps, Index size, T* target) const {
         for (Index i = 0; i < size; i += lanes<T>) {
             Vector<T> g[3][3];
-            Vector<T> u[4][4];
+            Vector<T> u[Tiles::extent][Tiles::extent];
             for (Index tap = 0; tap < taps_of_kernel; ++tap) g[tap / 3][tap % 3] = load(taps + tap * size + i);
             transform_both_ways(g, u, WinogradWeight());
-            for (Index p = 0; p < winograd_positions; ++p) store<T>(u[p / 4][p % 4], target + p * position_ + i);
+            for (Index p = 0; p < Tiles::positions; ++p) {
+                store<T>(u[p / Tiles::extent][p % Tiles::extent], target + p * position_ + i);
+            }
         }
     }
 
@@ -65,10 +69,12 @@ private:
 /// Writes the points of a lattice that suits; as Product.
 template <class T, class Source, class Epilogue>
 class WinogradProduct {
+    static constexpr Index m = winograd_outputs<typename Source::Stored>;
+    using Tiles = WinogradTiles<T, m>;
+
 public:
     WinogradProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                    const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
-                    Epilogue& epilogue)
+                    const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -77,18 +83,20 @@ public:
           columns_(map.column_count()),
           target_(target),
           epilogue_(epilogue),
-          cut_(WinogradCut::of(lattice,
-                               std::min(tiles_of_piece(channels_),
-                                        shared_pixels<T>(source.extents().channels, channels_, target[3]) / 4))),
+          cut_(WinogradCut<m>::of(
+              lattice, std::min(tiles_of_piece(channels_),
+                                shared_pixels<T>(source.extents().channels, channels_, target[3]) / (m * m)))),
           tiles_(cut_.rows_each * cut_.tile_columns),
           shape_(choose_tile<T>(tiles_, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
           multiply_(find_multiply_tile<T>(shape_, 1)),
-          together_(winograd_positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
+          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
                         ? points_
                         : round_up(tiles_, points_)),
-          weights_(weight, map, lattice, width_, factors) {}
+          weights_(panels.template panels<WinogradPanels<T, m>>(map, width_, [&] {
+              return WinogradPanels<T, m>(panels.weight(), map, lattice, width_, panels.factors());
+          })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample; }
@@ -98,9 +106,9 @@ public:
     /// A thread's own.
     struct Memory {
         T* slab;
-        WinogradTiles<T> tiles;
+        Tiles tiles;
         T* sums;  ///< (position, tile, column)
-        T* rows;  ///< (row of 2, pixel, column)
+        T* rows;  ///< (row of m, pixel, column)
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -110,12 +118,12 @@ public:
               channels_(product.channels_),
               slabs_(Tensor<T>::empty(
                   {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<T>(0)})),
-              tiles_(Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, padded_tiles_, channels_).size()})),
-              sums_(Tensor<T>::empty({num_threads(), winograd_positions * product.together_ * product.width_})),
-              rows_(Tensor<T>::empty({num_threads(), 2 * 2 * product.together_ * product.width_})) {}
+              tiles_(Tensor<T>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
+              sums_(Tensor<T>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
+              rows_(Tensor<T>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1),
-                    WinogradTiles<T>::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
+                    Tiles::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
                     sums_.data() + thread * sums_.extent(1), rows_.data() + thread * rows_.extent(1)};
         }
 
@@ -126,7 +134,7 @@ public:
 
     /// Asks for all that a piece reads while `products` products compute another.
     [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
-        const Index calls = winograd_positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
+        const Index calls = Tiles::positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
@@ -137,7 +145,8 @@ public:
         const Index tile_rows = cut_.rows(first_row);
         const Index tiles = tile_rows * cut_.tile_columns;
         pack_slab<T>(source_, slab, memory.slab);
-        transform_tiles<4, 2>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0, WinogradInput());
+        transform_tiles<Tiles::extent>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0,
+                                       WinogradInput());
 
         typename Epilogue::Task task(epilogue_, number);
         constexpr Index no_offset = 0;
@@ -151,8 +160,8 @@ public:
         for (Index c = 0; c < columns_; c += width_) {
             for (Index first = 0; first < tiles; first += together_) {
                 const Index last = std::min(tiles, first + together_);
-                for (Index p = 0; p < winograd_positions; ++p) {
-                    operands.weights = weights_.of(c / width_, p);
+                for (Index p = 0; p < Tiles::positions; ++p) {
+                    operands.weights = weights_->of(c / width_, p);
                     for (Index tile = first; tile < last; tile += points_) {
                         operands.point = memory.tiles.data + p * memory.tiles.position + tile * lanes<T>;
                         multiply_(operands, memory.sums + (p * together_ + tile - first) * width_, false);
@@ -170,7 +179,7 @@ private:
     /// Transformed, they stay in the second-level cache beside a panel.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{400} << 10;
-        return bytes / (winograd_positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
     }
 
     [[nodiscard]] SlabShape slab_of(Index piece, Index first_channel, Index channels) const {
@@ -185,27 +194,28 @@ private:
         for (Index tile = first; tile < last;) {
             const Index tile_row = tile / cut_.tile_columns;
             const Index end = std::min(last, (tile_row + 1) * cut_.tile_columns);
-            const Index pixels = 2 * (end - tile);
+            const Index pixels = m * (end - tile);
             for (Index t = tile; t < end; ++t) {
                 const T* sums = memory.sums + (t - first) * width_;
-                T* pixel = memory.rows + 2 * (t - tile) * width_;
+                T* pixel = memory.rows + m * (t - tile) * width_;
                 for (Index v = 0; v < width_; v += lanes<T>) {
-                    Vector<T> m[4][4];
-                    Vector<T> y[2][2];
-#pragma GCC unroll 16
-                    for (Index p = 0; p < winograd_positions; ++p) {
-                        m[p / 4][p % 4] = load(sums + p * together_ * width_ + v);
+                    Vector<T> transformed[Tiles::extent][Tiles::extent];
+                    Vector<T> y[m][m];
+#pragma GCC unroll 36
+                    for (Index p = 0; p < Tiles::positions; ++p) {
+                        transformed[p / Tiles::extent][p % Tiles::extent] = load(sums + p * together_ * width_ + v);
                     }
-                    transform_both_ways(m, y, WinogradOutput());
-                    store<T>(y[0][0], pixel + v);
-                    store<T>(y[0][1], pixel + width_ + v);
-                    store<T>(y[1][0], pixel + pixels * width_ + v);
-                    store<T>(y[1][1], pixel + (pixels + 1) * width_ + v);
+                    transform_both_ways(transformed, y, WinogradOutput());
+#pragma GCC unroll 4
+                    for (Index r = 0; r < m; ++r) {
+#pragma GCC unroll 4
+                        for (Index j = 0; j < m; ++j) store<T>(y[r][j], pixel + (r * pixels + j) * width_ + v);
+                    }
                 }
             }
-            const Index row = 2 * (first_row + tile_row);
-            const Index column = 2 * (tile % cut_.tile_columns);
-            for (Index r = 0; r < std::min<Index>(2, lattice_.height - row); ++r) {
+            const Index row = m * (first_row + tile_row);
+            const Index column = m * (tile % cut_.tile_columns);
+            for (Index r = 0; r < std::min(m, lattice_.height - row); ++r) {
                 task.add({.sums = memory.rows + r * pixels * width_,
                           .width = width_,
                           .points = std::min(pixels, lattice_.width - column),
@@ -224,13 +234,13 @@ private:
     Index first_channel_, first_column_, channels_, columns_;
     Shape target_;
     Epilogue& epilogue_;
-    WinogradCut cut_;
+    WinogradCut<m> cut_;
     Index tiles_;  ///< of a piece, at most
     std::size_t shape_;
     Index points_, width_;
     MultiplyTile<T> multiply_;
     Index together_;  ///< tiles whose sums are held at a time
-    WinogradPanels<T> weights_;
+    std::shared_ptr<const WinogradPanels<T, m>> weights_;
 };
 
 }  // namespace cpu

@@ -3,6 +3,7 @@
 // its tensors have room for, see cuda/sample_room.hpp.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/device/batch_norm_backward.hpp"
 #include "sd/device/direct_conv2d.hpp"
 #include "sd/device/moments.hpp"
@@ -41,11 +42,15 @@ template <class T, cuda::Accelerator Device>
     return y;
 }
 
-/// A convolution with the batch norm of evaluation behind it, as on the CPU.
+/// A convolution with the batch norm of evaluation behind it, as on the CPU. Nothing is made of the weights, so nothing is
+/// kept.
 template <class T, cuda::Accelerator Device>
-[[nodiscard]] Tensor<T, Device> conv2d_batch_norm_forward(
-    const Pending<T, Device>& x, const Tensor<accumulate_t<T>, Device>& weight, const Conv2dOptions& options,
-    const Tensor<accumulate_t<T>, Device>& scale, const Tensor<accumulate_t<T>, Device>& shift, Activation activation) {
+[[nodiscard]] Tensor<T, Device> conv2d_batch_norm_forward(const Pending<T, Device>& x,
+                                                          const Tensor<accumulate_t<T>, Device>& weight,
+                                                          const Conv2dOptions& options,
+                                                          const Tensor<accumulate_t<T>, Device>& scale,
+                                                          const Tensor<accumulate_t<T>, Device>& shift,
+                                                          Activation activation, KeptWeights* = nullptr) {
     return materialize(Pending<T, Device>(conv2d_forward<T>(x, weight, options), scale, shift, activation));
 }
 
@@ -56,7 +61,7 @@ template <class T, cuda::Accelerator Device>
                                                     const Conv2dOptions& options,
                                                     const Tensor<accumulate_t<T>, Device>& scale,
                                                     const Tensor<accumulate_t<T>, Device>& shift,
-                                                    const ResidualJoin<T, Device>& join) {
+                                                    const ResidualJoin<T, Device>& join, KeptWeights* = nullptr) {
     const Pending<T, Device> branch(conv2d_forward<T>(x, weight, options), scale, shift, Activation::none);
     return residual_join_forward<T>(join.shortcut, branch, {}, join.branch_scale, join.relu);
 }

@@ -1,6 +1,7 @@
 // The convolution layer.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/batch_norm.hpp"
 #include "sd/cpu/conv2d.hpp"
@@ -118,6 +119,7 @@ private:
     // z = x * weight, and the statistics of its channels if they are asked for.
     Tensor<T, Device> forward_raw(const Pending<T, Device>& x, const Context& context, Moments<A, Device>* moments) {
         const Pending<T, Device> operand = conv2d_operand(x);
+        if (context.gradients()) kept_.clear();
         Tensor<T, Device> z = conv2d_forward<T>(operand, kernel(), options_, moments);
         input_.keep(context, operand);
         return z;
@@ -127,21 +129,23 @@ private:
     Tensor<T, Device> forward_activated(const Pending<T, Device>& x, Activation activation, const Context& context) {
         if (!bias_ && activation == Activation::none) return forward_raw(x, context, nullptr);
         const Pending<T, Device> operand = conv2d_operand(x);
-        Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation);
+        Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation, context);
         input_.keep(context, operand);
         return y;
     }
 
     // act(scale z + shift), applied as z is written. Keeps nothing for backward.
     Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
-                                     const Tensor<A, Device>& shift, Activation activation) const {
-        return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
+                                     const Tensor<A, Device>& shift, Activation activation, const Context& context) {
+        if (context.gradients()) kept_.clear();
+        return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation,
+                                            context.gradients() ? nullptr : &kept_);
     }
 
     // act(S + c (scale z + shift)), applied as z is written. Keeps nothing for backward.
     Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
-                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) const {
-        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join);
+                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) {
+        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join, &kept_);
     }
 
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
@@ -197,6 +201,7 @@ private:
     Shape kernel_shape_;
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
+    KeptWeights kept_;  ///< from passes without gradients; any other gives it back
     Cache<Pending<T, Device>> input_;
     Cache<BatchNormPass<T, Device>> pass_;  ///< of an activation that no norm is before
 };

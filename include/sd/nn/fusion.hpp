@@ -172,7 +172,7 @@ public:
         Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
             if (!context.gradients()) {
                 const auto [scale, shift] = norm_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, activation_);
+                return conv_.forward_affine(x, scale, shift, activation_, context);
             }
             Moments<accumulate_t<T>, Device> moments;
             const bool gathers = context.training() && !conv_.bias();
@@ -249,7 +249,7 @@ public:
         Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
             if (!context.gradients()) {
                 const auto [scale, shift] = scale_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, Activation::none);
+                return conv_.forward_affine(x, scale, shift, Activation::none, context);
             }
             return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
         }

@@ -1,6 +1,7 @@
 // Two-dimensional convolution as its definition says it; shapes and formula in Conv2dGeometry.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/window.hpp"
 #include "sd/reference/batch_norm.hpp"
 #include "sd/reference/pending.hpp"
@@ -60,12 +61,13 @@ template <class T>
     return y;
 }
 
-/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift).
+/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift). The reference keeps nothing.
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation,
+                                                  KeptWeights* = nullptr) {
     return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
 }
 
@@ -74,7 +76,8 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                             const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join,
+                                            KeptWeights* = nullptr) {
     const Pending<T> branch(reference::conv2d_forward(x, weight, options), scale, shift, Activation::none);
     return reference::residual_join_forward(join.shortcut, branch, {}, join.branch_scale, join.relu);
 }
