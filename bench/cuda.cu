@@ -1,8 +1,8 @@
-// sd_bench_cuda: on a GPU, the residual join against a copy, training steps of resnet50 with every method, and of
-// cifar_resnet110 with and without graphs.
+// sd_bench_cuda: on a GPU, the kernels that memory bounds against a copy, and training steps of networks.
 #include "sd/cuda/cuda.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <iostream>
 #include <string>
@@ -92,38 +92,44 @@ void measure_product() {
     row("product, bf16", 2.0 * size * size * size / time * 1e-9, "TFLOP/s");
 }
 
-/// How samples or blocks are dropped.
-struct Method {
-    const char* name;
-    sd::StochasticMethod method;
-    double rate;
-    sd::Compute compute;
+/// A network, what it is trained with, and how.
+struct Row {
+    std::string network, precision;
+    Index batch;
+    std::string variant;  ///< none, sample, survivors or block; or graph: none, with each step as one CUDA graph
+
+    [[nodiscard]] std::string name() const { return network + ", " + precision + ", " + variant; }
 };
 
-/// What a step starts goes one by one, or as one graph that is recorded anew in every step, as a Trainer does it.
-enum class Graph { off, on };
+/// How blocks or samples are dropped for a row, at rates up to 0.2.
+sd::StochasticDepthOptions dropping(const std::string& variant) {
+    if (variant == "sample") return {.stochastic_method = sd::StochasticMethod::sample};
+    if (variant == "survivors") {
+        return {.stochastic_method = sd::StochasticMethod::sample, .compute = sd::Compute::survivors};
+    }
+    if (variant == "block") return {.stochastic_method = sd::StochasticMethod::block};
+    sd::refuse("bench", "variant", variant, "none, sample, survivors, block or graph");
+}
 
 /// Images a second of training steps on images of `pixels` by `pixels`. Steps follow each other without waiting, so
 /// that the CPU may be ahead, as it is in a run.
 template <class T, class Model>
-void measure_training(const std::string& name, Model model, const char* layer, const Method& method, Index batch,
-                      Index pixels, Graph graph = Graph::off) {
+void measure_training(const Row& of, Model model, Index pixels) {
     using A = sd::accumulate_t<T>;
-    if (method.rate > 0) {
-        sd::apply_stochastic_depth(model, {.target_layer_name = layer,
-                                           .stochastic_method = method.method,
-                                           .drop_rate = method.rate,
-                                           .compute = method.compute});
-    }
+    const bool graph = of.variant == "graph";
+    if (!graph && of.variant != "none") sd::apply_stochastic_depth(model, dropping(of.variant));
     sd::Sgd<A, Cuda> optimizer(model.parameters(), {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-4});
-    const sd::Tensor<T, Cuda> x = sd::Tensor<T, Cuda>::full({batch, pixels, pixels, 3}, T(0.5F));
-    const std::vector<Index> labels(static_cast<std::size_t>(batch), 1);
+    const sd::Tensor<T, Cuda> x = sd::Tensor<T, Cuda>::full({of.batch, pixels, pixels, 3}, T(0.5F));
+    const std::vector<Index> labels(static_cast<std::size_t>(of.batch), 1);
     const std::span<const Index> classes(labels);
     std::uint64_t step = 0;
+    sd::Tensor<A, Cuda> loss;
     const auto train = [&] {
         optimizer.zero_grad();
         const auto logits = model.forward(x, sd::Context::train({.step = step++, .seed = 42}));
-        model.backward(sd::cross_entropy(logits, classes).dlogits, sd::InputGradient::skipped);
+        auto result = sd::cross_entropy(logits, classes);
+        loss = result.loss;
+        model.backward(result.dlogits, sd::InputGradient::skipped);
         optimizer.step();
     };
     train();  // plans, and the optimizer's buffers, which no graph has
@@ -131,58 +137,58 @@ void measure_training(const std::string& name, Model model, const char* layer, c
     constexpr int steps = 10;  // three times as many before: plans of the numbers of samples that are kept
     const double time = milliseconds(3, [&] {
         for (int i = 0; i < steps; ++i) {
-            if (graph == Graph::on) {
-                recorded.run(train);
+            if (graph) {
+                recorded.run(train);  // recorded anew in every step, as a Trainer does it
             } else {
                 train();
             }
         }
     });
-    row(name + ", " + method.name + ", batch " + std::to_string(batch), static_cast<double>(batch) * steps / time * 1e3,
-        "images/s");
+    const double last = static_cast<double>(sd::to_host(loss).data()[0]);
+    if (!std::isfinite(last)) sd::refuse("bench", of.name() + ", loss after the last step", last, "a finite one");
+    row(of.name(), static_cast<double>(of.batch) * steps / time * 1e3, "images/s", "batch " + std::to_string(of.batch));
 }
 
-constexpr Method plain{"plain", sd::StochasticMethod::sample, 0.0, sd::Compute::all};
-constexpr Method block{"block", sd::StochasticMethod::block, 0.2, sd::Compute::all};
-
 template <class T>
-void measure_resnet50(const std::string& precision) {
-    for (const Method& method :
-         {plain, Method{"sample", sd::StochasticMethod::sample, 0.2, sd::Compute::all},
-          Method{"survivors", sd::StochasticMethod::sample, 0.2, sd::Compute::survivors}, block}) {
-        measure_training<T>("resnet50, " + precision, sd::resnet50<T, Cuda>({.num_classes = 1000, .seed = 42}),
-                            "ResNetBottleneck", method, 256, 224);
+void measure_network(const Row& of) {
+    if (of.network == "resnet50") return measure_training<T>(of, sd::resnet50<T, Cuda>({.seed = 42}), 224);
+    if (of.network == "efficientnet_b0")
+        return measure_training<T>(of, sd::efficientnet_b0<T, Cuda>({.seed = 42}), 224);
+    if (of.network == "convnext_tiny") return measure_training<T>(of, sd::convnext_tiny<T, Cuda>({.seed = 42}), 224);
+    if (of.network == "regnet_y_400mf") return measure_training<T>(of, sd::regnet_y_400mf<T, Cuda>({.seed = 42}), 224);
+    if (of.network == "cifar_resnet110") {
+        return measure_training<T>(of, sd::cifar_resnet<T, Cuda>(110, {.num_classes = 10, .seed = 42}), 32);
     }
+    sd::refuse("bench", "network", of.network,
+               "resnet50, efficientnet_b0, convnext_tiny, regnet_y_400mf or cifar_resnet110");
 }
 
-template <class T>
-void measure_cifar_resnet110(const std::string& precision) {
-    const auto measure = [&](const Method& method, Graph graph) {
-        measure_training<T>("cifar_resnet110, " + precision + ", graph " + (graph == Graph::on ? "on" : "off"),
-                            sd::cifar_resnet<T, Cuda>(110, {.num_classes = 10, .seed = 42}), "ResNetBasicBlock", method,
-                            128, 32, graph);
-    };
-    measure(plain, Graph::off);
-    measure(plain, Graph::on);
-    measure(block, Graph::off);  // what it starts depends on the mask
+void measure(const Row& of) {
+    if (of.precision == "bf16") return measure_network<sd::bfloat16>(of);
+    if (of.precision != "float" && of.precision != "tf32") {
+        sd::refuse("bench", "precision", of.precision, "bf16, tf32 or float");
+    }
+    sd::set_float_math(of.precision == "tf32" ? sd::FloatMath::tf32 : sd::FloatMath::exact);
+    measure_network<float>(of);
 }
 
 }  // namespace
 
-int main() {
+/// sd_bench_cuda kernels, or sd_bench_cuda NETWORK bf16|tf32|float BATCH none|sample|survivors|block|graph...
+int main(int argc, char** argv) {
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
     try {
-        int device = 0;
-        SD_CUDA_CHECK((sd::synchronize_device(), cudaGetDevice(&device)));
-        cudaDeviceProp properties{};
-        SD_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-        std::cout << properties.name << std::endl;
-        measure_product();
-        measure_join();
-        measure_resnet50<sd::bfloat16>("bf16");
-        measure_cifar_resnet110<sd::bfloat16>("bf16");
-        sd::set_float_math(sd::FloatMath::tf32);
-        measure_resnet50<float>("tf32");
-        measure_cifar_resnet110<float>("tf32");
+        if (arguments == std::vector<std::string>{"kernels"}) {
+            measure_product();
+            measure_join();
+            return 0;
+        }
+        if (arguments.size() < 4) {
+            sd::refuse("bench", "arguments", arguments.size(), "kernels; or a network, a precision, a batch, variants");
+        }
+        for (std::size_t i = 3; i < arguments.size(); ++i) {
+            measure({arguments[0], arguments[1], std::stoll(arguments[2]), arguments[i]});
+        }
         return 0;
     } catch (const std::exception& error) {
         std::cerr << "bench: " << error.what() << '\n';

@@ -6,15 +6,13 @@ find_path(SD_CUDNN_INCLUDE_DIR cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 find_library(SD_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
 find_library(SD_CUDNN_GRAPH_LIBRARY cudnn_graph HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
 find_library(SD_CUBLASLT_LIBRARY cublasLt HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
-find_library(SD_CUBLAS_LIBRARY cublas HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
-mark_as_advanced(SD_CUDNN_INCLUDE_DIR SD_CUDNN_LIBRARY SD_CUDNN_GRAPH_LIBRARY SD_CUBLASLT_LIBRARY SD_CUBLAS_LIBRARY)
-if(CUDAToolkit_FOUND AND SD_CUDNN_INCLUDE_DIR AND SD_CUDNN_LIBRARY AND SD_CUDNN_GRAPH_LIBRARY AND SD_CUBLASLT_LIBRARY
-   AND SD_CUBLAS_LIBRARY)
+mark_as_advanced(SD_CUDNN_INCLUDE_DIR SD_CUDNN_LIBRARY SD_CUDNN_GRAPH_LIBRARY SD_CUBLASLT_LIBRARY)
+if(CUDAToolkit_FOUND AND SD_CUDNN_INCLUDE_DIR AND SD_CUDNN_LIBRARY AND SD_CUDNN_GRAPH_LIBRARY AND SD_CUBLASLT_LIBRARY)
   set(sd_cuda_FOUND TRUE)
   if(NOT TARGET sd::cuda)
     add_library(sd::cuda INTERFACE IMPORTED)
     target_link_libraries(sd::cuda INTERFACE sd::sd CUDA::cudart ${SD_CUDNN_LIBRARY} ${SD_CUDNN_GRAPH_LIBRARY}
-                                             ${SD_CUBLASLT_LIBRARY} ${SD_CUBLAS_LIBRARY})
+                                             ${SD_CUBLASLT_LIBRARY})
     target_include_directories(sd::cuda SYSTEM INTERFACE ${SD_CUDNN_INCLUDE_DIR} ${CUDAToolkit_INCLUDE_DIRS})
     # Eigen's own kernels are not used on the device.
     target_compile_definitions(sd::cuda INTERFACE EIGEN_NO_CUDA)

@@ -20671,7 +20671,7 @@ private:
         Excite layer(width(o), squeezed, initializer);
         set_bias(layer.fc1(), width(o), initializer);
         set_bias(layer.fc2(), squeezed, initializer);
-        return layer;
+        return OptionalLayer<Excite>(std::move(layer));  // nvcc does not move by itself here
     }
     // From U(-1 / sqrt(fan in), 1 / sqrt(fan in)), PyTorch's default, which torchvision's RegNet leaves them.
     static void set_bias(Conv2d<T, Device>& conv, Index fan_in, Initializer& initializer) {

@@ -1,11 +1,10 @@
-// What a device chose goes with the checkpoints of its runs, on the emulator with choices of its own; and their text.
+// What a device chose goes with the checkpoints of its runs, on the emulator with choices of its own.
 #include "cuda_emulator.hpp"
 #include "kernel_inputs.hpp"
 #include "messages.hpp"
 #include "temporary_directory.hpp"
 
 #include "sd/device/kernels.hpp"
-#include "sd/device/plan_choices.hpp"
 #include "sd/sd.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
@@ -14,7 +13,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -48,8 +46,6 @@ SD_NAMESPACE_END
 
 namespace {
 
-using sd::cuda::EngineChoice;
-using sd::cuda::PlanChoices;
 using sd_test::Emulator;
 
 /// Trains a small network as long as said, from the newest checkpoint if there is one, and returns its parameters.
@@ -68,10 +64,6 @@ std::vector<sd::Tensor<double>> train(const std::filesystem::path& directory, co
     std::vector<sd::Tensor<double>> values;
     for (const auto& parameter : model.parameters()) values.push_back(sd_test::in_double(parameter->value));
     return values;
-}
-
-constexpr sd::cuda::PlanKey key(sd::Index direction) {
-    return {direction, 5, 256, 56, 56, 64, 56, 56, 64, 3, 3, 64, 1, 1, 1, 1};
 }
 
 }  // namespace
@@ -99,41 +91,4 @@ TEST_CASE("choices of a checkpoint that are no choices are refused, with nothing
     CHECK_THROWS_WITH_AS((void)train(directory.path(), "2ba"), doctest::Contains("choices: got nonsense"),
                          std::runtime_error);
     CHECK(chosen() == "before");
-}
-
-TEST_CASE("plans as a text and back") {
-    const PlanChoices choices{
-        "cuDNN 91002 on a device",
-        {{key(0), EngineChoice{58, {{2, 10}, {13, -4}}}}, {key(1), EngineChoice{0}}, {key(2), std::nullopt}}};
-    const std::string text =
-        "cuDNN 91002 on a device\n"
-        "0 5 256 56 56 64 56 56 64 3 3 64 1 1 1 1: 58 2=10 13=-4\n"
-        "1 5 256 56 56 64 56 56 64 3 3 64 1 1 1 1: 0\n"
-        "2 5 256 56 56 64 56 56 64 3 3 64 1 1 1 1: direct\n";
-    CHECK(to_string(choices) == text);
-    CHECK(sd::cuda::parse_plan_choices(text, "file") == choices);
-    CHECK(sd::cuda::parse_plan_choices("a library\n", "file") == PlanChoices{"a library"});
-}
-
-TEST_CASE("a text of another form is refused, with its line") {
-    const std::string good = "0 5 256 56 56 64 56 56 64 3 3 64 1 1 1 1: 58 2=10";
-    const std::vector<std::string> lines{good + " ",
-                                         good + " 3",
-                                         good + " 3=",
-                                         good + "=4",
-                                         good.substr(2),
-                                         "7 " + good,
-                                         good.substr(0, 42),
-                                         "no numbers",
-                                         "",
-                                         good + "\n" + good,
-                                         "99999999999999999999" + good.substr(1),
-                                         good.substr(0, 42) + "indirect"};
-    for (const std::string& line : lines) {
-        CAPTURE(line);
-        CHECK_THROWS_WITH_AS((void)sd::cuda::parse_plan_choices("library\n" + line + "\n", "file"),
-                             doctest::Contains("file: plans, line "), std::runtime_error);
-    }
-    CHECK_THROWS_WITH_AS((void)sd::cuda::parse_plan_choices("", "file"),
-                         "file: plans: got nothing, expected the library's name first", std::runtime_error);
 }

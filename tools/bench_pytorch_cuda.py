@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""PyTorch's training steps on a GPU, channels last, in bfloat16 (autocast) and TF32: resnet50 eager and compiled, and
-cifar_resnet110 eager with CUDA graphs off and on.
+"""PyTorch's training steps on a GPU, channels last, in the form of sd_bench_cuda.
 
-Prints images a second in the form of sd_bench_cuda. Needs torch and torchvision with CUDA.
+    tools/bench_pytorch_cuda.py NETWORK bf16|tf32|float BATCH eager|compile|graph
+
+NETWORK is torchvision's resnet50, efficientnet_b0, convnext_tiny or regnet_y_400mf, at 224 pixels and without its own
+dropout and stochastic depth, or cifar_resnet110 at 32. bf16 is torch.autocast; graph starts each step as one CUDA
+graph. Needs torch and torchvision with CUDA.
 """
 import statistics
 import sys
@@ -12,34 +15,15 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from bench_pytorch import CifarResNet
 
-class CifarBlock(nn.Module):
-    """Two 3x3 convolutions; a shortcut of 2x2 average pooling and zero channels where the image shrinks."""
-
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        stride = outputs // inputs
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.more = outputs - inputs
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.more:
-            x = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, 0, self.more))
-        return F.relu(y + x)
-
-
-def cifar_resnet110():
-    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    channels = 16
-    for planes in (16, 32, 64):
-        for _ in range(18):
-            layers.append(CifarBlock(channels, planes))
-            channels = planes
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+NETWORKS = {
+    "resnet50": torchvision.models.resnet50,
+    "efficientnet_b0": lambda: torchvision.models.efficientnet_b0(dropout=0.0, stochastic_depth_prob=0.0),
+    "convnext_tiny": lambda: torchvision.models.convnext_tiny(stochastic_depth_prob=0.0),
+    "regnet_y_400mf": torchvision.models.regnet_y_400mf,
+    "cifar_resnet110": lambda: CifarResNet(110),
+}
 
 
 def graphed(step):
@@ -56,7 +40,7 @@ def graphed(step):
     return graph.replay
 
 
-def images_per_second(model, batch, pixels, autocast, graph=False):
+def images_per_second(model, batch, pixels, autocast, graph):
     model = model.cuda().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     x = torch.full((batch, 3, pixels, pixels), 0.5, device="cuda").to(memory_format=torch.channels_last)
@@ -85,23 +69,19 @@ def images_per_second(model, batch, pixels, autocast, graph=False):
     return batch * steps / statistics.median(times) * 1e3
 
 
-def row(name, value):
-    print(f"PyTorch {torch.__version__}, {name:44} {value:12.1f} images/s", flush=True)
-
-
 def main():
+    if len(sys.argv) != 5 or sys.argv[1] not in NETWORKS:
+        sys.exit(f"bench_pytorch_cuda: got {' '.join(sys.argv[1:])}, expected what is said above:\n{__doc__}")
+    network, precision, batch, variant = sys.argv[1:]
     if not torch.cuda.is_available():
         sys.exit("bench_pytorch_cuda: got no GPU that PyTorch can use, expected one")
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    for precision, autocast in (("bf16", True), ("tf32", False)):
-        resnet50 = torchvision.models.resnet50
-        row(f"resnet50, {precision}, eager, batch 256", images_per_second(resnet50(), 256, 224, autocast))
-        for graph in (False, True):
-            name = f"cifar_resnet110, {precision}, eager, graph {'on' if graph else 'off'}, batch 128"
-            row(name, images_per_second(cifar_resnet110(), 128, 32, autocast, graph))
-        row(f"resnet50, {precision}, compile, batch 256",
-            images_per_second(torch.compile(resnet50()), 256, 224, autocast))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    rate = images_per_second(torch.compile(model) if variant == "compile" else model, int(batch),
+                             32 if network.startswith("cifar") else 224, precision == "bf16", variant == "graph")
+    print(f"{f'{network}, {precision}, PyTorch {variant}':52} {rate:11.1f} images/s  batch {batch}, "
+          f"PyTorch {torch.__version__}", flush=True)
 
 
 if __name__ == "__main__":

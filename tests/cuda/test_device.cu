@@ -9,6 +9,7 @@ using ContractDevices = std::tuple<sd::Cuda>;
 }  // namespace
 
 #include "../cuda_conv2d_cases.hpp"
+#include "../cuda_family_cases.hpp"
 #include "../cuda_join_cases.hpp"
 #include "../cuda_kernel_cases.hpp"
 #include "../cuda_network_cases.hpp"

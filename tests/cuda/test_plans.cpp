@@ -65,45 +65,6 @@ TEST_CASE("a deterministic plan for each product of each layer") {
     }
 }
 
-TEST_CASE("a plan is made of the choice that another one was, by way of a checkpoint's text") {
-    const sd::cuda::ConvolutionTypes types[] = {{CUDNN_DATA_FLOAT, false}, {CUDNN_DATA_BFLOAT16, true}};
-    sd::cuda::PlanChoices choices{"cuDNN of this test"};
-    for (std::size_t i = 0; i < geometry_count; ++i) {
-        for (const auto& type : types) {
-            for (const Direction direction : {Direction::forward, Direction::by_input, Direction::by_weight}) {
-                CAPTURE(i);
-                CAPTURE(static_cast<int>(direction));
-                const auto plan = ConvolutionPlan::make(described_device(), direction, type, geometry_of(i));
-                REQUIRE(plan.has_value());
-                const auto key = sd::cuda::plan_key(direction, type.number(), geometry_of(i));
-                choices.plans[key] = plan->choice();
-                const auto parsed = sd::cuda::parse_plan_choices(to_string(choices), "test");
-                REQUIRE(parsed == choices);
-                const auto again =
-                    ConvolutionPlan::make(described_device(), direction, type, geometry_of(i), *parsed.plans.at(key));
-                REQUIRE(again.has_value());
-                CHECK(again->choice() == plan->choice());
-                CHECK(again->notes() == plan->notes());
-                CHECK(again->workspace_bytes() == plan->workspace_bytes());
-            }
-        }
-    }
-}
-
-TEST_CASE("of a choice that cuDNN cannot make, or that the types do not allow, there is no plan") {
-    const auto make = [](const sd::cuda::ConvolutionTypes& types, const sd::cuda::EngineChoice& choice) {
-        return ConvolutionPlan::make(described_device(), Direction::forward, types, geometry_of(1), choice);
-    };
-    CHECK_FALSE(make({CUDNN_DATA_FLOAT, true}, {123456}).has_value());
-    CHECK_FALSE(make({CUDNN_DATA_FLOAT, true}, {0, {{123456, 1}}}).has_value());
-    const auto fast =
-        ConvolutionPlan::make(described_device(), Direction::forward, {CUDNN_DATA_FLOAT, true}, geometry_of(1));
-    REQUIRE(fast.has_value());
-    REQUIRE(has(*fast, CUDNN_NUMERICAL_NOTE_TENSOR_CORE));
-    CHECK(make({CUDNN_DATA_FLOAT, true}, fast->choice()).has_value());
-    CHECK_FALSE(make({CUDNN_DATA_FLOAT, false}, fast->choice()).has_value());
-}
-
 TEST_CASE("tensor cores are used where they are allowed: the notes tell the difference") {
     const auto plan =
         ConvolutionPlan::make(described_device(), Direction::forward, {CUDNN_DATA_BFLOAT16, true}, geometry_of(1));

@@ -4,7 +4,6 @@
 #include "sd/core/error.hpp"
 
 #include <cublasLt.h>
-#include <cublas_v2.h>
 #include <cuda_runtime.h>
 #include <cudnn_graph.h>
 
@@ -26,7 +25,7 @@ inline const char* words_of(cudnnStatus_t status) {
     return status == CUDNN_STATUS_SUCCESS ? nullptr : cudnnGetErrorString(status);
 }
 inline const char* words_of(cublasStatus_t status) {
-    return status == CUBLAS_STATUS_SUCCESS ? nullptr : cublasGetStatusString(status);
+    return status == CUBLAS_STATUS_SUCCESS ? nullptr : cublasLtGetStatusString(status);
 }
 
 /// Throws if there are words. CUDA keeps the last error: it is taken back, or the next launch would tell of it.

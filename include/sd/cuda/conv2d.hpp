@@ -32,59 +32,26 @@ public:
                                               const Conv2dGeometry& geometry) {
         const PlanKey key = plan_key(direction, types.number(), geometry);
         auto found = plans_.find(key);
-        if (found == plans_.end()) found = plans_.emplace(key, make_plan(key, direction, types, geometry)).first;
+        if (found == plans_.end()) {
+            found = plans_.emplace(key, ConvolutionPlan::make(PlanTarget(handle_), direction, types, geometry)).first;
+        }
         return found->second ? &*found->second : nullptr;
     }
 
-    /// How the convolutions are run that were asked for so far, and those that an earlier process was asked for.
-    [[nodiscard]] PlanChoices choices() const {
-        PlanChoices choices = given_;
-        for (const auto& [key, plan] : plans_) {
-            choices.plans[key] = plan ? std::optional(plan->choice()) : std::nullopt;
-        }
-        return choices;
-    }
-
-    /// Runs convolutions that have not been asked for yet as an earlier process did. Another version of cuDNN or
-    /// another device has engines of other numbers: it warns, and goes on choosing by itself.
-    void use(const PlanChoices& choices) {
-        if (choices.library != given_.library) {
-            warn(text("convolutions were run by ", choices.library, ", not by ", given_.library,
-                      ": engines are chosen anew, and results may differ in rounding"));
-            return;
-        }
-        given_.plans = choices.plans;
+    /// cuDNN's version and the device, which decide the plans.
+    [[nodiscard]] std::string name() const {
+        return text("cuDNN ", cudnnGetVersion(), " on ", Runtime::instance().device_name());
     }
 
 private:
-    [[nodiscard]] std::optional<ConvolutionPlan> make_plan(const PlanKey& key, Direction direction,
-                                                           const ConvolutionTypes& types,
-                                                           const Conv2dGeometry& geometry) {
-        const PlanTarget target(handle_);
-        const auto given = given_.plans.find(key);
-        if (given == given_.plans.end()) return ConvolutionPlan::make(target, direction, types, geometry);
-        if (!given->second) return std::nullopt;
-        auto plan = ConvolutionPlan::make(target, direction, types, geometry, *given->second);
-        if (plan) return plan;
-        warn(text("cuDNN's engine ", given->second->engine, ", which ran a convolution of ", geometry.input_shape(),
-                  " before, cannot be had: another is chosen, and results may differ in rounding"));
-        return ConvolutionPlan::make(target, direction, types, geometry);
-    }
-
     Cudnn() {
         const cudaStream_t stream = Runtime::instance().stream();  // first, for its word on missing devices
         SD_CUDA_CHECK(cudnnCreate(&handle_));
         SD_CUDA_CHECK(cudnnSetStream(handle_, stream));
-        int device = 0;
-        cudaDeviceProp properties{};
-        SD_CUDA_CHECK(cudaGetDevice(&device));
-        SD_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-        given_.library = text("cuDNN ", cudnnGetVersion(), " on ", properties.name);
     }
 
     cudnnHandle_t handle_ = nullptr;
     std::map<PlanKey, std::optional<ConvolutionPlan>> plans_;
-    PlanChoices given_;  ///< of an earlier process
 };
 
 /// Convolutions by cuDNN. Weights are reordered on the way, which moves a thousandth of what a layer does.
@@ -98,7 +65,7 @@ struct CudnnConv2d {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), y.data());
         } else {
-            launch_each<Cuda>(y.size(), DirectForward<T>{g, x.data(), weight.data(), y.data()});
+            DirectConv2d<T, Cuda>::forward(g, x, weight, y);
         }
     }
     static void by_input(const Conv2dGeometry& g, const Tensor<T, Cuda>& dy, const Tensor<A, Cuda>& weight,
@@ -107,7 +74,7 @@ struct CudnnConv2d {
             const Tensor<T, Cuda> ordered = weights_channels_last<T>(weight);
             plan->run(Cudnn::instance().handle(), dx.data(), ordered.data(), dy.data());
         } else {
-            launch_each<Cuda>(dx.size(), DirectByInput<T>{g, dy.data(), weight.data(), dx.data()});
+            DirectConv2d<T, Cuda>::by_input(g, dy, weight, dx);
         }
     }
     /// Sums are float; cuDNN writes those of bfloat16 rounded to it.
@@ -118,7 +85,7 @@ struct CudnnConv2d {
             plan->run(Cudnn::instance().handle(), x.data(), ordered.data(), dy.data());
             weights_channels_first(ordered, dweight);
         } else {
-            launch<Cuda>(DirectByWeight<T>{g, x.data(), dy.data(), dweight.data()}, dweight.size());
+            DirectConv2d<T, Cuda>::by_weight(g, x, dy, dweight);
         }
     }
 
@@ -137,22 +104,32 @@ struct Conv2dEngine<bfloat16, Cuda> : CudnnConv2d<bfloat16> {};
 
 }  // namespace cuda
 
-/// The GPU chooses cuDNN's engines.
+/// cuDNN chooses its engines, the same ones in every run with the same version on the same device: a checkpoint keeps
+/// these two.
 template <>
 struct DeviceChoices<Cuda> {
     static constexpr bool are_made = true;  ///< there is something to keep
-    cuda::PlanChoices plans;                ///< engines by convolution
+    std::string library;                    ///< cuDNN's version and the device
 
-    /// Those made so far.
-    [[nodiscard]] static DeviceChoices so_far() { return {cuda::Cudnn::instance().choices()}; }
-    /// From the text of a checkpoint. Throws std::runtime_error for any other text.
+    /// Those of this process.
+    [[nodiscard]] static DeviceChoices so_far() { return {cuda::Cudnn::instance().name()}; }
+    /// From the text of a checkpoint. Throws std::runtime_error for an empty one, or one of several lines.
     [[nodiscard]] static DeviceChoices parse(const std::string& text, const std::string& source) {
-        return {cuda::parse_plan_choices(text, source)};
+        if (text.empty() || text.find('\n') != std::string::npos) {
+            throw std::runtime_error(source + ": device_choices: got \"" + text +
+                                     "\", expected a library and a device");
+        }
+        return {text};
     }
     /// The text of a checkpoint.
-    [[nodiscard]] std::string text() const { return to_string(plans); }
-    /// Runs convolutions that were not run yet so; warns where that cannot be.
-    void use() const { cuda::Cudnn::instance().use(plans); }
+    [[nodiscard]] const std::string& text() const { return library; }
+    /// Warns if this process has another version of cuDNN or another device.
+    void use() const {
+        const std::string own = cuda::Cudnn::instance().name();
+        if (library == own) return;
+        warn(sd::text("convolutions were run by ", library, ", not by ", own,
+                      ": engines are chosen anew, and results may differ in rounding"));
+    }
 };
 
 SD_NAMESPACE_END

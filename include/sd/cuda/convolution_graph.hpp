@@ -51,14 +51,6 @@ public:
     Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& other) {
         return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, other.descriptor_);
     }
-    /// Sets an attribute to several descriptors.
-    Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& others) {
-        std::vector<cudnnBackendDescriptor_t> own;
-        for (const Descriptor& other : others) own.push_back(other.descriptor_);
-        SD_CUDA_CHECK(cudnnBackendSetAttribute(descriptor_, name, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                               static_cast<std::int64_t>(own.size()), own.data()));
-        return *this;
-    }
     Descriptor& finalize() {
         SD_CUDA_CHECK(cudnnBackendFinalize(descriptor_));
         return *this;

@@ -2,10 +2,8 @@
 //
 // Engines are asked of cuDNN's heuristics, best first; the first that is deterministic, and exact if asked for, and
 // that makes a plan, is taken. Nothing is timed, so the choice is the same in every run on the same device and library.
-// A choice can be kept, and a plan made of it without asking.
 #pragma once
 
-#include "sd/device/plan_choices.hpp"
 #include "sd/cuda/convolution_graph.hpp"
 
 #include <algorithm>
@@ -47,35 +45,8 @@ public:
         return std::nullopt;
     }
 
-    /// The plan of a choice that was made before, or nothing if cuDNN cannot make it or the types do not allow it.
-    [[nodiscard]] static std::optional<ConvolutionPlan> make(const PlanTarget& target, Direction direction,
-                                                             const ConvolutionTypes& types, const Conv2dGeometry& g,
-                                                             const EngineChoice& choice) {
-        Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-        engine.set(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, ConvolutionGraph(direction, types, g).finalized(target));
-        engine.set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, choice.engine);
-        target.set_in(engine, std::nullopt, CUDNN_ATTR_ENGINE_DEVICEPROP);
-        if (!engine.try_finalize()) return std::nullopt;
-        std::vector<Descriptor> knobs;
-        for (const auto& [type, value] : choice.knobs) {
-            Descriptor& knob = knobs.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-            knob.set(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, static_cast<cudnnBackendKnobType_t>(type));
-            knob.set(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, value);
-            if (!knob.try_finalize()) return std::nullopt;
-        }
-        Descriptor config(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        config.set(CUDNN_ATTR_ENGINECFG_ENGINE, engine);
-        if (!knobs.empty()) config.set(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, knobs);
-        if (!config.try_finalize()) return std::nullopt;
-        return make(target, types, config);
-    }
-
     /// What cuDNN says of its engine's numbers.
     [[nodiscard]] const std::vector<cudnnBackendNumericalNote_t>& notes() const { return notes_; }
-    /// Its engine and knobs.
-    [[nodiscard]] const EngineChoice& choice() const { return choice_; }
-    /// Memory that a run takes beside its tensors.
-    [[nodiscard]] std::int64_t workspace_bytes() const { return workspace_bytes_; }
 
     /// Runs it on the handle's stream.
     void run(cudnnHandle_t handle, const void* x, const void* weight, const void* y) const {
@@ -94,7 +65,6 @@ private:
     ConvolutionPlan(Descriptor plan, const Descriptor& config)
         : plan_(std::move(plan)),
           notes_(numerical_notes(config)),
-          choice_(choice_of(config)),
           workspace_bytes_(plan_.value<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64)) {}
 
     /// The plan of an engine's configuration, if the types allow it and cuDNN can make it.
@@ -120,27 +90,15 @@ private:
                                       heuristics.descriptor_count(CUDNN_ATTR_ENGINEHEUR_RESULTS));
     }
 
-    static Descriptor engine_of(const Descriptor& config) {
-        return std::move(config.descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1).at(0));
-    }
     static std::vector<cudnnBackendNumericalNote_t> numerical_notes(const Descriptor& config) {
-        return engine_of(config).values<cudnnBackendNumericalNote_t>(
-            CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
-    }
-    static EngineChoice choice_of(const Descriptor& config) {
-        EngineChoice choice{engine_of(config).value<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64)};
-        for (const Descriptor& knob : config.descriptors(
-                 CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_KNOB_TYPE_COUNTS)) {
-            choice.knobs.emplace_back(
-                knob.value<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE),
-                knob.value<std::int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64));
-        }
-        return choice;
+        return config.descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1)
+            .at(0)
+            .values<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
     }
 
     Descriptor plan_;
     std::vector<cudnnBackendNumericalNote_t> notes_;
-    EngineChoice choice_;
     std::int64_t workspace_bytes_;
 };
 

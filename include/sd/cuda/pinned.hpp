@@ -48,6 +48,14 @@ struct PinnedMemory {
     Event copied;  ///< the last copy has ended
 };
 
+/// Gives pinned memory back to the pool.
+struct ReturnPinned {
+    void operator()(PinnedMemory* memory) const noexcept;
+};
+
+/// Pinned memory of the pool, given back when this goes.
+using PinnedBuffer = std::unique_ptr<PinnedMemory, ReturnPinned>;
+
 /// Pinned memory that is not in use. Taking it from the system makes a device wait, so none is given back.
 class PinnedPool {
 public:
@@ -58,26 +66,21 @@ public:
     }
 
     /// Memory of that size, whose last copy has ended.
-    [[nodiscard]] std::unique_ptr<PinnedMemory> acquire(std::size_t bytes) {
-        {
-            const std::lock_guard lock(mutex_);
-            const auto found = free_.find(bytes);
-            if (found != free_.end()) return std::move(free_.extract(found).mapped());
-        }
-        return std::make_unique<PinnedMemory>(bytes);
+    [[nodiscard]] PinnedBuffer acquire(std::size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        const auto found = free_.find(bytes);
+        if (found == free_.end()) return PinnedBuffer(new PinnedMemory(bytes));
+        return PinnedBuffer(free_.extract(found).mapped().release());
     }
 
     /// Takes memory back after its last copy has ended. If that failed, nobody knows when the device is done with it:
     /// it is left alone.
-    void release(std::unique_ptr<PinnedMemory> memory) noexcept {
-        if (!memory->copied.has_happened()) {
-            (void)memory.release();
-            return;
-        }
+    void release(PinnedMemory* memory) noexcept {
+        if (!memory->copied.has_happened()) return;
+        std::unique_ptr<PinnedMemory> owner(memory);
         try {
             const std::lock_guard lock(mutex_);
-            const std::size_t bytes = memory->bytes;
-            free_.emplace(bytes, std::move(memory));
+            free_.emplace(memory->bytes, std::move(owner));
         } catch (...) {  // no memory for the table's entry: it goes back to the system
         }
     }
@@ -87,27 +90,7 @@ private:
     std::multimap<std::size_t, std::unique_ptr<PinnedMemory>> free_;
 };
 
-/// Pinned memory of the pool, given back when this goes.
-class PinnedBuffer {
-public:
-    explicit PinnedBuffer(std::size_t bytes) : memory_(PinnedPool::instance().acquire(bytes)) {}
-    ~PinnedBuffer() {
-        if (memory_ != nullptr) PinnedPool::instance().release(std::move(memory_));
-    }
-    PinnedBuffer(PinnedBuffer&&) noexcept = default;
-    PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
-        std::swap(memory_, other.memory_);
-        return *this;
-    }
-
-    [[nodiscard]] void* data() const { return memory_->data; }
-    [[nodiscard]] std::size_t bytes() const { return memory_->bytes; }
-    /// Of the last copy.
-    [[nodiscard]] Event& copied() { return memory_->copied; }
-
-private:
-    std::unique_ptr<PinnedMemory> memory_;
-};
+inline void ReturnPinned::operator()(PinnedMemory* memory) const noexcept { PinnedPool::instance().release(memory); }
 
 }  // namespace cuda
 

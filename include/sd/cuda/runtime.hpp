@@ -60,6 +60,15 @@ public:
     /// Bytes that the pool has taken from the system; constant in the steady state.
     [[nodiscard]] std::uint64_t reserved_bytes() const { return pool_.taken(); }
 
+    /// What the device calls itself.
+    [[nodiscard]] std::string device_name() const {
+        int device = 0;
+        cudaDeviceProp properties{};
+        SD_CUDA_CHECK(cudaGetDevice(&device));
+        SD_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+        return properties.name;
+    }
+
     FloatMath float_math = FloatMath::exact;  ///< of convolutions and products
 
 private:

@@ -33,10 +33,7 @@ struct SumOfSquares {
         shared.part[thread.index] = sum;
     }
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
-        if (thread.index != 0) return;
-        double sum = 0;
-        for (int i = 0; i < block_threads; ++i) sum += shared.part[i];
-        sums[thread.block] = sum;
+        if (thread.index == 0) sums[thread.block] = sum_of_block(shared.part);
     }
 };
 
@@ -59,9 +56,7 @@ struct NormAndFactor {
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
         using std::sqrt;
         if (thread.index != 0) return;
-        double sum = 0;
-        for (int i = 0; i < block_threads; ++i) sum += shared.part[i];
-        const double norm = sqrt(sum);
+        const double norm = sqrt(sum_of_block(shared.part));
         const double factor = max_norm / (norm + 1e-6);
         numbers[0] = norm;
         numbers[1] = factor < 1 ? factor : 1.0;

@@ -111,16 +111,13 @@ struct DirectByWeight {
         shared.part[thread.index] = sum;
     }
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
-        if (thread.index != 0) return;
-        A sum = A(0);
-        for (int other = 0; other < block_threads; ++other) sum += shared.part[other];
-        dweight[thread.block] = sum;
+        if (thread.index == 0) dweight[thread.block] = sum_of_block(shared.part);
     }
 };
 
-/// The three products of a convolution on plain tensors. A device with a library for some T specialises it.
+/// The three products of a convolution on plain tensors.
 template <class T, class Device>
-struct Conv2dEngine {
+struct DirectConv2d {
     using A = accumulate_t<T>;
 
     /// y = x * weight.
@@ -139,6 +136,10 @@ struct Conv2dEngine {
         launch<Device>(DirectByWeight<T>{g, x.data(), dy.data(), dweight.data()}, dweight.size());
     }
 };
+
+/// Those that a device uses. One with a library for some T specialises it.
+template <class T, class Device>
+struct Conv2dEngine : DirectConv2d<T, Device> {};
 
 }  // namespace cuda
 

@@ -9,17 +9,20 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// of_gate(n, c) = the sum of dy x over the pixels of sample n.
-template <class T, int width>
+/// of_gate(n, c) = the sum of dy x over the pixels of sample n; and, if `with_norm`, the parts of the batch norm whose
+/// output x is: of_norm (N, 4, C).
+template <class T, int width, bool with_norm>
 struct GateProducts {
     using A = accumulate_t<T>;
-    using Sums = SampleSums<T, width, 1>;
+    using Sums = SampleSums<T, width, with_norm ? 5 : 1>;
     using Shared = typename Sums::Shared;
     static constexpr int phases = 2;
     Sweep sweep;  ///< a block of rows is a sample
     PendingView<T> x;
     const T* dy;
     T* of_gate;
+    const A* mean = nullptr;  ///< the norm's
+    A* of_norm = nullptr;
 
     SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
         const SweepPlace at = sweep.place(thread);
@@ -29,53 +32,20 @@ struct GateProducts {
         sweep.for_each_row(at, [&](Index, Index element) {
             const Pack<T, width> z = load<width>(x.raw + element);
             const Pack<T, width> upstream = load<width>(dy + element);
-            for (int i = 0; i < width; ++i) sums.part[0][i] += A(upstream.value[i]) * channels.apply(z.value[i], i);
-        });
-        sums.share(thread.index, shared);
-    }
-    SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
-        const SweepPlace at = sweep.place(thread);
-        if (!at.active || at.row_thread != 0) return;
-        const Sums sums(sweep, thread.index, shared);
-        for (int i = 0; i < width; ++i) {
-            of_gate[at.row_block * sweep.channels + at.channel + i] = T(sums.part[0][i]);
-        }
-    }
-};
-
-/// The same with the parts of the batch norm before: of_norm (N, 4, C).
-template <class T, int width>
-struct GateSumsWithNorm {
-    using A = accumulate_t<T>;
-    using Sums = SampleSums<T, width, 5>;
-    using Shared = typename Sums::Shared;
-    static constexpr int phases = 2;
-    Sweep sweep;  ///< a block of rows is a sample
-    PendingView<T> y;
-    const A* mean;
-    const T* dy;
-    T* of_gate;
-    A* of_norm;
-
-    SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
-        const SweepPlace at = sweep.place(thread);
-        if (!at.active) return;
-        const PendingChannels<T, width> channels(y, at.channel);
-        const Pack<A, width> center = load<width>(mean + at.channel);
-        Sums sums;
-        sweep.for_each_row(at, [&](Index, Index element) {
-            const Pack<T, width> z = load<width>(y.raw + element);
-            const Pack<T, width> upstream = load<width>(dy + element);
             for (int i = 0; i < width; ++i) {
                 const A g = A(upstream.value[i]);
-                const auto [value, slope] = channels.value_and_slope(z.value[i], i);
-                const A before = slope == A(0) ? A(0) : A(g * slope);
-                const A deviation = A(z.value[i]) - center.value[i];
-                sums.part[0][i] += g * value;
-                sums.part[1][i] += before * deviation;
-                sums.part[2][i] += before;
-                sums.part[3][i] += slope * deviation;
-                sums.part[4][i] += slope;
+                if constexpr (with_norm) {
+                    const auto [value, slope] = channels.value_and_slope(z.value[i], i);
+                    const A before = slope == A(0) ? A(0) : A(g * slope);
+                    const A deviation = A(z.value[i]) - mean[at.channel + i];
+                    sums.part[0][i] += g * value;
+                    sums.part[1][i] += before * deviation;
+                    sums.part[2][i] += before;
+                    sums.part[3][i] += slope * deviation;
+                    sums.part[4][i] += slope;
+                } else {
+                    sums.part[0][i] += g * channels.apply(z.value[i], i);
+                }
             }
         });
         sums.share(thread.index, shared);
@@ -86,12 +56,17 @@ struct GateSumsWithNorm {
         const Sums sums(sweep, thread.index, shared);
         for (int i = 0; i < width; ++i) {
             of_gate[at.row_block * sweep.channels + at.channel + i] = T(sums.part[0][i]);
-            for (int k = 0; k < 4; ++k) {
+            for (int k = 0; with_norm && k < 4; ++k) {
                 of_norm[(at.row_block * 4 + k) * sweep.channels + at.channel + i] = sums.part[k + 1][i];
             }
         }
     }
 };
+
+template <class T, int width>
+using GateProductsAlone = GateProducts<T, width, false>;
+template <class T, int width>
+using GateProductsWithNorm = GateProducts<T, width, true>;
 
 /// partial (N, 2, C), the sums of the norm before a gate over each sample.
 template <class T>
@@ -127,14 +102,14 @@ template <class T, cuda::Accelerator Device>
     GateSums<T, Device> sums{cuda::empty_with_cleared_room<T, Device>({samples, channels}, cuda::sample_room(x.raw)),
                              {}};
     if (before == nullptr) {
-        cuda::launch_by_sample<Device, T, cuda::GateProducts>(dy.shape(), cuda::PendingView<T>(x), dy.data(),
-                                                              sums.of_gate.data());
+        cuda::launch_by_sample<Device, T, cuda::GateProductsAlone>(dy.shape(), cuda::PendingView<T>(x), dy.data(),
+                                                                   sums.of_gate.data());
         return sums;
     }
     sums.of_norm = Tensor<A, Device>::empty({samples, 4, channels});
-    cuda::launch_by_sample<Device, T, cuda::GateSumsWithNorm>(dy.shape(), cuda::PendingView<T>(before->y),
-                                                              before->mean.data(), dy.data(), sums.of_gate.data(),
-                                                              sums.of_norm.data());
+    cuda::launch_by_sample<Device, T, cuda::GateProductsWithNorm>(dy.shape(), cuda::PendingView<T>(before->y),
+                                                                  dy.data(), sums.of_gate.data(), before->mean.data(),
+                                                                  sums.of_norm.data());
     return sums;
 }
 

@@ -59,6 +59,14 @@ void launch(const Kernel& kernel, Index blocks) {
 /// a / b rounded up.
 [[nodiscard]] SD_HOST_DEVICE constexpr Index quotient_up(Index a, Index b) { return (a + b - 1) / b; }
 
+/// The sum of what the threads of a block have shared, in their order.
+template <class A>
+[[nodiscard]] SD_HOST_DEVICE A sum_of_block(const A (&part)[block_threads]) {
+    A sum = A(0);
+    for (int i = 0; i < block_threads; ++i) sum += part[i];
+    return sum;
+}
+
 /// operation(i) for i from 0 to count - 1, one a thread.
 template <class Operation>
 struct Each {

@@ -44,29 +44,18 @@ template <class T, Accelerator Device>
     return Tensor<T, Device>::empty(shape, with_samples(shape, samples).size());
 }
 
-/// Sets rows to zero.
-template <class T, int width>
-struct ClearRows {
-    Sweep sweep;
+/// Sets elements to zero.
+template <class T>
+struct ClearElement {
     T* x;
-
-    SD_HOST_DEVICE void operator()(Thread thread) const {
-        const SweepPlace at = sweep.place(thread);
-        if (!at.active) return;
-        Pack<T, width> zeros;
-        for (int i = 0; i < width; ++i) zeros.value[i] = T(accumulate_t<T>(0));
-        sweep.for_each_row(at, [&](Index, Index element) { store<width>(zeros, x + element); });
-    }
+    SD_HOST_DEVICE void operator()(Index i) const { x[i] = T(accumulate_t<T>(0)); }
 };
 
 /// The same with zeros behind the samples.
 template <class T, Accelerator Device>
 [[nodiscard]] Tensor<T, Device> empty_with_cleared_room(const Shape& shape, Index samples) {
     Tensor<T, Device> x = empty_with_room<T, Device>(shape, samples);
-    const Index channels = shape[shape.rank() - 1];
-    if (x.room() > x.size()) {
-        launch_sweep<Device, T, ClearRows>((x.room() - x.size()) / channels, channels, 8, x.data() + x.size());
-    }
+    launch_each<Device>(x.room() - x.size(), ClearElement<T>{x.data() + x.size()});
     return x;
 }
 

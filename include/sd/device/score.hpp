@@ -34,10 +34,7 @@ struct ClassesBefore {
         shared.part[thread.index] = count;
     }
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
-        if (thread.index != 0) return;
-        Index count = 0;
-        for (int i = 0; i < block_threads; ++i) count += shared.part[i];
-        before[thread.block] = count;
+        if (thread.index == 0) before[thread.block] = sum_of_block(shared.part);
     }
 };
 
@@ -64,14 +61,9 @@ struct ScoreNumbers {
     }
     SD_HOST_DEVICE void operator()(Phase<1>, Thread thread, Shared& shared) const {
         if (thread.index != 0) return;
-        Index first = 0, in_five = 0;
-        for (int i = 0; i < block_threads; ++i) {
-            first += shared.first[i];
-            in_five += shared.in_five[i];
-        }
         numbers[0] = static_cast<double>(*loss);
-        numbers[1] = static_cast<double>(first);
-        numbers[2] = static_cast<double>(in_five);
+        numbers[1] = static_cast<double>(sum_of_block(shared.first));
+        numbers[2] = static_cast<double>(sum_of_block(shared.in_five));
     }
 };
 

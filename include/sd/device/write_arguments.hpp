@@ -3,6 +3,7 @@
 
 #include "sd/device/kernel.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -12,8 +13,8 @@ namespace cuda {
 
 /// Writes bytes that it brings along. Nobody waits for it, the CPU's memory is free at once, and a graph keeps
 /// what it brings: labels, selections of samples, tables of tensors.
-template <int capacity>
 struct WriteArguments {
+    static constexpr std::size_t capacity = 4000;  // less than 4 KiB, which every device takes
     unsigned char bytes[capacity];
     Index count;
     unsigned char* target;
@@ -30,24 +31,13 @@ inline constexpr std::size_t most_argument_bytes = std::size_t{256} << 10;
 /// Starts the writing of some bytes of the CPU's memory to the device's, kernel by kernel as many as fit.
 template <Accelerator Device>
 void write_by_arguments(const void* source, std::size_t bytes, void* target) {
-    const auto write = [&](auto capacity, std::size_t first, std::size_t count) {
-        WriteArguments<capacity()> kernel;
+    for (std::size_t first = 0; first < bytes; first += WriteArguments::capacity) {
+        const std::size_t count = std::min(bytes - first, WriteArguments::capacity);
+        WriteArguments kernel;
         std::memcpy(kernel.bytes, static_cast<const unsigned char*>(source) + first, count);
         kernel.count = static_cast<Index>(count);
         kernel.target = static_cast<unsigned char*>(target) + first;
         launch<Device>(kernel, quotient_up(kernel.count, block_threads));
-    };
-    constexpr std::integral_constant<int, 1 << 10> small;
-    constexpr std::integral_constant<int, 1 << 14> large;
-    for (std::size_t first = 0; first < bytes;) {
-        const std::size_t left = bytes - first;
-        const std::size_t count = left < std::size_t{large()} ? left : std::size_t{large()};
-        if (count <= std::size_t{small()}) {
-            write(small, first, count);
-        } else {
-            write(large, first, count);
-        }
-        first += count;
     }
 }
 
