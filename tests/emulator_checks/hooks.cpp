@@ -1,9 +1,8 @@
-// What GCC and clang call in units compiled with -fsanitize=thread,bounds,alignment, in place of the sanitizers' own
+// What GCC calls in units compiled with -fsanitize=thread,bounds,alignment, in place of the sanitizers' own
 // libraries: names and arguments are those of libtsan and libubsan.
 #include "access.hpp"
 
 #include <cstdint>
-#include <cstring>
 
 using sd_test::checks::Access;
 using sd_test::checks::check;
@@ -36,22 +35,6 @@ SD_ACCESS(2)
 SD_ACCESS(4)
 SD_ACCESS(8)
 SD_ACCESS(16)
-
-// clang's, in place of the functions that it knows.
-void* __tsan_memcpy(void* target, const void* source, std::size_t bytes) {
-    check(Access::read, source, bytes);
-    check(Access::write, target, bytes);
-    return std::memcpy(target, source, bytes);
-}
-void* __tsan_memmove(void* target, const void* source, std::size_t bytes) {
-    check(Access::read, source, bytes);
-    check(Access::write, target, bytes);
-    return std::memmove(target, source, bytes);
-}
-void* __tsan_memset(void* target, int value, std::size_t bytes) {
-    check(Access::write, target, bytes);
-    return std::memset(target, value, bytes);
-}
 
 // Atomic operations of the CPU's code; kernels have none. All are sequentially consistent.
 #define SD_ATOMIC_UPDATE(bits, name)                                                                                  \
