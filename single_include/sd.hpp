@@ -1459,6 +1459,183 @@ template <class T, class Device>
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/core/window.hpp
+
+// Sliding windows: the settings of convolutions and pooling, and the shapes that follow from them.
+
+SD_NAMESPACE_BEGIN
+
+/// Settings of a two-dimensional convolution, the same in both directions.
+struct Conv2dOptions {
+    Index stride = 1;    ///< 1 or more
+    Index padding = 0;   ///< zeros on each side, 0 or more
+    Index dilation = 1;  ///< distance between the taps, 1 or more
+    Index groups = 1;    ///< divides the channels of input and output; 1 or more
+    bool bias = false;   ///< whether the layer adds a bias per output channel; kernels take it as a shift
+};
+
+/// A part of an image: rows [top, bottom) and columns [left, right).
+struct ImageBox {
+    Index top = 0;     ///< first row
+    Index left = 0;    ///< first column
+    Index bottom = 0;  ///< past the last row
+    Index right = 0;   ///< past the last column
+
+    /// The number of pixels.
+    [[nodiscard]] SD_HOST_DEVICE Index area() const { return (bottom - top) * (right - left); }
+    /// Whether a pixel is in it.
+    [[nodiscard]] SD_HOST_DEVICE bool contains(Index row, Index column) const {
+        return row >= top && row < bottom && column >= left && column < right;
+    }
+};
+
+/// Settings of a two-dimensional pooling window, the same in both directions.
+struct Pool2dOptions {
+    Index kernel = 2;   ///< 1 or more
+    Index stride = 2;   ///< 1 or more
+    Index padding = 0;  ///< on each side, at most kernel / 2
+    /// A last window may reach past the input and its padding, as long as it begins before their end.
+    bool ceil_mode = false;
+    /// Averages divide by all positions of the window within the padded input, or by those within the input alone.
+    bool count_include_pad = true;
+};
+
+namespace detail {
+
+/// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
+/// Throws std::invalid_argument if not even one window fits.
+inline Index window_count(const char* where, Index extent, Index kernel, Index stride, Index padding, Index dilation) {
+    constexpr Index largest = std::numeric_limits<Index>::max() / 8;  // what is computed below fits an Index
+    if (padding > largest) refuse(where, "padding", padding, text("at most ", largest));
+    if (dilation > largest / kernel) refuse(where, "dilation", dilation, text("at most ", largest / kernel));
+    const Index span = dilation * (kernel - 1) + 1;
+    if (extent + 2 * padding < span) {
+        refuse(where, "input extent with padding", extent + 2 * padding, text("at least the window's span ", span));
+    }
+    return (extent + 2 * padding - span) / stride + 1;
+}
+
+/// How many positions of window `position` along one axis an average counts, as PyTorch's avg_pool2d does.
+SD_HOST_DEVICE constexpr Index averaged_positions(const Pool2dOptions& options, Index position, Index extent) {
+    const Index padding = options.count_include_pad ? options.padding : 0;
+    const Index first = position * options.stride - options.padding;
+    const Index last = first + options.kernel;
+    return (last < extent + padding ? last : extent + padding) - (first > -padding ? first : -padding);
+}
+
+}  // namespace detail
+
+/// Whether a convolution with weights (O, C / groups, KH, KW) takes each channel for itself.
+[[nodiscard]] inline bool is_depthwise(const Shape& weight, const Conv2dOptions& options) {
+    return weight[1] == 1 && weight[0] == options.groups;
+}
+
+/// All extents of one convolution, checked against each other.
+///
+///     x (batch, in_height, in_width, in_channels)         NHWC
+///     weight (out_channels, group_in, kernel_height, kernel_width)    OIHW
+///     y (batch, out_height, out_width, out_channels)      NHWC
+///
+///     y(n, oh, ow, o) = sum over i, kh, kw of weight(o, i, kh, kw) x(n, h, w, g group_in + i)
+///     with h = oh stride - padding + kh dilation, w = ow stride - padding + kw dilation, g = o / group_out,
+///     and x = 0 outside its extents
+struct Conv2dGeometry {
+    /// @{ Extents, as above.
+    Index batch = 0, in_height = 0, in_width = 0, in_channels = 0;
+    Index out_height = 0, out_width = 0, out_channels = 0;
+    Index kernel_height = 0, kernel_width = 0;
+    /// @}
+    /// @{ Channels of one group.
+    Index group_in = 0, group_out = 0;
+    /// @}
+    Conv2dOptions options;  ///< stride, padding, dilation, groups
+
+    /// Throws std::invalid_argument, naming setting or shape, if anything does not fit.
+    Conv2dGeometry(const Shape& x, const Shape& weight, const Conv2dOptions& settings) : options(settings) {
+        expect_rank("conv2d", "x", x, 4);
+        expect_rank("conv2d", "weight", weight, 4);
+        if (options.stride < 1) refuse("conv2d", "stride", options.stride, "1 or more");
+        if (options.padding < 0) refuse("conv2d", "padding", options.padding, "0 or more");
+        if (options.dilation < 1) refuse("conv2d", "dilation", options.dilation, "1 or more");
+        if (options.groups < 1) refuse("conv2d", "groups", options.groups, "1 or more");
+        for (const Index extent : weight) {
+            if (extent < 1) refuse("conv2d", "shape of weight", weight, "extents of 1 or more");
+        }
+        batch = x[0], in_height = x[1], in_width = x[2], in_channels = x[3];
+        out_channels = weight[0], group_in = weight[1], kernel_height = weight[2], kernel_width = weight[3];
+        if (in_channels % options.groups != 0 || in_channels / options.groups != group_in) {
+            refuse("conv2d", "channels of x", in_channels,
+                   text(group_in, " x ", options.groups, " for weight ", weight, " in ", options.groups, " groups"));
+        }
+        if (out_channels % options.groups != 0) {
+            refuse("conv2d", "output channels", out_channels, text("a multiple of the groups, ", options.groups));
+        }
+        group_out = out_channels / options.groups;
+        out_height =
+            detail::window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
+        out_width =
+            detail::window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
+    }
+
+    /// (batch, in_height, in_width, in_channels)
+    [[nodiscard]] Shape input_shape() const { return {batch, in_height, in_width, in_channels}; }
+    /// (out_channels, group_in, kernel_height, kernel_width)
+    [[nodiscard]] Shape weight_shape() const { return {out_channels, group_in, kernel_height, kernel_width}; }
+    /// (batch, out_height, out_width, out_channels)
+    [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
+};
+
+namespace detail {
+
+/// Refuses images without pixels.
+inline void expect_pixels(const char* where, const Shape& x) {
+    if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
+}
+
+/// The number of pooling windows along one axis: as window_count(), rounded up in ceil_mode, where a last window that
+/// would begin in the padding behind the input is left out. Throws std::invalid_argument if not even one fits.
+inline Index pool2d_count(const char* where, Index extent, const Pool2dOptions& options) {
+    if (!options.ceil_mode) return window_count(where, extent, options.kernel, options.stride, options.padding, 1);
+    if (extent < 1) refuse(where, "input extent", extent, "1 or more");
+    const Index beyond_first = extent + 2 * options.padding - options.kernel;
+    const Index count = beyond_first <= 0 ? 1 : (beyond_first + options.stride - 1) / options.stride + 1;
+    return (count - 1) * options.stride < extent + options.padding ? count : count - 1;
+}
+
+/// The output shape (N, OH, OW, C) of a pooling over x (N, H, W, C). Throws std::invalid_argument if it does not fit.
+inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
+    expect_rank(where, "x", x, 4);
+    if (options.kernel < 1) refuse(where, "kernel", options.kernel, "1 or more");
+    if (options.stride < 1) refuse(where, "stride", options.stride, "1 or more");
+    if (options.padding < 0 || options.padding > options.kernel / 2) {
+        refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
+    }
+    return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
+}
+
+/// The same of a maximum, which images without pixels do not have.
+inline Shape max_pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
+    const Shape shape = pool2d_shape(where, x, options);
+    expect_pixels(where, x);
+    return shape;
+}
+
+/// Refuses x of another rank than (N, H, W, C), or without pixels, which have no mean.
+inline void expect_global_avg_pool(const Shape& x) {
+    expect_rank("global_avg_pool_forward", "x", x, 4);
+    expect_pixels("global_avg_pool_forward", x);
+}
+
+/// Refuses dy of another shape than (N, C), of x (N, H, W, C).
+inline void expect_global_avg_pool_by_input(const Shape& dy, const Shape& x) {
+    expect_rank("global_avg_pool_by_input", "x", x, 4);
+    expect_shape("global_avg_pool_by_input", "dy", dy, {x[0], x[3]});
+}
+
+}  // namespace detail
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/core/pending_gradient.hpp
 
 // A gradient that batch norm's backward has not applied yet, and what its forward pass left for it.
@@ -1609,15 +1786,17 @@ struct PendingGradient {
     }
 };
 
-/// What the convolutions of a device load, made once for all that load it. The CPU's apply pending values on
-/// load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
+/// What the convolutions of a device with weights of this shape load, made once for all that load it. The CPU's apply
+/// pending values on load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
 template <class T>
-[[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x) {
+[[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x, const Shape& /*weight*/,
+                                               const Conv2dOptions& /*options*/) {
     return x;
 }
 /// The same for a gradient.
 template <class T>
-[[nodiscard]] const PendingGradient<T>& conv2d_operand(const PendingGradient<T>& dy) {
+[[nodiscard]] const PendingGradient<T>& conv2d_operand(const PendingGradient<T>& dy, const Shape& /*weight*/,
+                                                       const Conv2dOptions& /*options*/) {
     return dy;
 }
 
@@ -3920,7 +4099,7 @@ public:
         Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
             if (!context.gradients()) {
                 const auto [scale, shift] = norm_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, activation_);
+                return conv_.forward_affine(x, scale, shift, activation_, context);
             }
             Moments<accumulate_t<T>, Device> moments;
             const bool gathers = context.training() && !conv_.bias();
@@ -3997,7 +4176,7 @@ public:
         Pending<T, Device> forward(const Pending<T, Device>& x, const Context& context) {
             if (!context.gradients()) {
                 const auto [scale, shift] = scale_.folded(conv_.bias());
-                return conv_.forward_affine(x, scale, shift, Activation::none);
+                return conv_.forward_affine(x, scale, shift, Activation::none, context);
             }
             return scale_.pending(conv_.forward_raw(x, context, nullptr), conv_.bias(), context);
         }
@@ -5113,175 +5292,74 @@ private:
 
 SD_NAMESPACE_END
 
-// ---------------------------------------------------------------------------- sd/core/window.hpp
+// ---------------------------------------------------------------------------- sd/core/kept_weights.hpp
 
-// Sliding windows: the settings of convolutions and pooling, and the shapes that follow from them.
+// What a kernel makes of a layer's weights, kept from one evaluation to the next.
 
 SD_NAMESPACE_BEGIN
 
-/// Settings of a two-dimensional convolution, the same in both directions.
-struct Conv2dOptions {
-    Index stride = 1;    ///< 1 or more
-    Index padding = 0;   ///< zeros on each side, 0 or more
-    Index dilation = 1;  ///< distance between the taps, 1 or more
-    Index groups = 1;    ///< divides the channels of input and output; 1 or more
-    bool bias = false;   ///< whether the layer adds a bias per output channel; kernels take it as a shift
-};
-
-/// A part of an image: rows [top, bottom) and columns [left, right).
-struct ImageBox {
-    Index top = 0;     ///< first row
-    Index left = 0;    ///< first column
-    Index bottom = 0;  ///< past the last row
-    Index right = 0;   ///< past the last column
-
-    /// The number of pixels.
-    [[nodiscard]] SD_HOST_DEVICE Index area() const { return (bottom - top) * (right - left); }
-    /// Whether a pixel is in it.
-    [[nodiscard]] SD_HOST_DEVICE bool contains(Index row, Index column) const {
-        return row >= top && row < bottom && column >= left && column < right;
-    }
-};
-
-/// Settings of a two-dimensional pooling window, the same in both directions.
-struct Pool2dOptions {
-    Index kernel = 2;   ///< 1 or more
-    Index stride = 2;   ///< 1 or more
-    Index padding = 0;  ///< on each side, at most kernel / 2
-    /// A last window may reach past the input and its padding, as long as it begins before their end.
-    bool ceil_mode = false;
-    /// Averages divide by all positions of the window within the padded input, or by those within the input alone.
-    bool count_include_pad = true;
-};
-
 namespace detail {
 
-/// The number of windows along one axis: floor((extent + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
-/// Throws std::invalid_argument if not even one window fits.
-inline Index window_count(const char* where, Index extent, Index kernel, Index stride, Index padding, Index dilation) {
-    constexpr Index largest = std::numeric_limits<Index>::max() / 8;  // what is computed below fits an Index
-    if (padding > largest) refuse(where, "padding", padding, text("at most ", largest));
-    if (dilation > largest / kernel) refuse(where, "dilation", dilation, text("at most ", largest / kernel));
-    const Index span = dilation * (kernel - 1) + 1;
-    if (extent + 2 * padding < span) {
-        refuse(where, "input extent with padding", extent + 2 * padding, text("at least the window's span ", span));
-    }
-    return (extent + 2 * padding - span) / stride + 1;
-}
-
-/// How many positions of window `position` along one axis an average counts, as PyTorch's avg_pool2d does.
-SD_HOST_DEVICE constexpr Index averaged_positions(const Pool2dOptions& options, Index position, Index extent) {
-    const Index padding = options.count_include_pad ? options.padding : 0;
-    const Index first = position * options.stride - options.padding;
-    const Index last = first + options.kernel;
-    return (last < extent + padding ? last : extent + padding) - (first > -padding ? first : -padding);
+/// A value on the pool.
+template <class Value>
+[[nodiscard]] std::shared_ptr<const Value> pooled_shared(Value value) {
+    return std::allocate_shared<const Value>(PoolAllocator<Value>(), std::move(value));
 }
 
 }  // namespace detail
 
-/// All extents of one convolution, checked against each other.
-///
-///     x (batch, in_height, in_width, in_channels)         NHWC
-///     weight (out_channels, group_in, kernel_height, kernel_width)    OIHW
-///     y (batch, out_height, out_width, out_channels)      NHWC
-///
-///     y(n, oh, ow, o) = sum over i, kh, kw of weight(o, i, kh, kw) x(n, h, w, g group_in + i)
-///     with h = oh stride - padding + kh dilation, w = ow stride - padding + kw dilation, g = o / group_out,
-///     and x = 0 outside its extents
-struct Conv2dGeometry {
-    /// @{ Extents, as above.
-    Index batch = 0, in_height = 0, in_width = 0, in_channels = 0;
-    Index out_height = 0, out_width = 0, out_channels = 0;
-    Index kernel_height = 0, kernel_width = 0;
-    /// @}
-    /// @{ Channels of one group.
-    Index group_in = 0, group_out = 0;
-    /// @}
-    Conv2dOptions options;  ///< stride, padding, dilation, groups
+/// Weights in the order in which a device's kernel reads them. A layer owns it, hands it to the kernels of evaluation and
+/// clears it when it is trained. What is kept is found again by a key of all that it was made of, the numbers included:
+/// so whoever changes a parameter has nothing to say, and old weights are never used. Several threads may evaluate one
+/// layer.
+class KeptWeights {
+public:
+    /// Keeps nothing yet.
+    KeptWeights() = default;
+    /// Takes over what is kept.
+    KeptWeights(KeptWeights&& other) noexcept : entries_(std::move(other.entries_)) {}
+    /// Takes over what is kept.
+    KeptWeights& operator=(KeptWeights&& other) noexcept {
+        entries_ = std::move(other.entries_);
+        return *this;
+    }
+    ~KeptWeights() = default;
 
-    /// Throws std::invalid_argument, naming setting or shape, if anything does not fit.
-    Conv2dGeometry(const Shape& x, const Shape& weight, const Conv2dOptions& settings) : options(settings) {
-        expect_rank("conv2d", "x", x, 4);
-        expect_rank("conv2d", "weight", weight, 4);
-        if (options.stride < 1) refuse("conv2d", "stride", options.stride, "1 or more");
-        if (options.padding < 0) refuse("conv2d", "padding", options.padding, "0 or more");
-        if (options.dilation < 1) refuse("conv2d", "dilation", options.dilation, "1 or more");
-        if (options.groups < 1) refuse("conv2d", "groups", options.groups, "1 or more");
-        for (const Index extent : weight) {
-            if (extent < 1) refuse("conv2d", "shape of weight", weight, "extents of 1 or more");
+    /// What is kept at a place, if it is a Value made under this key; or else make(), a Value, which is kept from here on.
+    template <class Value, class Make>
+    [[nodiscard]] std::shared_ptr<const Value> get(std::size_t place, std::uint64_t key, const Make& make) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (place < entries_.size() && entries_[place].key == key && entries_[place].type == &type_of<Value>) {
+                return std::static_pointer_cast<const Value>(entries_[place].value);
+            }
         }
-        batch = x[0], in_height = x[1], in_width = x[2], in_channels = x[3];
-        out_channels = weight[0], group_in = weight[1], kernel_height = weight[2], kernel_width = weight[3];
-        if (in_channels % options.groups != 0 || in_channels / options.groups != group_in) {
-            refuse("conv2d", "channels of x", in_channels,
-                   text(group_in, " x ", options.groups, " for weight ", weight, " in ", options.groups, " groups"));
-        }
-        if (out_channels % options.groups != 0) {
-            refuse("conv2d", "output channels", out_channels, text("a multiple of the groups, ", options.groups));
-        }
-        group_out = out_channels / options.groups;
-        out_height =
-            detail::window_count("conv2d", in_height, kernel_height, options.stride, options.padding, options.dilation);
-        out_width =
-            detail::window_count("conv2d", in_width, kernel_width, options.stride, options.padding, options.dilation);
+        auto value = detail::pooled_shared<Value>(make());
+        const std::lock_guard lock(mutex_);
+        if (place >= entries_.size()) entries_.resize(place + 1);
+        entries_[place] = {key, &type_of<Value>, value};
+        return value;
     }
 
-    /// (batch, in_height, in_width, in_channels)
-    [[nodiscard]] Shape input_shape() const { return {batch, in_height, in_width, in_channels}; }
-    /// (out_channels, group_in, kernel_height, kernel_width)
-    [[nodiscard]] Shape weight_shape() const { return {out_channels, group_in, kernel_height, kernel_width}; }
-    /// (batch, out_height, out_width, out_channels)
-    [[nodiscard]] Shape output_shape() const { return {batch, out_height, out_width, out_channels}; }
+    /// Gives back what is kept.
+    void clear() {
+        const std::lock_guard lock(mutex_);
+        entries_.clear();
+    }
+
+private:
+    struct Entry {
+        std::uint64_t key = 0;
+        const void* type = nullptr;
+        std::shared_ptr<const void> value;
+    };
+
+    template <class Value>
+    static inline const char type_of = 0;  ///< its address tells types apart, without run-time type information
+
+    std::mutex mutex_;
+    std::vector<Entry> entries_;
 };
-
-namespace detail {
-
-/// Refuses images without pixels.
-inline void expect_pixels(const char* where, const Shape& x) {
-    if (x[1] * x[2] == 0) refuse(where, "shape of x", x, "at least one pixel");
-}
-
-/// The number of pooling windows along one axis: as window_count(), rounded up in ceil_mode, where a last window that
-/// would begin in the padding behind the input is left out. Throws std::invalid_argument if not even one fits.
-inline Index pool2d_count(const char* where, Index extent, const Pool2dOptions& options) {
-    if (!options.ceil_mode) return window_count(where, extent, options.kernel, options.stride, options.padding, 1);
-    if (extent < 1) refuse(where, "input extent", extent, "1 or more");
-    const Index beyond_first = extent + 2 * options.padding - options.kernel;
-    const Index count = beyond_first <= 0 ? 1 : (beyond_first + options.stride - 1) / options.stride + 1;
-    return (count - 1) * options.stride < extent + options.padding ? count : count - 1;
-}
-
-/// The output shape (N, OH, OW, C) of a pooling over x (N, H, W, C). Throws std::invalid_argument if it does not fit.
-inline Shape pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
-    expect_rank(where, "x", x, 4);
-    if (options.kernel < 1) refuse(where, "kernel", options.kernel, "1 or more");
-    if (options.stride < 1) refuse(where, "stride", options.stride, "1 or more");
-    if (options.padding < 0 || options.padding > options.kernel / 2) {
-        refuse(where, "padding", options.padding, text("0 to kernel / 2 = ", options.kernel / 2));
-    }
-    return {x[0], pool2d_count(where, x[1], options), pool2d_count(where, x[2], options), x[3]};
-}
-
-/// The same of a maximum, which images without pixels do not have.
-inline Shape max_pool2d_shape(const char* where, const Shape& x, const Pool2dOptions& options) {
-    const Shape shape = pool2d_shape(where, x, options);
-    expect_pixels(where, x);
-    return shape;
-}
-
-/// Refuses x of another rank than (N, H, W, C), or without pixels, which have no mean.
-inline void expect_global_avg_pool(const Shape& x) {
-    expect_rank("global_avg_pool_forward", "x", x, 4);
-    expect_pixels("global_avg_pool_forward", x);
-}
-
-/// Refuses dy of another shape than (N, C), of x (N, H, W, C).
-inline void expect_global_avg_pool_by_input(const Shape& dy, const Shape& x) {
-    expect_rank("global_avg_pool_by_input", "x", x, 4);
-    expect_shape("global_avg_pool_by_input", "dy", dy, {x[0], x[3]});
-}
-
-}  // namespace detail
 
 SD_NAMESPACE_END
 
@@ -6244,8 +6322,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/cpu/depthwise_rows.hpp
 
-// What depthwise convolutions share, forward, by input and by weight: which ones they are, how their taps are read, and
-// the rows of an image that are at hand with everything pending applied.
+// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image that are at hand with everything pending applied.
 //
 //     runs    neighbouring taps of one row of the kernel, read together: pixel q of a tile meets taps q, q - 1, ...
 //     ring    the last rows of the image that the points of one row read, channels in blocks of one vector:
@@ -6256,11 +6333,6 @@ SD_NAMESPACE_END
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
-
-/// Whether each channel is convolved for itself.
-[[nodiscard]] inline bool is_depthwise(const Conv2dGeometry& geometry) {
-    return geometry.options.groups == geometry.in_channels && geometry.in_channels == geometry.out_channels;
-}
 
 /// Neighbouring points of a row that are computed together: the images of most networks are 7 times a power of 2 wide.
 inline constexpr Index depthwise_points = 7;
@@ -7990,20 +8062,29 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/cpu/winograd.hpp
 
-// Winograd's minimal filtering F(2x2, 3x3): 16 products in place of 36 for 2x2 outputs of a 3x3 convolution.
+// Winograd's minimal filtering F(m x m, 3x3) for m = 2 and 4: (m + 2)^2 products in place of 9 m^2 for m x m outputs of a
+// 3x3 convolution, 2.25 and 4 times fewer.
 // S. Winograd, "Arithmetic complexity of computations", 1980; A. Lavin, S. Gray, "Fast algorithms for convolutional
 // neural networks", CVPR 2016.
 //
-//     Y = A' [ (G g G') * (B' d B) ] A        d 4x4 pixels that are read, g 3x3 weights, Y 2x2 pixels, * by element
+//     Y = A' [ (G g G') * (B' d B) ] A        d (m + 2)^2 pixels that are read, g 3x3 weights, Y m x m pixels, * by element
 //
-//     B' = | 1  0 -1  0 |     G = |  1    0    0  |     A' = | 1  1  1  0 |
-//          | 0  1  1  0 |         | 1/2  1/2  1/2 |          | 0  1 -1 -1 |
-//          | 0 -1  1  0 |         | 1/2 -1/2  1/2 |
-//          | 0  1  0 -1 |         |  0    0    1  |
+//     m = 2   B' = | 1  0 -1  0 |     G = |  1    0    0  |     A' = | 1  1  1  0 |
+//                  | 0  1  1  0 |         | 1/2  1/2  1/2 |          | 0  1 -1 -1 |
+//                  | 0 -1  1  0 |         | 1/2 -1/2  1/2 |
+//                  | 0  1  0 -1 |         |  0    0    1  |
+//
+//     m = 4   B' = | 4  0 -5  0  1  0 |   G = |  1/4    0    0  |   A' = | 1  1  1  1  1  0 |
+//                  | 0 -4 -4  1  1  0 |       | -1/6 -1/6 -1/6  |        | 0  1 -1  2 -2  0 |
+//                  | 0  4 -4 -1  1  0 |       | -1/6  1/6 -1/6  |        | 0  1  1  4  4  0 |
+//                  | 0 -2 -1  2  1  0 |       | 1/24 1/12  1/6  |        | 0  1 -1  8 -8  1 |
+//                  | 0  2 -1 -2  1  0 |       | 1/24 -1/12 1/6  |
+//                  | 0  4  0 -5  0  1 |       |   0    0    1   |
 //
 // Differences are taken before products, so where a direct sum gives infinity from an infinite pixel, this may give
-// NaN. Summed over channels, each of the 16 positions is a matrix product of its own. The coefficients are 0, 1 and
-// 1/2, so rounding errors are those of a direct sum within a small factor. By weight, the adjoint of the same:
+// NaN. Summed over channels, each of the (m + 2)^2 positions is a matrix product of its own. With m = 2 rounding errors are
+// those of a direct sum within a small factor; with m = 4 they are about ten times as large, far below what storing
+// bfloat16 rounds, so that is what bfloat16 goes by. By weight, the adjoint of the same:
 //
 //     dg = G' [ (A dY A') * (B' d B) ] G
 
@@ -8011,7 +8092,9 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-inline constexpr Index winograd_positions = 16;
+/// m of F(m x m, 3x3) for images that are stored as T.
+template <class T>
+inline constexpr Index winograd_outputs = std::is_same_v<T, bfloat16> ? 4 : 2;
 
 /// The two-dimensional transform of `from` x `from` vectors to `to` x `to` by a one-dimensional one: first of all
 /// columns, then of all rows.
@@ -8019,17 +8102,17 @@ template <Index from, Index to, class V, class Transform>
 [[gnu::always_inline]] inline void transform_both_ways(const V (&values)[from][from], V (&results)[to][to],
                                                        const Transform& transform) {
     V halfway[to][from];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (Index j = 0; j < from; ++j) {
         V column[from];
         V out[to];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (Index i = 0; i < from; ++i) column[i] = values[i][j];
         transform(column, out);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (Index i = 0; i < to; ++i) halfway[i][j] = out[i];
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (Index i = 0; i < to; ++i) transform(halfway[i], results[i]);
 }
 
@@ -8041,6 +8124,19 @@ struct WinogradInput {
         v[1] = d[1] + d[2];
         v[2] = d[2] - d[1];
         v[3] = d[1] - d[3];
+    }
+    template <class V>
+    [[gnu::always_inline]] void operator()(const V (&d)[6], V (&v)[6]) const {
+        const V even_by_1 = d[4] - 4 * d[2];
+        const V odd_by_1 = d[3] - 4 * d[1];
+        const V even_by_2 = d[4] - d[2];
+        const V odd_by_2 = 2 * (d[3] - d[1]);
+        v[0] = 4 * d[0] - 5 * d[2] + d[4];
+        v[1] = even_by_1 + odd_by_1;
+        v[2] = even_by_1 - odd_by_1;
+        v[3] = even_by_2 + odd_by_2;
+        v[4] = even_by_2 - odd_by_2;
+        v[5] = 4 * d[1] - 5 * d[3] + d[5];
     }
 };
 
@@ -8055,6 +8151,20 @@ struct WinogradWeight {
         u[2] = sum - half;
         u[3] = g[2];
     }
+    template <class V>
+    [[gnu::always_inline]] void operator()(const V (&g)[3], V (&u)[6]) const {
+        using T = std::remove_cvref_t<decltype(g[0][0])>;
+        const V even_by_1 = (g[0] + g[2]) * (T(1) / 6);
+        const V odd_by_1 = g[1] * (T(1) / 6);
+        const V even_by_2 = g[0] * (T(1) / 24) + g[2] * (T(1) / 6);
+        const V odd_by_2 = g[1] * (T(1) / 12);
+        u[0] = g[0] / 4;
+        u[1] = -even_by_1 - odd_by_1;
+        u[2] = odd_by_1 - even_by_1;
+        u[3] = even_by_2 + odd_by_2;
+        u[4] = even_by_2 - odd_by_2;
+        u[5] = g[2];
+    }
 };
 
 /// A': what is written.
@@ -8063,6 +8173,17 @@ struct WinogradOutput {
     [[gnu::always_inline]] void operator()(const V (&m)[4], V (&y)[2]) const {
         y[0] = m[0] + m[1] + m[2];
         y[1] = m[1] - m[2] - m[3];
+    }
+    template <class V>
+    [[gnu::always_inline]] void operator()(const V (&m)[6], V (&y)[4]) const {
+        const V even_by_1 = m[1] + m[2];
+        const V odd_by_1 = m[1] - m[2];
+        const V even_by_2 = m[3] + m[4];
+        const V odd_by_2 = m[3] - m[4];
+        y[0] = m[0] + even_by_1 + even_by_2;
+        y[1] = odd_by_1 + 2 * odd_by_2;
+        y[2] = even_by_1 + 4 * even_by_2;
+        y[3] = odd_by_1 + 8 * odd_by_2 + m[5];
     }
 };
 
@@ -8075,6 +8196,19 @@ struct WinogradOutputAdjoint {
         dm[2] = dy[0] - dy[1];
         dm[3] = -dy[1];
     }
+    template <class V>
+    [[gnu::always_inline]] void operator()(const V (&dy)[4], V (&dm)[6]) const {
+        const V even_by_1 = dy[0] + dy[2];
+        const V odd_by_1 = dy[1] + dy[3];
+        const V even_by_2 = dy[0] + 4 * dy[2];
+        const V odd_by_2 = 2 * dy[1] + 8 * dy[3];
+        dm[0] = dy[0];
+        dm[1] = even_by_1 + odd_by_1;
+        dm[2] = even_by_1 - odd_by_1;
+        dm[3] = even_by_2 + odd_by_2;
+        dm[4] = even_by_2 - odd_by_2;
+        dm[5] = dy[3];
+    }
 };
 
 /// G': the gradient by weights.
@@ -8086,11 +8220,24 @@ struct WinogradWeightAdjoint {
         dg[1] = (du[1] - du[2]) / 2;
         dg[2] = sum + du[3];
     }
+    template <class V>
+    [[gnu::always_inline]] void operator()(const V (&du)[6], V (&dg)[3]) const {
+        using T = std::remove_cvref_t<decltype(du[0][0])>;
+        const V by_1 = (du[1] + du[2]) * (T(1) / 6);
+        const V by_2 = du[3] + du[4];
+        dg[0] = du[0] / 4 - by_1 + by_2 * (T(1) / 24);
+        dg[1] = (du[2] - du[1]) * (T(1) / 6) + (du[3] - du[4]) * (T(1) / 12);
+        dg[2] = by_2 * (T(1) / 6) - by_1 + du[5];
+    }
 };
 
-/// Sixteen matrices of transformed tiles, in blocks of channels as slabs are: (position, block, tile, lane).
-template <class T>
+/// Matrices of transformed tiles of m x m outputs, one for each position, in blocks of channels as slabs are:
+/// (position, block, tile, lane).
+template <class T, Index m>
 struct WinogradTiles {
+    static constexpr Index extent = m + 2;  ///< of the pixels that a tile reads
+    static constexpr Index positions = extent * extent;
+
     T* data;
     Index plane;     ///< elements between blocks
     Index position;  ///< elements between positions
@@ -8100,33 +8247,36 @@ struct WinogradTiles {
         const Index plane = spread_stride<T>(tiles * lanes<T>);
         return {data, plane, spread_stride<T>(plane * quotient_up(channels, lanes<T>))};
     }
-    [[nodiscard]] Index size() const { return winograd_positions * position; }
+    [[nodiscard]] Index size() const { return positions * position; }
 };
 
-/// Transforms the tiles of a slab, `from` x `from` pixels at distance `step`, into tiles from `first` on.
-template <Index from, Index step, class T, class Transform>
+/// Transforms the tiles of a slab, `from` x `from` pixels at distance m, into tiles from `first` on.
+template <Index from, class T, Index m, class Transform>
 void transform_tiles(const T* slab, const SlabShape& shape, Index tile_rows, Index tile_columns,
-                     const WinogradTiles<T>& target, Index first, const Transform& transform) {
+                     const WinogradTiles<T, m>& target, Index first, const Transform& transform) {
+    constexpr Index to_extent = WinogradTiles<T, m>::extent;
     const Index plane = shape.plane<T>();
     for (Index b = 0; b < shape.blocks<T>(); ++b) {
         T* to = target.data + b * target.plane + first * lanes<T>;
         for (Index i = 0; i < tile_rows; ++i) {
-            const T* row = slab + b * plane + i * step * shape.columns * lanes<T>;
+            const T* row = slab + b * plane + i * m * shape.columns * lanes<T>;
             for (Index j = 0; j < tile_columns; ++j, to += lanes<T>) {
                 Vector<T> values[from][from];
-                Vector<T> results[4][4];
-#pragma GCC unroll 4
+                Vector<T> results[to_extent][to_extent];
+#pragma GCC unroll 6
                 for (Index r = 0; r < from; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
                     for (Index c = 0; c < from; ++c) {
-                        values[r][c] = load(row + (r * shape.columns + j * step + c) * lanes<T>);
+                        values[r][c] = load(row + (r * shape.columns + j * m + c) * lanes<T>);
                     }
                 }
                 transform_both_ways(values, results, transform);
-#pragma GCC unroll 4
-                for (Index r = 0; r < 4; ++r) {
-#pragma GCC unroll 4
-                    for (Index c = 0; c < 4; ++c) store<T>(results[r][c], to + (r * 4 + c) * target.position);
+#pragma GCC unroll 6
+                for (Index r = 0; r < to_extent; ++r) {
+#pragma GCC unroll 6
+                    for (Index c = 0; c < to_extent; ++c) {
+                        store<T>(results[r][c], to + (r * to_extent + c) * target.position);
+                    }
                 }
             }
         }
@@ -8145,13 +8295,14 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// How the points of a lattice fall into tiles of 2x2, and rows of tiles into pieces.
+/// How the points of a lattice fall into tiles of m x m, and rows of tiles into pieces.
+template <Index m>
 struct WinogradCut {
     Index tile_rows, tile_columns, rows_each, pieces_of_sample;
 
     /// Pieces of about `tiles` tiles.
     static WinogradCut of(const Lattice& lattice, Index tiles) {
-        WinogradCut cut{quotient_up(lattice.height, 2), quotient_up(lattice.width, 2), 1, 1};
+        WinogradCut cut{quotient_up(lattice.height, m), quotient_up(lattice.width, m), 1, 1};
         const Index most = std::clamp<Index>(tiles / cut.tile_columns, 1, cut.tile_rows);
         cut.pieces_of_sample = quotient_up(cut.tile_rows, most);
         cut.rows_each = quotient_up(cut.tile_rows, cut.pieces_of_sample);
@@ -8164,10 +8315,10 @@ struct WinogradCut {
     [[nodiscard]] SlabShape slab(const Lattice& lattice, Index sample, Index first_row, Index rows, Index first_channel,
                                  Index channels) const {
         return {.sample = sample,
-                .first_row = lattice.first_row() + 2 * first_row,
-                .rows = 2 * rows + 2,
+                .first_row = lattice.first_row() + m * first_row,
+                .rows = m * rows + 2,
                 .first_column = lattice.first_column(),
-                .columns = 2 * tile_columns + 2,
+                .columns = m * tile_columns + 2,
                 .first_channel = first_channel,
                 .channels = channels};
     }
@@ -8215,19 +8366,21 @@ namespace cpu {
 template <class T>
 class WinogradOuterProduct {
     using A = accumulate_t<T>;
+    static constexpr Index m = winograd_outputs<T>;
+    using Tiles = WinogradTiles<A, m>;
 
 public:
     WinogradOuterProduct(const ForwardSide<T>& side, const PendingGradient<T>& dy)
         : side_(side),
           x_(side.x, side.x_view),
           dy_(dy),
-          cut_(WinogradCut::of(side.lattice, 1)),
+          cut_(WinogradCut<m>::of(side.lattice, 1)),
           all_rows_(side.y_shape[0] * cut_.tile_rows),
           rows_each_(std::clamp<Index>(tiles_of_piece(side.depth) / cut_.tile_columns, 1, all_rows_)),
           vectors_(outer_vectors<T>(side.plan.out())),
           width_(vectors_ * lanes<T>),
           sums_of_position_(spread_stride<A>(round_up(side.depth, lanes<T>) * width_)),
-          sums_of_panel_(winograd_positions * sums_of_position_),
+          sums_of_panel_(Tiles::positions * sums_of_position_),
           tasks_(quotient_up(side.plan.out(), width_), sums_of_panel_, quotient_up(all_rows_, rows_each_)) {}
 
     /// Writes the gradients of a group's weights to where they stand.
@@ -8239,14 +8392,14 @@ public:
         Tensor<A> slabs = Tensor<A>::empty(
             {num_threads(), std::max(x_slab(group, 0, 0, rows_of_slab).template size<A>(0),
                                      dy_slab(group, 0, 0, rows_of_slab, 0, channels).template size<A>(0))});
-        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, side_.depth).size()});
-        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), WinogradTiles<A>::of(nullptr, tiles, channels).size()});
+        Tensor<A> x_tiles = Tensor<A>::empty({num_threads(), Tiles::of(nullptr, tiles, side_.depth).size()});
+        Tensor<A> dy_tiles = Tensor<A>::empty({num_threads(), Tiles::of(nullptr, tiles, channels).size()});
         parallel_for(tasks_.tasks(), [&](Index t) {
             const Index thread = thread_index();
             run_task(group, tasks_.task(t, side_.plan.out(), width_), sums,
                      {slabs.data() + thread * slabs.extent(1),
-                      WinogradTiles<A>::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
-                      WinogradTiles<A>::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
+                      Tiles::of(x_tiles.data() + thread * x_tiles.extent(1), tiles, side_.depth),
+                      Tiles::of(dy_tiles.data() + thread * dy_tiles.extent(1), tiles, channels)});
         });
         add_spans(sums);
         transform_back(sums);
@@ -8259,13 +8412,13 @@ private:
     /// A thread's own.
     struct Memory {
         A* slab;
-        WinogradTiles<A> x, dy;
+        Tiles x, dy;
     };
 
     /// The more, the longer a tile's sums stay in registers.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{1} << 20;
-        const Index of_tile = winograd_positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
+        const Index of_tile = Tiles::positions * (round_up(channels, lanes<T>) + 64) * static_cast<Index>(sizeof(A));
         return std::clamp<Index>(bytes / of_tile, 32, 256);
     }
 
@@ -8275,10 +8428,10 @@ private:
     [[nodiscard]] SlabShape dy_slab(Index group, Index sample, Index first_row, Index rows, Index first_channel,
                                     Index channels) const {
         return {.sample = sample,
-                .first_row = 2 * first_row,
-                .rows = 2 * rows,
+                .first_row = m * first_row,
+                .rows = m * rows,
                 .first_column = 0,
-                .columns = 2 * cut_.tile_columns,
+                .columns = m * cut_.tile_columns,
                 .first_channel = side_.plan.first_out(group) + first_channel,
                 .channels = channels};
     }
@@ -8286,8 +8439,8 @@ private:
     void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, const Memory& memory) const {
         const Index first_channel = task.first_channel;
         const Index channels = task.channels;
-        Index x_positions[winograd_positions];
-        for (Index p = 0; p < winograd_positions; ++p) x_positions[p] = p * memory.x.position;
+        Index x_positions[Tiles::positions];
+        for (Index p = 0; p < Tiles::positions; ++p) x_positions[p] = p * memory.x.position;
 
         const Index begin = task.first_piece * rows_each_;
         const Index end = std::min(all_rows_, task.last_piece * rows_each_);
@@ -8301,7 +8454,7 @@ private:
             const Index next_row = next % cut_.tile_rows;
             const Index next_rows = std::min(std::min(end, next + rows_each_) - next, cut_.tile_rows - next_row);
             const Index calls = !has_next ? 0
-                                          : quotient_up(channels, width_) * winograd_positions *
+                                          : quotient_up(channels, width_) * Tiles::positions *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
             SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
             SlabPrefetch<GradientSource<T>> dy_ahead(
@@ -8318,7 +8471,7 @@ private:
                            .rows = 1,
                            .width = (last_row - row) * cut_.tile_columns,
                            .tap_offsets = x_positions,
-                           .taps = winograd_positions,
+                           .taps = Tiles::positions,
                            .sums = sums.data() + task.panel * sums_of_panel_,
                            .sums_tap = sums_of_position_,
                            .columns = width_,
@@ -8337,25 +8490,25 @@ private:
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
             pack_slab<A>(x_, x, memory.slab);
-            transform_tiles<4, 2>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
+            transform_tiles<Tiles::extent>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
             pack_slab<A>(dy_, dy, memory.slab);
-            transform_tiles<2, 2>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
+            transform_tiles<m>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }
     }
 
-    // From 16 positions to 9 taps, in place.
+    // From all positions to 9 taps, in place.
     void transform_back(Tensor<A>& sums) const {
         const Index depth = round_up(side_.depth, lanes<T>);
         parallel_ranges(tasks_.panels * depth, 64, [&](Index first, Index last) {
             for (Index i = first; i < last; ++i) {
                 A* sum = sums.data() + i / depth * sums_of_panel_ + i % depth * width_;
                 for (Index c = 0; c < width_; c += lanes<T>) {
-                    Vector<T> du[4][4];
+                    Vector<T> du[Tiles::extent][Tiles::extent];
                     Vector<T> dg[3][3];
-                    for (Index p = 0; p < winograd_positions; ++p) {
-                        du[p / 4][p % 4] = load(sum + p * sums_of_position_ + c);
+                    for (Index p = 0; p < Tiles::positions; ++p) {
+                        du[p / Tiles::extent][p % Tiles::extent] = load(sum + p * sums_of_position_ + c);
                     }
                     transform_both_ways(du, dg, WinogradWeightAdjoint());
                     for (Index tap = 0; tap < 9; ++tap) {
@@ -8369,7 +8522,7 @@ private:
     const ForwardSide<T>& side_;
     PendingSource<T> x_;
     GradientSource<T> dy_;
-    WinogradCut cut_;
+    WinogradCut<m> cut_;
     Index all_rows_, rows_each_;  ///< of tiles, over the batch and in a piece
     Index vectors_, width_, sums_of_position_, sums_of_panel_;
     OuterCut tasks_;
@@ -8437,12 +8590,13 @@ template <class T>
     return y;
 }
 
-/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift).
+/// The convolution, then batch norm with constants: y = act(scale (x * weight) + shift). The reference keeps nothing.
 /// Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation,
+                                                  KeptWeights* = nullptr) {
     return materialize(Pending<T>(reference::conv2d_forward(x, weight, options), scale, shift, activation));
 }
 
@@ -8451,7 +8605,8 @@ template <class T>
 template <class T>
 [[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                             const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join,
+                                            KeptWeights* = nullptr) {
     const Pending<T> branch(reference::conv2d_forward(x, weight, options), scale, shift, Activation::none);
     return reference::residual_join_forward(join.shortcut, branch, {}, join.branch_scale, join.relu);
 }
@@ -8635,7 +8790,7 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
     if (dy.shape().size() == 0) return Tensor<A>(weight_shape);
-    if (cpu::is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         Tensor<A> dweight(weight_shape);
         const cpu::Lattice lattice = cpu::read_lattice(geometry);
         if (!lattice.taps.empty()) cpu::DepthwiseOuterProduct<T>(x, dy, lattice).run(dweight);
@@ -9270,6 +9425,118 @@ void run_depthwise(const Source& source, std::span<const Lattice> lattices, cons
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/kept_panels.hpp
+
+// Panels of weights that are kept while the weights are the same.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// A number that tells what it was made of apart: of other bytes it is another, but for a chance of 2^-64.
+class Fingerprint {
+public:
+    /// Adds a number.
+    void add(std::uint64_t value) {
+        sum_ = (sum_ ^ value) * 0x9E3779B97F4A7C15U;
+        sum_ ^= sum_ >> 32;
+    }
+    /// Adds the bytes of numbers, in parallel.
+    template <class T>
+    void add(const T* values, Index count) {
+        constexpr Index range = Index{1} << 15;
+        const Index ranges = quotient_up(count, range);
+        PooledVector<std::uint64_t> parts(static_cast<std::size_t>(ranges));
+        parallel_for(ranges, [&](Index i) {
+            parts[static_cast<std::size_t>(i)] =
+                of_bytes(reinterpret_cast<const char*>(values + i * range),
+                         std::min(range, count - i * range) * static_cast<Index>(sizeof(T)));
+        });
+        add(static_cast<std::uint64_t>(count));
+        for (const std::uint64_t part : parts) add(part);
+    }
+    [[nodiscard]] std::uint64_t value() const { return sum_; }
+
+private:
+    using Lanes [[gnu::vector_size(64)]] = std::uint32_t;
+    static constexpr Index sums = 4;  // that do not wait for each other
+
+    // Each step is a bijection of its lane, so that one changed word is never missed; the shift brings its high bits,
+    // signs among them, to where a product spreads them.
+    [[nodiscard]] static std::uint64_t of_bytes(const char* bytes, Index count) {
+        Lanes lanes[sums] = {};
+        const auto add_lanes = [&](const char* from, Index i) {
+            Lanes words;
+            std::memcpy(&words, from, sizeof words);
+            lanes[i] = (lanes[i] ^ words) * 0x9E3779B1U;
+            lanes[i] ^= lanes[i] >> 15;
+        };
+        constexpr Index size = sizeof(Lanes);
+        for (; count >= sums * size; count -= sums * size, bytes += sums * size) {
+            for (Index i = 0; i < sums; ++i) add_lanes(bytes + i * size, i);
+        }
+        for (Index i = 0; count > 0; ++i, count -= size, bytes += size) {
+            char rest[size] = {};
+            std::memcpy(rest, bytes, static_cast<std::size_t>(std::min(size, count)));
+            add_lanes(rest, i);
+        }
+        Fingerprint all;
+        for (const Lanes& sum : lanes) {
+            for (std::size_t i = 0; i < sizeof(Lanes) / sizeof(std::uint32_t); ++i) all.add(sum[i]);
+        }
+        return all.value();
+    }
+
+    std::uint64_t sum_ = 0;
+};
+
+/// Where the products of a convolution get their panels from: those that are kept, or new ones.
+template <class T>
+class PanelSource {
+public:
+    /// Of weights, each column times its factor if factors are given; with nullptr for `kept` all panels are new.
+    PanelSource(KeptWeights* kept, const Tensor<T>& weight, const T* factors, Index factor_count)
+        : kept_(kept), weight_(weight), factors_(factors) {
+        if (kept_ == nullptr) return;
+        numbers_.add(weight.data(), weight.size());
+        if (factors != nullptr) numbers_.add(factors, factor_count);
+    }
+
+    /// Of the group whose columns begin with this one.
+    [[nodiscard]] PanelSource of_group(Index group, Index first_column) const {
+        PanelSource result = *this;
+        result.group_ = static_cast<std::size_t>(group);
+        if (factors_ != nullptr) result.factors_ += first_column;
+        return result;
+    }
+
+    [[nodiscard]] const Tensor<T>& weight() const { return weight_; }
+    [[nodiscard]] const T* factors() const { return factors_; }
+
+    /// The panels of a map, `width` columns in each, that make() packs.
+    template <class Panels, class Make>
+    [[nodiscard]] std::shared_ptr<const Panels> panels(const WeightMap& map, Index width, const Make& make) const {
+        if (kept_ == nullptr) return sd::detail::pooled_shared<Panels>(make());
+        Fingerprint key = numbers_;
+        key.add(static_cast<std::uint64_t>(width));
+        key.add(map.depth.data(), map.depth_count());
+        key.add(map.columns.data(), map.column_count());
+        key.add(map.taps.data(), map.tap_count());
+        return kept_->get<Panels>(group_, key.value(), make);
+    }
+
+private:
+    KeptWeights* kept_;
+    const Tensor<T>& weight_;
+    const T* factors_;
+    Fingerprint numbers_;
+    std::size_t group_ = 0;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/product.hpp
 
 // The product that forward and by-input share: it reads slabs of one image and writes pixels of another.
@@ -9312,10 +9579,9 @@ template <class T, class Source, class Epilogue>
 class Product {
 public:
     /// Reads channels [first_channel, first_channel + depth of the weights) of the source and writes channels
-    /// [first_column, first_column + columns of the weights) of an image of the given shape. `factors`: one for each
-    /// column, or nullptr.
+    /// [first_column, first_column + columns of the weights) of an image of the given shape.
     Product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-            const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target, Epilogue& epilogue)
+            const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -9335,7 +9601,8 @@ public:
               lattice, source.extents().samples,
               std::min(slab_pixels<T>(chunk_), shared_pixels<T>(source.extents().channels, channels_, target[3])),
               points_)),
-          weights_(pack_panels(weight, map, width_, factors)) {}
+          weights_(panels.template panels<Tensor<T>>(
+              map, width_, [&] { return pack_panels(panels.weight(), map, width_, panels.factors()); })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample(); }
@@ -9390,7 +9657,8 @@ public:
                                      .weights = nullptr};
             T* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
-                operands.weights = weights_.data() + c / width_ * weights_.extent(1) + chunk * chunk_ * taps_ * width_;
+                operands.weights =
+                    weights_->data() + c / width_ * weights_->extent(1) + chunk * chunk_ * taps_ * width_;
                 for (Index i = 0; i < piece.rows; ++i) {
                     for (Index j = 0; j < piece.width; j += points_) {
                         const Index pixel =
@@ -9446,7 +9714,7 @@ private:
     MultiplyTile<T> multiply_;
     Index chunk_, chunks_;
     Cut cut_;
-    Tensor<T> weights_;
+    std::shared_ptr<const Tensor<T>> weights_;
 };
 
 /// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over
@@ -9497,8 +9765,7 @@ template <class Source, class Epilogue>
 class PairProduct {
 public:
     PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                const Tensor<float>& weight, const WeightMap& map, const float* factors, const Shape& target,
-                Epilogue& epilogue)
+                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           machine_(*tile_machine()),
@@ -9517,7 +9784,8 @@ public:
                weights_stay_ ? 8 : 4),
           chunk_(weights_stay_ ? blocks_
                                : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
-          weights_(pack_pair_panels(weight, map, factors)) {}
+          weights_(panels.panels<Tensor<bfloat16>>(
+              map, pair_lanes, [&] { return pack_pair_panels(panels.weight(), map, panels.factors()); })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return cut_.pieces(); }
@@ -9634,7 +9902,7 @@ private:
         const Index line = tile.sample * slab.sample_lines() + tile.first;
         machine_.multiply(
             {.rows = {memory.slab + block * plane + line * pair_lanes, plane, memory.tap_offsets, pair_lanes},
-             .columns = {weights_.data() + c / pair_lanes * weights_.extent(1) + block * taps_ * pair_step,
+             .columns = {weights_->data() + c / pair_lanes * weights_->extent(1) + block * taps_ * pair_step,
                          taps_ * pair_step, memory.step_offsets, pair_step / 2},
              .blocks = std::min(chunk_, blocks_ - block),
              .offset_count = taps_},
@@ -9675,7 +9943,7 @@ private:
     Epilogue& epilogue_;
     PairCut cut_;
     Index chunk_;  ///< blocks of the depth
-    Tensor<bfloat16> weights_;
+    std::shared_ptr<const Tensor<bfloat16>> weights_;
 };
 
 }  // namespace cpu
@@ -9686,11 +9954,11 @@ SD_NAMESPACE_END
 
 // The product of 3x3 convolutions with stride 1, forward and by input, by Winograd's tiles (winograd.hpp).
 //
-//     for each piece (a sample, some rows of 2x2 tiles), for each group:           in parallel over pieces
+//     for each piece (a sample, some rows of tiles), for each group:               in parallel over pieces
 //         pack the slab that the tiles read, transform it                          second-level cache, once
 //         for each panel of columns:
 //             for some tiles together:
-//                 for each of the 16 positions: sums = tiles x weights             registers (tile.hpp)
+//                 for each position: sums = tiles x weights                        registers (tile.hpp)
 //                 transform the sums back to rows of pixels; the epilogue takes them
 
 SD_NAMESPACE_BEGIN
@@ -9698,12 +9966,14 @@ SD_NAMESPACE_BEGIN
 namespace cpu {
 
 /// Panels of transformed weights: (panel, position, depth channel, column).
-template <class T>
+template <class T, Index m>
 class WinogradPanels {
+    using Tiles = WinogradTiles<T, m>;
+
 public:
     WinogradPanels(const Tensor<T>& weight, WeightMap map, const Lattice& lattice, Index width, const T* factors)
         : position_(spread_stride<T>(map.depth_count() * width)),
-          panel_(winograd_positions * position_),
+          panel_(Tiles::positions * position_),
           data_(Tensor<T>::empty({quotient_up(map.column_count(), width), panel_})) {
         map.taps = tap_positions(sorted_by_offset(lattice));
         const PanelPacker<T> packer(weight, map, width, factors);
@@ -9722,14 +9992,16 @@ public:
 private:
     static constexpr Index taps_of_kernel = 9;
 
-    // From 9 taps of `size` weights each to 16 positions.
+    // From 9 taps of `size` weights each to all positions.
     void transform(const T* taps, Index size, T* target) const {
         for (Index i = 0; i < size; i += lanes<T>) {
             Vector<T> g[3][3];
-            Vector<T> u[4][4];
+            Vector<T> u[Tiles::extent][Tiles::extent];
             for (Index tap = 0; tap < taps_of_kernel; ++tap) g[tap / 3][tap % 3] = load(taps + tap * size + i);
             transform_both_ways(g, u, WinogradWeight());
-            for (Index p = 0; p < winograd_positions; ++p) store<T>(u[p / 4][p % 4], target + p * position_ + i);
+            for (Index p = 0; p < Tiles::positions; ++p) {
+                store<T>(u[p / Tiles::extent][p % Tiles::extent], target + p * position_ + i);
+            }
         }
     }
 
@@ -9740,10 +10012,12 @@ private:
 /// Writes the points of a lattice that suits; as Product.
 template <class T, class Source, class Epilogue>
 class WinogradProduct {
+    static constexpr Index m = winograd_outputs<typename Source::Stored>;
+    using Tiles = WinogradTiles<T, m>;
+
 public:
     WinogradProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                    const Tensor<T>& weight, const WeightMap& map, const T* factors, const Shape& target,
-                    Epilogue& epilogue)
+                    const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -9752,18 +10026,20 @@ public:
           columns_(map.column_count()),
           target_(target),
           epilogue_(epilogue),
-          cut_(WinogradCut::of(lattice,
-                               std::min(tiles_of_piece(channels_),
-                                        shared_pixels<T>(source.extents().channels, channels_, target[3]) / 4))),
+          cut_(WinogradCut<m>::of(
+              lattice, std::min(tiles_of_piece(channels_),
+                                shared_pixels<T>(source.extents().channels, channels_, target[3]) / (m * m)))),
           tiles_(cut_.rows_each * cut_.tile_columns),
           shape_(choose_tile<T>(tiles_, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
           multiply_(find_multiply_tile<T>(shape_, 1)),
-          together_(winograd_positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
+          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
                         ? points_
                         : round_up(tiles_, points_)),
-          weights_(weight, map, lattice, width_, factors) {}
+          weights_(panels.template panels<WinogradPanels<T, m>>(map, width_, [&] {
+              return WinogradPanels<T, m>(panels.weight(), map, lattice, width_, panels.factors());
+          })) {}
 
     /// Of the batch.
     [[nodiscard]] Index pieces() const { return source_.extents().samples * cut_.pieces_of_sample; }
@@ -9773,9 +10049,9 @@ public:
     /// A thread's own.
     struct Memory {
         T* slab;
-        WinogradTiles<T> tiles;
+        Tiles tiles;
         T* sums;  ///< (position, tile, column)
-        T* rows;  ///< (row of 2, pixel, column)
+        T* rows;  ///< (row of m, pixel, column)
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -9785,12 +10061,12 @@ public:
               channels_(product.channels_),
               slabs_(Tensor<T>::empty(
                   {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<T>(0)})),
-              tiles_(Tensor<T>::empty({num_threads(), WinogradTiles<T>::of(nullptr, padded_tiles_, channels_).size()})),
-              sums_(Tensor<T>::empty({num_threads(), winograd_positions * product.together_ * product.width_})),
-              rows_(Tensor<T>::empty({num_threads(), 2 * 2 * product.together_ * product.width_})) {}
+              tiles_(Tensor<T>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
+              sums_(Tensor<T>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
+              rows_(Tensor<T>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1),
-                    WinogradTiles<T>::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
+                    Tiles::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
                     sums_.data() + thread * sums_.extent(1), rows_.data() + thread * rows_.extent(1)};
         }
 
@@ -9801,7 +10077,7 @@ public:
 
     /// Asks for all that a piece reads while `products` products compute another.
     [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
-        const Index calls = winograd_positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
+        const Index calls = Tiles::positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
@@ -9812,7 +10088,8 @@ public:
         const Index tile_rows = cut_.rows(first_row);
         const Index tiles = tile_rows * cut_.tile_columns;
         pack_slab<T>(source_, slab, memory.slab);
-        transform_tiles<4, 2>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0, WinogradInput());
+        transform_tiles<Tiles::extent>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0,
+                                       WinogradInput());
 
         typename Epilogue::Task task(epilogue_, number);
         constexpr Index no_offset = 0;
@@ -9826,8 +10103,8 @@ public:
         for (Index c = 0; c < columns_; c += width_) {
             for (Index first = 0; first < tiles; first += together_) {
                 const Index last = std::min(tiles, first + together_);
-                for (Index p = 0; p < winograd_positions; ++p) {
-                    operands.weights = weights_.of(c / width_, p);
+                for (Index p = 0; p < Tiles::positions; ++p) {
+                    operands.weights = weights_->of(c / width_, p);
                     for (Index tile = first; tile < last; tile += points_) {
                         operands.point = memory.tiles.data + p * memory.tiles.position + tile * lanes<T>;
                         multiply_(operands, memory.sums + (p * together_ + tile - first) * width_, false);
@@ -9845,7 +10122,7 @@ private:
     /// Transformed, they stay in the second-level cache beside a panel.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{400} << 10;
-        return bytes / (winograd_positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
     }
 
     [[nodiscard]] SlabShape slab_of(Index piece, Index first_channel, Index channels) const {
@@ -9860,27 +10137,28 @@ private:
         for (Index tile = first; tile < last;) {
             const Index tile_row = tile / cut_.tile_columns;
             const Index end = std::min(last, (tile_row + 1) * cut_.tile_columns);
-            const Index pixels = 2 * (end - tile);
+            const Index pixels = m * (end - tile);
             for (Index t = tile; t < end; ++t) {
                 const T* sums = memory.sums + (t - first) * width_;
-                T* pixel = memory.rows + 2 * (t - tile) * width_;
+                T* pixel = memory.rows + m * (t - tile) * width_;
                 for (Index v = 0; v < width_; v += lanes<T>) {
-                    Vector<T> m[4][4];
-                    Vector<T> y[2][2];
-#pragma GCC unroll 16
-                    for (Index p = 0; p < winograd_positions; ++p) {
-                        m[p / 4][p % 4] = load(sums + p * together_ * width_ + v);
+                    Vector<T> transformed[Tiles::extent][Tiles::extent];
+                    Vector<T> y[m][m];
+#pragma GCC unroll 36
+                    for (Index p = 0; p < Tiles::positions; ++p) {
+                        transformed[p / Tiles::extent][p % Tiles::extent] = load(sums + p * together_ * width_ + v);
                     }
-                    transform_both_ways(m, y, WinogradOutput());
-                    store<T>(y[0][0], pixel + v);
-                    store<T>(y[0][1], pixel + width_ + v);
-                    store<T>(y[1][0], pixel + pixels * width_ + v);
-                    store<T>(y[1][1], pixel + (pixels + 1) * width_ + v);
+                    transform_both_ways(transformed, y, WinogradOutput());
+#pragma GCC unroll 4
+                    for (Index r = 0; r < m; ++r) {
+#pragma GCC unroll 4
+                        for (Index j = 0; j < m; ++j) store<T>(y[r][j], pixel + (r * pixels + j) * width_ + v);
+                    }
                 }
             }
-            const Index row = 2 * (first_row + tile_row);
-            const Index column = 2 * (tile % cut_.tile_columns);
-            for (Index r = 0; r < std::min<Index>(2, lattice_.height - row); ++r) {
+            const Index row = m * (first_row + tile_row);
+            const Index column = m * (tile % cut_.tile_columns);
+            for (Index r = 0; r < std::min(m, lattice_.height - row); ++r) {
                 task.add({.sums = memory.rows + r * pixels * width_,
                           .width = width_,
                           .points = std::min(pixels, lattice_.width - column),
@@ -9899,13 +10177,13 @@ private:
     Index first_channel_, first_column_, channels_, columns_;
     Shape target_;
     Epilogue& epilogue_;
-    WinogradCut cut_;
+    WinogradCut<m> cut_;
     Index tiles_;  ///< of a piece, at most
     std::size_t shape_;
     Index points_, width_;
     MultiplyTile<T> multiply_;
     Index together_;  ///< tiles whose sums are held at a time
-    WinogradPanels<T> weights_;
+    std::shared_ptr<const WinogradPanels<T, m>> weights_;
 };
 
 }  // namespace cpu
@@ -9931,14 +10209,14 @@ namespace cpu {
 /// what is computed in; source and epilogue know what is stored.
 template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
 void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
-                const FirstColumn& first_column, const Tensor<T>& weight, const WeightsOf& weights_of, const T* factors,
+                const FirstColumn& first_column, const PanelSource<T>& panels, const WeightsOf& weights_of,
                 const Shape& target, PooledVector<Epilogue>& epilogues) {
     const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
         products.reserve(epilogues.size());
         for (Epilogue& epilogue : epilogues) {
             const Index group = static_cast<Index>(products.size());
-            products.emplace_back(source, lattice, first_depth(group), first_column(group), weight, weights_of(group),
-                                  factors == nullptr ? nullptr : factors + first_column(group), target, epilogue);
+            products.emplace_back(source, lattice, first_depth(group), first_column(group),
+                                  panels.of_group(group, first_column(group)), weights_of(group), target, epilogue);
         }
         run_products(products);
     };
@@ -9962,15 +10240,15 @@ template <class EpilogueOf>
     return epilogues;
 }
 
-/// Runs a forward pass. epilogue_of(target, first channel, channels) makes a group's epilogue, finish(epilogue, first
-/// channel) takes what it gathered.
+/// Runs a forward pass, with each output channel times its factor if factors are given. epilogue_of(target, first channel,
+/// channels) makes a group's epilogue, finish(epilogue, first channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
 [[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors,
+                                const Conv2dGeometry& geometry, const accumulate_t<T>* factors, KeptWeights* kept,
                                 const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
-    if (is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
         const Lattice lattice = read_lattice(geometry);
         run_depthwise(PendingSource<T>(x), std::span(&lattice, 1), weight, factors, y.shape(), epilogue);
@@ -9983,8 +10261,9 @@ template <class T, class EpilogueOf, class Finish>
         epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
     run_groups<accumulate_t<T>>(
         PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
-        [&](Index group) { return plan.first_out(group); }, weight, [&](Index group) { return side.weights(group); },
-        factors, side.y_shape, epilogues);
+        [&](Index group) { return plan.first_out(group); },
+        PanelSource<accumulate_t<T>>(kept, weight, factors, geometry.out_channels),
+        [&](Index group) { return side.weights(group); }, side.y_shape, epilogues);
     for (Index group = 0; group < plan.count; ++group) {
         finish(epilogues[static_cast<std::size_t>(group)], plan.first_out(group));
     }
@@ -10003,14 +10282,14 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     if (moments == nullptr) {
         return cpu::forward<T>(
-            x, weight, geometry, nullptr, [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); },
-            [](const auto&, Index) {});
+            x, weight, geometry, nullptr, nullptr,
+            [](Tensor<T>& y, Index, Index count) { return cpu::Store<T>(y, count); }, [](const auto&, Index) {});
     }
     using A = accumulate_t<T>;
     const Shape channels{geometry.out_channels};
     *moments = {geometry.output_shape().size() / geometry.out_channels, Tensor<A>(channels), Tensor<A>(channels)};
     return cpu::forward<T>(
-        x, weight, geometry, nullptr,
+        x, weight, geometry, nullptr, nullptr,
         [](Tensor<T>& y, Index, Index count) { return cpu::StoreWithMoments<T>(y, count); },
         [&](auto& epilogue, Index first) { epilogue.merge(first, *moments); });
 }
@@ -10019,16 +10298,17 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift)
 ///
-/// Throws std::invalid_argument if settings or shapes do not fit.
+/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                                  const Tensor<accumulate_t<T>>& shift, Activation activation) {
+                                                  const Tensor<accumulate_t<T>>& shift, Activation activation,
+                                                  KeptWeights* kept = nullptr) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     expect_shape("conv2d_batch_norm_forward", "scale", scale.shape(), {geometry.out_channels});
     expect_shape("conv2d_batch_norm_forward", "shift", shift.shape(), {geometry.out_channels});
     return cpu::forward<T>(
-        x, weight, geometry, scale.data(),
+        x, weight, geometry, scale.data(), kept,
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreActivated<T>(y, shift.data() + first, count, activation);
         },
@@ -10040,11 +10320,12 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(S + c (scale (x * weight) + shift)) = act(x * (c scale weight) + c shift + S)
 ///
-/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+/// written once; `kept` as for conv2d_batch_norm_forward. Throws std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_join_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                             const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
-                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join) {
+                                            const Tensor<accumulate_t<T>>& shift, const ResidualJoin<T>& join,
+                                            KeptWeights* kept = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
     expect_shape("conv2d_join_forward", "scale", scale.shape(), {geometry.out_channels});
@@ -10059,7 +10340,7 @@ template <cpu::Vectorized T>
     const Tensor<A> terms = scaled(shift);
     const Tensor<T> shortcut = materialize(join.shortcut);  // plain in evaluation, but for a norm behind no convolution
     return cpu::forward<T>(
-        x, weight, geometry, factors.data(),
+        x, weight, geometry, factors.data(), kept,
         [&](Tensor<T>& y, Index first, Index count) {
             return cpu::StoreJoined<T>(y, terms.data() + first, count, shortcut, join.relu);
         },
@@ -10089,7 +10370,7 @@ template <cpu::Vectorized T>
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
     PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (cpu::is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         const auto run = [&](auto epilogue) {
             cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
                                static_cast<const A*>(nullptr), x_shape, epilogue);
@@ -10112,6 +10393,7 @@ template <cpu::Vectorized T>
         lattices.front().width = target[2];
     }
     const cpu::GradientSource<T> source(gradient);
+    const cpu::PanelSource<A> panels(nullptr, weight, nullptr, 0);
     for (const cpu::Lattice& lattice : lattices) {
         const auto weights_of = [&](Index group) {
             return cpu::WeightMap{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
@@ -10120,8 +10402,7 @@ template <cpu::Vectorized T>
         const auto run = [&](auto epilogues) {
             cpu::run_groups<A>(
                 source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, weight, weights_of, static_cast<const A*>(nullptr),
-                target, epilogues);
+                [&](Index group) { return plan.first_in(group); }, panels, weights_of, target, epilogues);
             return epilogues;
         };
         if (before != nullptr) {
@@ -10572,7 +10853,8 @@ private:
 
     // z = x * weight, and the statistics of its channels if they are asked for.
     Tensor<T, Device> forward_raw(const Pending<T, Device>& x, const Context& context, Moments<A, Device>* moments) {
-        const Pending<T, Device> operand = conv2d_operand(x);
+        const Pending<T, Device> operand = conv2d_operand(x, kernel_shape_, options_);
+        if (context.gradients()) kept_.clear();
         Tensor<T, Device> z = conv2d_forward<T>(operand, kernel(), options_, moments);
         input_.keep(context, operand);
         return z;
@@ -10581,22 +10863,24 @@ private:
     // act(z + bias), applied as z is written.
     Tensor<T, Device> forward_activated(const Pending<T, Device>& x, Activation activation, const Context& context) {
         if (!bias_ && activation == Activation::none) return forward_raw(x, context, nullptr);
-        const Pending<T, Device> operand = conv2d_operand(x);
-        Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation);
+        const Pending<T, Device> operand = conv2d_operand(x, kernel_shape_, options_);
+        Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation, context);
         input_.keep(context, operand);
         return y;
     }
 
     // act(scale z + shift), applied as z is written. Keeps nothing for backward.
     Tensor<T, Device> forward_affine(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
-                                     const Tensor<A, Device>& shift, Activation activation) const {
-        return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation);
+                                     const Tensor<A, Device>& shift, Activation activation, const Context& context) {
+        if (context.gradients()) kept_.clear();
+        return conv2d_batch_norm_forward<T>(x, kernel(), options_, scale, shift, activation,
+                                            context.gradients() ? nullptr : &kept_);
     }
 
     // act(S + c (scale z + shift)), applied as z is written. Keeps nothing for backward.
     Tensor<T, Device> forward_joined(const Pending<T, Device>& x, const Tensor<A, Device>& scale,
-                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) const {
-        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join);
+                                     const Tensor<A, Device>& shift, const ResidualJoin<T, Device>& join) {
+        return conv2d_join_forward<T>(x, kernel(), options_, scale, shift, join, &kept_);
     }
 
     // act(z + bias), pending on z: a norm of mean 0 and deviation 1.
@@ -10629,7 +10913,7 @@ private:
     detail::FusedGradient<T, Device> backward_raw(const PendingGradient<T, Device>& dz,
                                                   const BatchNormPass<T, Device>* before,
                                                   InputGradient input_gradient) {
-        const PendingGradient<T, Device> operand = conv2d_operand(dz);
+        const PendingGradient<T, Device> operand = conv2d_operand(dz, kernel_shape_, options_);
         const Pending<T, Device>& x = input_.get("Conv2d");
         weight_->add_computed_grad(
             [&] { return conv2d_by_weight<T>(x, operand, options_, kernel_shape_).reshape(weight_->value.shape()); });
@@ -10652,6 +10936,7 @@ private:
     Shape kernel_shape_;
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
+    KeptWeights kept_;  ///< from passes without gradients; any other gives it back
     Cache<Pending<T, Device>> input_;
     Cache<BatchNormPass<T, Device>> pass_;  ///< of an activation that no norm is before
 };
@@ -14528,13 +14813,13 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
                               GateSums<T, D> gate_parts, GateGradient<T, D> gate, LayerNormStatistics<A, D> statistics,
                               join_output_t<T, D> joined, ResidualJoin<T, D> join, mean_loss_t<T, D> loss, A number,
                               Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
-                              Pool2dOptions pool, Activation activation, Communicator& communicator) {
+                              Pool2dOptions pool, Activation activation, KeptWeights kept, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
-    { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
-    { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
+    { conv2d_operand(pending, shape, conv) } -> std::convertible_to<Pending<T, D>>;
+    { conv2d_operand(gradient, shape, conv) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
-    { conv2d_batch_norm_forward(pending, a, conv, a, a, activation) } -> std::same_as<Tensor<T, D>>;
-    { conv2d_join_forward(pending, a, conv, a, a, join) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_batch_norm_forward(pending, a, conv, a, a, activation, &kept) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_forward(pending, a, conv, a, a, join, &kept) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp

@@ -111,3 +111,71 @@ TEST_CASE_TEMPLATE("device: convolutions compute a rounded number of samples, an
         }
     }
 }
+
+/// All that a depthwise convolution computes, of what is pending in either direction.
+template <class T>
+void check_depthwise(const Shape& x_shape, const Shape& weight_shape, const sd::Conv2dOptions& options, Index i) {
+    using A = sd::accumulate_t<T>;
+    CAPTURE(x_shape);
+    CAPTURE(weight_shape);
+    const auto x = random_pending<T>(x_shape, 1, i % pending_kinds);
+    const auto weight = random_tensor<A>(weight_shape, 4);
+    CHECK(sd::conv2d_operand(x, weight_shape, options).raw.shares_storage_with(x.raw));
+    const auto expected = sd::reference::conv2d_forward<double>(in_double(x), in_double(weight), options);
+    sd::Moments<A, Device> moments;
+    const Tensor<T> y = sd::conv2d_forward<T>(x, weight, options, &moments);
+    check_close(y, expected);
+    const auto expected_moments = sd::reference::batch_moments(in_double(y));
+    CHECK(moments.count == expected_moments.count);
+    check_close(moments.mean, expected_moments.mean);
+    check_close(moments.m2, expected_moments.m2);
+    CHECK(sd_test::relative_error(in_double(sd::conv2d_forward<T>(x, weight, options)), in_double(y)) == 0);
+
+    const auto dy = random_gradient<T>(y.shape(), 20, (i + i / pending_kinds) % pending_kinds);
+    const auto before = random_pass<T>(x_shape, 30, activation_of(i), true);
+    Sums<T> sums;
+    const Tensor<T> dx = sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums);
+    check_close(dx, sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
+    check_close(sums, sd::reference::batch_norm_sums(in_double(dx), in_double(before)));
+    const auto alone = sd::conv2d_by_input<T>(dy, weight, options, x_shape);
+    CHECK(sd_test::relative_error(in_double(alone), in_double(dx)) == 0);
+    check_close(sd::conv2d_by_weight<T>(x, dy, options, weight_shape),
+                sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
+}
+
+TEST_CASE_TEMPLATE("device: depthwise convolutions load what is pending and sum what they write", T, float, double,
+                   sd::bfloat16) {
+    for (int i = 0; i < repetitions; ++i) {
+        Draw draw(static_cast<std::uint64_t>(i));
+        constexpr Index channels_of[] = {1, 3, 8, 16, 37, 48};
+        const Index channels = channels_of[draw(0, 5)];
+        const sd::Conv2dOptions options{draw(1, 3), draw(0, 3), draw(1, 2), channels};
+        check_depthwise<T>({draw(1, 3), draw(7, 11), draw(7, 11), channels}, {channels, 1, draw(1, 4), draw(1, 4)},
+                           options, i);
+    }
+    // the kernel of ConvNeXt, of more taps than a block takes; and more channels than a block has threads for
+    check_depthwise<T>({2, 9, 8, 24}, {24, 1, 7, 7}, {.padding = 3, .groups = 24}, 1);
+    check_depthwise<T>({2, 3, 4, 2304}, {2304, 1, 3, 3}, {.padding = 1, .groups = 2304}, 2);
+    check_depthwise<T>({3, 40, 40, 2}, {2, 1, 5, 5}, {.stride = 2, .padding = 2, .groups = 2}, 3);
+}
+
+TEST_CASE_TEMPLATE("device: a depthwise convolution leaves zeros behind the samples", T, float, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
+    const std::vector<Index> samples{1, 69, 3, 5, 7};  // with room for 6 of 70
+    const sd::Conv2dOptions options{.padding = 1, .groups = 8};
+    const Tensor<T> raw = sd::gather_samples(random_tensor<T>({70, 5, 5, 8}, 1), samples);
+    const Pending<T> x(raw, random_tensor<A>({8}, 2), Tensor<A>::full({8}, A(1)), sd::Activation::none);
+    const auto weight = random_tensor<A>({8, 1, 3, 3}, 3);
+    const auto check_room = [&](const Tensor<T>& y) {
+        REQUIRE(sd::cuda::sample_room(y) == 6);
+        const auto all = in_double(sd::cuda::with_room(y, 6));
+        CHECK(std::all_of(all.begin() + y.size(), all.end(), [](double value) { return value == 0; }));
+    };
+    const Tensor<T> y = sd::conv2d_forward<T>(x, weight, options);
+    check_close(y, sd::reference::conv2d_forward<double>(in_double(x), in_double(weight), options));
+    check_room(y);
+    const sd::PendingGradient<T, Device> dy(y);
+    check_room(sd::conv2d_by_input<T>(dy, weight, options, x.shape()));
+    check_close(sd::conv2d_by_weight<T>(x, dy, options, weight.shape()),
+                sd::reference::conv2d_by_weight<double>(in_double(x), in_double(y), options, weight.shape()));
+}

@@ -1,9 +1,11 @@
 // A device for tests: runs the kernels of cuda/ on the CPU, block by block, phase by phase, thread by thread.
 //
 // What it shows is all that a kernel computes: indices, masks, the order of sums, phases. Memory is handed out filled
-// with NaN and apart, so that reads of what nobody wrote show, and the address sanitizer sees strays. Blocks and the
-// threads of a phase run forwards or backwards: a kernel whose result depends on it has a race.
+// with NaN. Blocks and the threads of a phase run forwards or backwards. In programs that are compiled for it, every load
+// and store of a kernel is checked: emulator_checks/checks.hpp.
 #pragma once
+
+#include "emulator_checks/checks.hpp"
 
 #include "sd/core/device.hpp"
 #include "sd/device/staging.hpp"
@@ -74,33 +76,37 @@ public:
         const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
         if (count == 0) return;
         const auto free = [bytes](void* memory) {
-            ::operator delete (memory, std::align_val_t{64});
+            sd_test::checks::release(memory);
             sd_test::Emulator::live_bytes -= bytes;
         };
-        elements_ = std::shared_ptr<void>(::operator new (bytes, std::align_val_t{64}), [free](void* memory) {
+        elements_ = std::shared_ptr<void>(sd_test::checks::allocate(bytes, sizeof(T)), [free](void* memory) {
             const std::shared_ptr<void> owner(memory, free);
             if (sd_test::Emulator::recording != nullptr) sd_test::Emulator::recording->memory.push_back(owner);
         });
         ++sd_test::Emulator::allocations;
         sd_test::Emulator::live_bytes += bytes;
-        std::memset(elements_.get(), 0xFF, bytes);
     }
     [[nodiscard]] T* data() const { return static_cast<T*>(elements_.get()); }
     void fill(const T& value) {
-        sd_test::Emulator::start("fill", [own = *this, value] { std::fill_n(own.data(), own.count_, value); });
+        sd_test::Emulator::start("fill", [own = *this, value] {
+            const std::vector<T> numbers(static_cast<std::size_t>(own.count_), value);
+            sd_test::checks::copy(own.data(), numbers.data(), numbers.size() * sizeof(T));
+        });
     }
     void copy_from(const Storage& other) {
-        sd_test::Emulator::start("copy", [own = *this, other] { std::copy_n(other.data(), own.count_, own.data()); });
+        sd_test::Emulator::start("copy", [own = *this, other] {
+            sd_test::checks::copy(own.data(), other.data(), static_cast<std::size_t>(own.count_) * sizeof(T));
+        });
     }
     void write(const T* source, Index count) {
         sd_test::Emulator::start("write", [own = *this, numbers = std::vector<T>(source, source + count)] {
-            std::copy(numbers.begin(), numbers.end(), own.data());
+            sd_test::checks::copy(own.data(), numbers.data(), numbers.size() * sizeof(T));
         });
     }
     void read(T* target, Index count) const {
         sd_test::Emulator::expect_no_recording();
         ++sd_test::Emulator::reads;
-        std::copy_n(data(), count, target);
+        sd_test::checks::copy(target, data(), static_cast<std::size_t>(count) * sizeof(T));
     }
     [[nodiscard]] bool is_only_reference() const { return elements_.use_count() == 1; }
 
@@ -134,8 +140,9 @@ template <class T>
 class Readback<T, sd_test::Emulator> {
 public:
     explicit Readback(const Tensor<T, sd_test::Emulator>& numbers)
-        : numbers_(numbers.data(), numbers.data() + numbers.size()) {
+        : numbers_(static_cast<std::size_t>(numbers.size())) {
         sd_test::Emulator::expect_no_recording();
+        sd_test::checks::copy(numbers_.data(), numbers.data(), numbers_.size() * sizeof(T));
         ++sd_test::Emulator::under_way;
     }
     Readback(Readback&& other) noexcept
@@ -196,17 +203,34 @@ struct Launcher<sd_test::Emulator> {
     }
 
 private:
+    using Launch = sd_test::checks::Launch;
+
+    template <class Kernel>
+    static constexpr int phases_of() {
+        if constexpr (requires { Kernel::phases; }) {
+            return Kernel::phases;
+        } else {
+            return 1;
+        }
+    }
+    template <class Kernel>
+    static constexpr std::size_t shared_bytes_of() {
+        if constexpr (requires { Kernel::phases; }) {
+            return sizeof(typename Kernel::Shared);
+        } else {
+            return 0;
+        }
+    }
+
     template <class Kernel>
     static void run_blocks(const Kernel& kernel, Index blocks) {
-        in_order(blocks, [&](Index block) {
-            if constexpr (requires { Kernel::phases; }) {
-                alignas(64) unsigned char memory[sizeof(typename Kernel::Shared)];
-                std::memset(memory, 0xFF, sizeof(memory));
-                run_phases(kernel, block, *reinterpret_cast<typename Kernel::Shared*>(memory),
-                           std::make_integer_sequence<int, Kernel::phases>());
-            } else {
-                in_order(block_threads, [&](Index index) { kernel(Thread{block, static_cast<int>(index)}); });
-            }
+        Launch launch(
+            {typeid(Kernel).name(), &kernel, sizeof(kernel), blocks, phases_of<Kernel>(), shared_bytes_of<Kernel>()});
+        launch.run([&] {
+            in_order(blocks, [&](Index block) {
+                run_phases(launch, kernel, block, launch.begin_block(block),
+                           std::make_integer_sequence<int, phases_of<Kernel>()>());
+            });
         });
     }
 
@@ -215,13 +239,24 @@ private:
         for (Index i = 0; i < count; ++i) body(sd_test::Emulator::backwards ? count - 1 - i : i);
     }
     template <class Kernel, int... phases>
-    static void run_phases(const Kernel& kernel, Index block, typename Kernel::Shared& shared,
+    static void run_phases(Launch& launch, const Kernel& kernel, Index block, void* shared,
                            std::integer_sequence<int, phases...>) {
         (in_order(block_threads,
                   [&](Index index) {
-                      kernel(Phase<phases>(), Thread{block, static_cast<int>(index)}, shared);
+                      run_thread<phases>(&launch, &kernel, Thread{block, static_cast<int>(index)}, shared);
                   }),
          ...);
+    }
+    /// In a frame of its own, so that it is known which variables are the thread's.
+    template <int phase, class Kernel>
+    [[gnu::noinline]] static void run_thread(Launch* launch, const Kernel* kernel, Thread thread, void* shared) {
+        launch->begin_thread(phase, thread.index, __builtin_frame_address(0));
+        if constexpr (requires { Kernel::phases; }) {
+            (*kernel)(Phase<phase>(), thread, *static_cast<typename Kernel::Shared*>(shared));
+        } else {
+            (*kernel)(thread);
+        }
+        launch->end_thread();
     }
 };
 

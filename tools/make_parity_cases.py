@@ -34,7 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.convnext import CNBlock, ConvNeXt, LayerNorm2d
+from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import SqueezeExcitation
 
 import parity_families
 from safetensors_file import write_safetensors
@@ -298,6 +300,27 @@ def write_convnext(directory):
                 nn.Conv2d(5, 3, 2, 2), x)
 
 
+def write_blocks(directory):
+    """A depthwise convolution, squeeze-and-excitation, and blocks that have them."""
+    x = torch.randn(2, 4, 9, 7, dtype=torch.float64)
+    write_kernel(directory / "conv2d_depthwise.safetensors",
+                 dict(op="conv2d", kernel=5, stride=2, padding=2, dilation=1, groups=4),
+                 {"x": x.clone(), "weight": torch.randn(4, 1, 5, 5, dtype=torch.float64)},
+                 lambda x, weight: F.conv2d(x, weight, None, 2, 2, 1, 4))
+    write_layer(directory / "squeeze_excitation.safetensors",
+                dict(op="squeeze_excitation", squeeze_channels=2, activation="silu", scale_activation="sigmoid"),
+                SqueezeExcitation(4, 2, activation=nn.SiLU), x)
+    norm = dict(bn_eps=1e-3, bn_momentum=0.1)
+    for block in ("mbconv", "fused_mbconv"):
+        settings = dict(expand_ratio=2, kernel=3, stride=1, input_channels=4, out_channels=4)
+        write_layer(directory / f"{block}.safetensors", dict(settings, op=block, **norm),
+                    parity_families.mb_block(block, settings, norm), x)
+    settings = dict(width_in=4, width_out=6, stride=2, group_width=3, bottleneck_multiplier=1.0, se_ratio=0.25)
+    write_layer(directory / "reg_block.safetensors", dict(settings, op="reg_block", **norm),
+                ResBottleneckBlock(*list(settings.values())[:3], parity_families.batch_norm(norm), nn.ReLU,
+                                   *list(settings.values())[3:]), x)
+
+
 def write_cases(directory, cases):
     for name, changes in cases.items():
         write_model(directory / f"model_{name}.safetensors", **changes)
@@ -326,6 +349,7 @@ def write_layer(path, spec, layer, x):
     dy = torch.randn_like(y)
     y.backward(dy)
     tensors.update({"y": y, "dy": dy, "dx": x.grad, **{"d" + name: p.grad for name, p in layer.named_parameters()}})
+    tensors.update({name + "_after": b for name, b in layer.named_buffers() if b.is_floating_point()})
     save(path, "kernel", spec, tensors)
 
 
@@ -399,3 +423,4 @@ if __name__ == "__main__":
     write_activations(arguments.directory)
     write_convnext(arguments.directory)
     write_cases(arguments.directory, parity_families.CASES)
+    write_blocks(arguments.directory)

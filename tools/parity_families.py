@@ -20,6 +20,12 @@ def mb_config(block, input_channels, out_channels, **settings):
     return config
 
 
+def mb_block(block, settings, norm):
+    """One block alone."""
+    kind = MBConv if block == "mbconv" else FusedMBConv
+    return kind(mb_config(block, **settings, num_layers=1), 0.0, batch_norm(norm))
+
+
 class Masked:
     """Mixed into a network of torchvision: forward takes the masks of all blocks."""
 

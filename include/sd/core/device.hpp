@@ -200,8 +200,8 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
                               Shape shape, Index index, std::span<const Index> indices, Conv2dOptions conv,
                               Pool2dOptions pool, Activation activation, KeptWeights kept, Communicator& communicator) {
     // Convolution: reference/conv2d.hpp
-    { conv2d_operand(pending) } -> std::convertible_to<Pending<T, D>>;
-    { conv2d_operand(gradient) } -> std::convertible_to<PendingGradient<T, D>>;
+    { conv2d_operand(pending, shape, conv) } -> std::convertible_to<Pending<T, D>>;
+    { conv2d_operand(gradient, shape, conv) } -> std::convertible_to<PendingGradient<T, D>>;
     { conv2d_forward(pending, a, conv, &moments) } -> std::same_as<Tensor<T, D>>;
     { conv2d_batch_norm_forward(pending, a, conv, a, a, activation, &kept) } -> std::same_as<Tensor<T, D>>;
     { conv2d_join_forward(pending, a, conv, a, a, join, &kept) } -> std::same_as<Tensor<T, D>>;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sd/core/pending.hpp"
+#include "sd/core/window.hpp"
 
 #include <utility>
 
@@ -151,15 +152,17 @@ struct PendingGradient {
     }
 };
 
-/// What the convolutions of a device load, made once for all that load it. The CPU's apply pending values on
-/// load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
+/// What the convolutions of a device with weights of this shape load, made once for all that load it. The CPU's apply
+/// pending values on load, so it is x as it is; a device whose convolutions take plain tensors makes a plain one.
 template <class T>
-[[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x) {
+[[nodiscard]] const Pending<T>& conv2d_operand(const Pending<T>& x, const Shape& /*weight*/,
+                                               const Conv2dOptions& /*options*/) {
     return x;
 }
 /// The same for a gradient.
 template <class T>
-[[nodiscard]] const PendingGradient<T>& conv2d_operand(const PendingGradient<T>& dy) {
+[[nodiscard]] const PendingGradient<T>& conv2d_operand(const PendingGradient<T>& dy, const Shape& /*weight*/,
+                                                       const Conv2dOptions& /*options*/) {
     return dy;
 }
 

@@ -68,6 +68,11 @@ SD_HOST_DEVICE constexpr Index averaged_positions(const Pool2dOptions& options, 
 
 }  // namespace detail
 
+/// Whether a convolution with weights (O, C / groups, KH, KW) takes each channel for itself.
+[[nodiscard]] inline bool is_depthwise(const Shape& weight, const Conv2dOptions& options) {
+    return weight[1] == 1 && weight[0] == options.groups;
+}
+
 /// All extents of one convolution, checked against each other.
 ///
 ///     x (batch, in_height, in_width, in_channels)         NHWC

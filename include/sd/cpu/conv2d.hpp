@@ -66,7 +66,7 @@ template <class T, class EpilogueOf, class Finish>
                                 const EpilogueOf& epilogue_of, const Finish& finish) {
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
-    if (is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
         const Lattice lattice = read_lattice(geometry);
         run_depthwise(PendingSource<T>(x), std::span(&lattice, 1), weight, factors, y.shape(), epilogue);
@@ -188,7 +188,7 @@ template <cpu::Vectorized T>
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
     PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (cpu::is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         const auto run = [&](auto epilogue) {
             cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
                                static_cast<const A*>(nullptr), x_shape, epilogue);

@@ -141,7 +141,7 @@ template <cpu::Vectorized T>
     const Conv2dGeometry geometry(x.shape(), weight_shape, options);
     expect_shape("conv2d_by_weight", "dy", dy.shape(), geometry.output_shape());
     if (dy.shape().size() == 0) return Tensor<A>(weight_shape);
-    if (cpu::is_depthwise(geometry)) {
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
         Tensor<A> dweight(weight_shape);
         const cpu::Lattice lattice = cpu::read_lattice(geometry);
         if (!lattice.taps.empty()) cpu::DepthwiseOuterProduct<T>(x, dy, lattice).run(dweight);

@@ -1,5 +1,4 @@
-// What depthwise convolutions share, forward, by input and by weight: which ones they are, how their taps are read, and
-// the rows of an image that are at hand with everything pending applied.
+// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image that are at hand with everything pending applied.
 //
 //     runs    neighbouring taps of one row of the kernel, read together: pixel q of a tile meets taps q, q - 1, ...
 //     ring    the last rows of the image that the points of one row read, channels in blocks of one vector:
@@ -18,11 +17,6 @@
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
-
-/// Whether each channel is convolved for itself.
-[[nodiscard]] inline bool is_depthwise(const Conv2dGeometry& geometry) {
-    return geometry.options.groups == geometry.in_channels && geometry.in_channels == geometry.out_channels;
-}
 
 /// Neighbouring points of a row that are computed together: the images of most networks are 7 times a power of 2 wide.
 inline constexpr Index depthwise_points = 7;

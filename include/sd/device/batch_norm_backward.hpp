@@ -59,8 +59,9 @@ struct ChannelSums : ChannelPairs<accumulate_t<T>, width> {
     }
 };
 
-/// The sums of batch norm's backward over each block of rows: partial (row_blocks, 2, C).
-template <class T, int width>
+/// The sums of batch norm's backward over each block of rows: partial (row_blocks, 2, C). Rows gives dy, from memory or
+/// as it makes it.
+template <class T, int width, class Rows = StoredRows<T, width>>
 struct BlockSums {
     using A = accumulate_t<T>;
     using Sums = ChannelSums<T, width>;
@@ -69,15 +70,16 @@ struct BlockSums {
     Sweep sweep;
     PendingView<T> y;
     const A* mean;
-    const T* dy;
+    Rows dy;
     A* partial;
 
     SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
         const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
         Sums sums(y, mean, at.channel);
-        sweep.for_each_row(at, [&](Index, Index element) {
-            const Pack<T, width> upstream = load<width>(dy + element);
+        const auto upstream_of = dy.of_channel(at.channel);
+        sweep.for_each_row(at, [&](Index row, Index element) {
+            const Pack<T, width> upstream = upstream_of(row);
             const Pack<T, width> z = load<width>(y.raw + element);
             for (int i = 0; i < width; ++i) sums.add(A(upstream.value[i]), z.value[i], i);
         });
@@ -117,6 +119,25 @@ template <Accelerator Device, class A>
     return sums;
 }
 
+/// The sums of batch norm's backward over the gradients dy of the Rows that rows_of_width(width) makes.
+template <Accelerator Device, class T, class RowsOfWidth>
+[[nodiscard]] BatchNormSums<accumulate_t<T>, Device> sums_of_rows(const BatchNormPass<T, Device>& pass,
+                                                                  const RowsOfWidth& rows_of_width) {
+    using A = accumulate_t<T>;
+    const Index channels = pass.y.channels();
+    Tensor<A, Device> partial;
+    with_width<T>(channels, [&](auto width) {
+        const Sweep sweep(rows_of(pass.y.shape()), channels, width, 16, reduction_blocks);
+        partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, channels});
+        const auto rows = rows_of_width(width);
+        launch<Device>(
+            BlockSums<T, width(), std::remove_const_t<decltype(rows)>>{sweep, PendingView<T>(pass.y), pass.mean.data(),
+                                                                       rows, partial.data()},
+            sweep.blocks());
+    });
+    return merged_sums<Device>(partial, pass.inverse_std);
+}
+
 /// Slope and offset of the gradient by batch norm's input for a channel, see batch_norm_by_input.
 template <class A>
 struct GradientFactors {
@@ -136,18 +157,10 @@ struct GradientFactors {
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] BatchNormSums<accumulate_t<T>, Device> batch_norm_sums(const Tensor<T, Device>& dy,
                                                                      const BatchNormPass<T, Device>& pass) {
-    using A = accumulate_t<T>;
     detail::expect_batch_norm_pass("batch_norm_sums", pass, dy.shape());
-    const Index channels = pass.y.channels();
-    Tensor<A, Device> partial;
-    cuda::with_width<T>(channels, [&](auto width) {
-        const cuda::Sweep sweep(cuda::rows_of(dy.shape()), channels, width, 16, cuda::reduction_blocks);
-        partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, channels});
-        cuda::launch<Device>(cuda::BlockSums<T, width()>{sweep, cuda::PendingView<T>(pass.y), pass.mean.data(),
-                                                         dy.data(), partial.data()},
-                             sweep.blocks());
+    return cuda::sums_of_rows<Device, T>(pass, [&](auto width) {
+        return cuda::StoredRows<T, width()>{dy.data(), pass.y.channels()};
     });
-    return cuda::merged_sums<Device>(partial, pass.inverse_std);
 }
 
 /// The gradient by z, pending, as on the CPU. Throws std::invalid_argument if shapes do not fit.

@@ -1,10 +1,11 @@
-// Two-dimensional convolution on a device, taken apart: what is pending is applied in a pass of its own, a library's
-// product or the direct one follows, and statistics are gathered in another pass. The product is of all samples that
-// its tensors have room for, see cuda/sample_room.hpp.
+// Two-dimensional convolution on a device. Depthwise ones are kernels of our own. Others are taken apart: what is pending
+// is applied in a pass of its own, a library's product or the direct one follows, and statistics are gathered in another
+// pass. The product is of all samples that its tensors have room for, see cuda/sample_room.hpp.
 #pragma once
 
 #include "sd/core/kept_weights.hpp"
 #include "sd/device/batch_norm_backward.hpp"
+#include "sd/device/depthwise_conv2d.hpp"
 #include "sd/device/direct_conv2d.hpp"
 #include "sd/device/moments.hpp"
 #include "sd/device/residual_join.hpp"
@@ -30,6 +31,7 @@ template <class T, cuda::Accelerator Device>
                                                const Conv2dOptions& options,
                                                Moments<accumulate_t<T>, Device>* moments = nullptr) {
     const Conv2dGeometry geometry(x.shape(), weight.shape(), options);
+    if (is_depthwise(weight.shape(), options)) return cuda::depthwise_forward<T>(geometry, x, weight, moments);
     const Tensor<T, Device> plain = materialize(x);
     const Index samples = std::max(cuda::sample_room(plain), geometry.batch);
     auto y = cuda::empty_with_room<T, Device>(geometry.output_shape(), samples);
@@ -77,6 +79,7 @@ template <class T, cuda::Accelerator Device>
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
     expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
+    if (is_depthwise(weight.shape(), options)) return cuda::depthwise_by_input<T>(geometry, dy, weight, before, sums);
     const Tensor<T, Device> plain = materialize(dy);
     const Index samples = std::max(cuda::sample_room(plain), geometry.batch);
     auto dx = cuda::empty_with_room<T, Device>(x_shape, samples);
@@ -100,6 +103,8 @@ template <class T, cuda::Accelerator Device>
     auto dweight = Tensor<accumulate_t<T>, Device>::empty(weight_shape);
     if (dy.shape().size() == 0) {
         dweight.fill(accumulate_t<T>(0));
+    } else if (is_depthwise(weight_shape, options)) {
+        return cuda::depthwise_by_weight<T>(geometry, x, dy);
     } else {
         const Tensor<T, Device> input = materialize(x);
         const Tensor<T, Device> gradient = materialize(dy);

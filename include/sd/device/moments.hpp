@@ -9,8 +9,9 @@ SD_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// The moments of each channel over each block of rows: partial (row_blocks, 2, C), mean and m2.
-template <class T, int width>
+/// The moments of each channel over each block of rows: partial (row_blocks, 2, C), mean and m2. Rows gives them, from
+/// memory or as it makes them.
+template <class T, int width, class Rows = StoredRows<T, width>>
 struct BlockMoments {
     using A = accumulate_t<T>;
     static constexpr int phases = 2;
@@ -20,18 +21,19 @@ struct BlockMoments {
         A m2[width][block_threads];
     };
     Sweep sweep;
-    const T* x;
+    Rows rows;
     A* partial;
 
     SD_HOST_DEVICE void operator()(Phase<0>, Thread thread, Shared& shared) const {
         const SweepPlace at = sweep.place(thread);
         if (!at.active) return;
+        const auto values_of = rows.of_channel(at.channel);
         A mean[width], m2[width];
         for (int i = 0; i < width; ++i) mean[i] = m2[i] = A(0);
         Index count = 0;
         for (Index row = at.row; row < at.last_row; row += batch * sweep.rows_at_once) {
             const Index left = quotient_up(at.last_row - row, sweep.rows_at_once);
-            add_batch(row, at.channel, left < batch ? static_cast<int>(left) : batch, count, mean, m2);
+            add_batch(values_of, row, left < batch ? static_cast<int>(left) : batch, count, mean, m2);
         }
         for (int i = 0; i < width; ++i) {
             shared.mean[i][thread.index] = mean[i];
@@ -47,10 +49,10 @@ struct BlockMoments {
             Index count = 0;
             A mean = A(0), m2 = A(0);
             for (int other = 0; other < sweep.rows_at_once; ++other) {
-                const Index rows = sweep.rows_of_thread(at.row_block, other);
+                const Index taken = sweep.rows_of_thread(at.row_block, other);
                 const int index = thread.index + other * sweep.lanes;
-                detail::merge_moments(count, mean, m2, rows, shared.mean[i][index], shared.m2[i][index]);
-                count += rows;
+                detail::merge_moments(count, mean, m2, taken, shared.mean[i][index], shared.m2[i][index]);
+                count += taken;
             }
             target[i] = mean;
             target[sweep.channels + i] = m2;
@@ -59,27 +61,28 @@ struct BlockMoments {
 
 private:
     // The mean of a batch first, then the deviations from it.
-    SD_HOST_DEVICE void add_batch(Index row, Index channel, int rows, Index& count, A* mean, A* m2) const {
+    template <class Values>
+    SD_HOST_DEVICE void add_batch(const Values& values_of, Index row, int taken, Index& count, A* mean, A* m2) const {
         Pack<T, width> values[batch];
         for (int r = 0; r < batch; ++r) {
-            if (r < rows) values[r] = load<width>(x + (row + r * sweep.rows_at_once) * sweep.channels + channel);
+            if (r < taken) values[r] = values_of(row + r * sweep.rows_at_once);
         }
-        const A share = A(1) / static_cast<A>(rows);
+        const A share = A(1) / static_cast<A>(taken);
         for (int i = 0; i < width; ++i) {
             A sum = A(0);
             for (int r = 0; r < batch; ++r) {
-                if (r < rows) sum += A(values[r].value[i]);
+                if (r < taken) sum += A(values[r].value[i]);
             }
             const A batch_mean = sum * share;
             A squares = A(0);
             for (int r = 0; r < batch; ++r) {
-                if (r >= rows) continue;
+                if (r >= taken) continue;
                 const A deviation = A(values[r].value[i]) - batch_mean;
                 squares += deviation * deviation;
             }
-            detail::merge_moments(count, mean[i], m2[i], Index{rows}, batch_mean, squares);
+            detail::merge_moments(count, mean[i], m2[i], Index{taken}, batch_mean, squares);
         }
-        count += rows;
+        count += taken;
     }
 };
 
@@ -108,6 +111,23 @@ private:
     }
 };
 
+/// The moments of `count` rows of channels, those of the Rows that rows_of_width(width) makes.
+template <Accelerator Device, class T, class RowsOfWidth>
+[[nodiscard]] Moments<accumulate_t<T>, Device> moments_of_rows(Index count, Index channels,
+                                                               const RowsOfWidth& rows_of_width) {
+    using A = accumulate_t<T>;
+    Moments<A, Device> moments{count, Tensor<A, Device>::empty({channels}), Tensor<A, Device>::empty({channels})};
+    with_width<T>(channels, [&](auto width) {
+        const Sweep sweep(count, channels, width, 16, reduction_blocks);
+        auto partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, channels});
+        const auto rows = rows_of_width(width);
+        launch<Device>(BlockMoments<T, width(), std::remove_const_t<decltype(rows)>>{sweep, rows, partial.data()},
+                       sweep.blocks());
+        launch_merge<Device>(MergeMoments<A>{sweep, moments.mean.data(), moments.m2.data()}, partial);
+    });
+    return moments;
+}
+
 }  // namespace cuda
 
 /// Mean and squared deviations of every channel (the last dimension) of x. With no values, zeros and a count of 0.
@@ -116,15 +136,9 @@ template <class T, cuda::Accelerator Device>
     using A = accumulate_t<T>;
     const Index channels = x.extent(x.rank() - 1);
     if (x.size() == 0) return {0, Tensor<A, Device>(Shape{channels}), Tensor<A, Device>(Shape{channels})};
-    Moments<A, Device> moments{cuda::rows_of(x.shape()), Tensor<A, Device>::empty({channels}),
-                               Tensor<A, Device>::empty({channels})};
-    cuda::with_width<T>(channels, [&](auto width) {
-        const cuda::Sweep sweep(moments.count, channels, width, 16, cuda::reduction_blocks);
-        auto partial = Tensor<A, Device>::empty({sweep.row_blocks, 2, channels});
-        cuda::launch<Device>(cuda::BlockMoments<T, width()>{sweep, x.data(), partial.data()}, sweep.blocks());
-        cuda::launch_merge<Device>(cuda::MergeMoments<A>{sweep, moments.mean.data(), moments.m2.data()}, partial);
+    return cuda::moments_of_rows<Device, T>(cuda::rows_of(x.shape()), channels, [&](auto width) {
+        return cuda::StoredRows<T, width()>{x.data(), channels};
     });
-    return moments;
 }
 
 SD_NAMESPACE_END

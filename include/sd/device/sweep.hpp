@@ -83,6 +83,18 @@ struct Sweep {
     }
 };
 
+/// The rows of a tensor, for kernels that take rows from memory or as another makes them: of_channel(c) is a function
+/// that gives a thread its channels, from c on, of a row.
+template <class T, int width>
+struct StoredRows {
+    const T* x;
+    Index channels;
+
+    [[nodiscard]] SD_HOST_DEVICE auto of_channel(Index channel) const {
+        return [x = x + channel, channels = channels](Index row) { return load<width>(x + row * channels); };
+    }
+};
+
 /// Starts Kernel<T, width>{sweep, arguments...} over rows of channels; `turns` rows a thread.
 template <Accelerator Device, class T, template <class, int> class Kernel, class... Arguments>
 void launch_sweep(Index rows, Index channels, Index turns, const Arguments&... arguments) {

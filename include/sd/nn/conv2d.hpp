@@ -118,7 +118,7 @@ private:
 
     // z = x * weight, and the statistics of its channels if they are asked for.
     Tensor<T, Device> forward_raw(const Pending<T, Device>& x, const Context& context, Moments<A, Device>* moments) {
-        const Pending<T, Device> operand = conv2d_operand(x);
+        const Pending<T, Device> operand = conv2d_operand(x, kernel_shape_, options_);
         if (context.gradients()) kept_.clear();
         Tensor<T, Device> z = conv2d_forward<T>(operand, kernel(), options_, moments);
         input_.keep(context, operand);
@@ -128,7 +128,7 @@ private:
     // act(z + bias), applied as z is written.
     Tensor<T, Device> forward_activated(const Pending<T, Device>& x, Activation activation, const Context& context) {
         if (!bias_ && activation == Activation::none) return forward_raw(x, context, nullptr);
-        const Pending<T, Device> operand = conv2d_operand(x);
+        const Pending<T, Device> operand = conv2d_operand(x, kernel_shape_, options_);
         Tensor<T, Device> y = forward_affine(operand, per_channel(1), shift(), activation, context);
         input_.keep(context, operand);
         return y;
@@ -178,7 +178,7 @@ private:
     detail::FusedGradient<T, Device> backward_raw(const PendingGradient<T, Device>& dz,
                                                   const BatchNormPass<T, Device>* before,
                                                   InputGradient input_gradient) {
-        const PendingGradient<T, Device> operand = conv2d_operand(dz);
+        const PendingGradient<T, Device> operand = conv2d_operand(dz, kernel_shape_, options_);
         const Pending<T, Device>& x = input_.get("Conv2d");
         weight_->add_computed_grad(
             [&] { return conv2d_by_weight<T>(x, operand, options_, kernel_shape_).reshape(weight_->value.shape()); });
