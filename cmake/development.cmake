@@ -62,6 +62,15 @@ function(sd_long_tests)
   set_tests_properties(${ARGN} PROPERTIES LABELS long)
 endfunction()
 
+# Leaves tests of the short tier as they are written, without optimisation; a build of all tests optimises them as users do.
+function(sd_leave_unoptimised)
+  if(NOT SD_ALL_TESTS)
+    foreach(target ${ARGN})
+      target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O0>)
+    endforeach()
+  endif()
+endfunction()
+
 # Lets one of our own programs take the fast kernels from the library sd_kernels instead of compiling them again, which
 # is most of its time: sd_share_kernels(target [TEST]). Its own code is optimised little, that of a test of the short tier
 # not at all, and the headers are compiled once, too. A build of all tests does without the latter: there GCC 12 warns of
