@@ -62,25 +62,39 @@ function(sd_long_tests)
   set_tests_properties(${ARGN} PROPERTIES LABELS long)
 endfunction()
 
+# Leaves tests of the short tier as they are written, without optimisation; a build of all tests optimises them as users do.
+function(sd_leave_unoptimised)
+  if(NOT SD_ALL_TESTS)
+    foreach(target ${ARGN})
+      target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O0>)
+    endforeach()
+  endif()
+endfunction()
+
 # Lets one of our own programs take the fast kernels from the library sd_kernels instead of compiling them again, which
-# is most of its time. Its own code is optimised little, and the headers are compiled once, too. A build of all tests
-# does without the latter: there GCC 12 warns of its own headers, so the warning is off, and a missing #include is not
-# seen.
+# is most of its time: sd_share_kernels(target [TEST]). Its own code is optimised little, that of a test of the short tier
+# not at all, and the headers are compiled once, too. A build of all tests does without the latter: there GCC 12 warns of
+# its own headers, so the warning is off, and a missing #include is not seen.
 set(sd_kernels ${PROJECT_SOURCE_DIR}/tools/compiled/kernels.hpp)
 function(sd_share_kernels target)
-  if(NOT TARGET sd_precompiled)
-    file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/empty.cpp CONTENT "")
-    add_library(sd_precompiled OBJECT ${PROJECT_BINARY_DIR}/empty.cpp)
-    target_link_libraries(sd_precompiled PRIVATE sd_development)
-    target_compile_options(sd_precompiled PRIVATE $<$<CONFIG:Release>:-O1>)
-    target_precompile_headers(sd_precompiled PRIVATE ${sd_kernels})
+  set(level -O1)
+  if("TEST" IN_LIST ARGN AND NOT SD_ALL_TESTS)
+    set(level -O0)
   endif()
   target_link_libraries(${target} PRIVATE sd_kernels)
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
-  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND NOT SD_ALL_TESTS)
-    target_precompile_headers(${target} REUSE_FROM sd_precompiled)
-    target_compile_options(${target} PRIVATE -Wno-stringop-overflow)
-  else()
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:${level}>)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL GNU OR SD_ALL_TESTS)
     target_compile_options(${target} PRIVATE "SHELL:-include ${sd_kernels}")
+    return()
   endif()
+  set(precompiled sd_precompiled${level})
+  if(NOT TARGET ${precompiled})
+    file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/${precompiled}.cpp CONTENT "")
+    add_library(${precompiled} OBJECT ${PROJECT_BINARY_DIR}/${precompiled}.cpp)
+    target_link_libraries(${precompiled} PRIVATE sd_development)
+    target_compile_options(${precompiled} PRIVATE $<$<CONFIG:Release>:${level}>)
+    target_precompile_headers(${precompiled} PRIVATE ${sd_kernels})
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${precompiled})
+  target_compile_options(${target} PRIVATE -Wno-stringop-overflow)
 endfunction()

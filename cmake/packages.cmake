@@ -14,6 +14,16 @@ macro(sd_find name debian)
   endif()
 endmacro()
 
+# Says that a test is left out for want of something large or rare. A build of all tests says where Debian has it, too:
+# ./run then installs it.
+function(sd_leave_out test what debian)
+  set(packages)
+  if(SD_ALL_TESTS)
+    set(packages " (Debian: ${debian})")
+  endif()
+  message(STATUS "sd: without ${what} the test ${test} is left out${packages}")
+endfunction()
+
 # Ends the configuration if something was missing. ./run reads this line.
 function(sd_report_missing)
   get_property(names GLOBAL PROPERTY sd_missing)

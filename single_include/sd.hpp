@@ -4608,13 +4608,23 @@ void for_each_unnamed_member(Layer& layer, Use&& use) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Lets a member give back what its last forward pass left, if it is a layer that can.
+struct Forget {
+    template <class X>
+    void operator()(X& x) const {
+        if constexpr (requires { x.forget(); }) x.forget();
+    }
+};
+
+}  // namespace detail
+
 /// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
 /// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
 template <class Layer>
 void forget_passes(Layer& layer) {
-    const auto forget = [](auto& member) {
-        if constexpr (requires { member.forget(); }) member.forget();
-    };
+    const detail::Forget forget;
     forget(layer);
     detail::for_each_unnamed_member(layer, forget);
 }
@@ -4678,6 +4688,46 @@ private:
     OnBuffer& on_buffer_;
 };
 
+/// Told the parameters that a walk without names finds, in the way of StateVisitor.
+template <class Parameter>
+class ParameterVisitor {
+public:
+    using Told = Parameter;  ///< what it is told
+
+    virtual void visit_parameter(Parameter& parameter) = 0;
+
+    /// For every member that a walk finds.
+    template <class X>
+    void operator()(X& x) {
+        if constexpr (std::is_same_v<X, Parameter>) {
+            visit_parameter(x);
+        } else {
+            static_assert(
+                !is_parameter<X>,
+                "sd::for_each_unnamed_parameter: a parameter of another scalar type or device than its layer's");
+        }
+    }
+
+protected:
+    ~ParameterVisitor() = default;
+};
+
+/// The visitor for the parameters of a layer that tells its types.
+template <class Layer, class A = accumulate_t<typename Layer::value_type>, class Device = typename Layer::device_type>
+using parameter_visitor_t = ParameterVisitor<const_as_t<Layer, ParameterPtr<A, Device>>>;
+
+/// A visitor that calls a function.
+template <class Parameter, class OnParameter>
+class CallingParameterVisitor final : public ParameterVisitor<Parameter> {
+public:
+    explicit CallingParameterVisitor(OnParameter& on_parameter) : on_parameter_(on_parameter) {}
+
+    void visit_parameter(Parameter& parameter) override { on_parameter_(parameter); }
+
+private:
+    OnParameter& on_parameter_;
+};
+
 }  // namespace detail
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
@@ -4706,9 +4756,16 @@ void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
 /// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
 template <class Layer, class OnParameter>
 void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
-    detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
-        if constexpr (detail::is_parameter<Member>) on_parameter(member);
-    });
+    if constexpr (requires { typename detail::parameter_visitor_t<Layer>; }) {
+        using Visitor = detail::parameter_visitor_t<Layer>;
+        detail::CallingParameterVisitor<typename Visitor::Told, std::remove_reference_t<OnParameter>> call(
+            on_parameter);
+        detail::for_each_unnamed_member(layer, static_cast<Visitor&>(call));
+    } else {  // a layer that has no members value_type and device_type
+        detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
+            if constexpr (detail::is_parameter<Member>) on_parameter(member);
+        });
+    }
 }
 
 /// Gives every parameter its full name.
@@ -13624,9 +13681,9 @@ inline constexpr std::array<std::string_view, 6> library_branches{"ResNetBottlen
 
 SD_NAMESPACE_END
 
-// ---------------------------------------------------------------------------- sd/stochastic_depth/blocks.hpp
+// ---------------------------------------------------------------------------- sd/stochastic_depth/any_block.hpp
 
-// How the residual blocks of any model are found, by its visit(), and numbered.
+// The residual blocks of any model, without their types: what looks at them is compiled once, not for every network.
 
 SD_NAMESPACE_BEGIN
 
@@ -13640,7 +13697,111 @@ inline constexpr bool is_residual_block<StochasticResidual<Arguments...>> = true
 template <class X>
 inline constexpr bool is_residual_block<const X> = is_residual_block<X>;
 
+/// A parameter as surgery sees it.
+struct BlockParameter {
+    std::string name;  ///< in the block
+    const void* address;
+    bool requires_grad;
+};
+
+/// A StochasticResidual of any type, which must outlive this and stay where it is.
+class AnyBlock {
+public:
+    AnyBlock() = default;
+    AnyBlock(const AnyBlock&) = delete;
+    AnyBlock& operator=(const AnyBlock&) = delete;
+    virtual ~AnyBlock() = default;
+
+    [[nodiscard]] virtual std::string layer_name() const = 0;  ///< branch_name() of the branch
+    [[nodiscard]] virtual bool has_shortcut() const = 0;
+    [[nodiscard]] virtual bool has_identity_shortcut() const = 0;
+    [[nodiscard]] virtual const Mask& mask() const = 0;
+    virtual void set_mask(std::optional<Mask> mask) = 0;
+    [[nodiscard]] virtual std::uint32_t block_index() const = 0;
+    virtual void set_block_index(std::uint32_t index) = 0;
+    [[nodiscard]] virtual PolicySummary policy() const = 0;
+    [[nodiscard]] virtual bool takes(const AnyPolicy& policy) const = 0;  ///< whether the policy fits the block's type
+    virtual void set_policy(const AnyPolicy& policy) = 0;                 ///< of a policy that it takes
+    [[nodiscard]] virtual std::vector<BlockParameter> parameters() const = 0;
+};
+
+template <class Block>
+class HeldBlock final : public AnyBlock {
+public:
+    explicit HeldBlock(Block& block) : block_(block) {}
+
+    [[nodiscard]] std::string layer_name() const override { return branch_name(block_.branch()); }
+    [[nodiscard]] bool has_shortcut() const override { return block_.has_shortcut(); }
+    [[nodiscard]] bool has_identity_shortcut() const override { return block_.has_identity_shortcut(); }
+    [[nodiscard]] const Mask& mask() const override { return block_.mask(); }
+    void set_mask(std::optional<Mask> mask) override { block_.set_mask(std::move(mask)); }
+    [[nodiscard]] std::uint32_t block_index() const override { return block_.block_index(); }
+    void set_block_index(std::uint32_t index) override { block_.set_block_index(index); }
+    [[nodiscard]] PolicySummary policy() const override { return summary_of(block_.policy()); }
+    [[nodiscard]] bool takes(const AnyPolicy& policy) const override { return own_type(policy).has_value(); }
+    void set_policy(const AnyPolicy& policy) override { block_.set_policy(own_type(policy).value()); }
+    [[nodiscard]] std::vector<BlockParameter> parameters() const override {
+        std::vector<BlockParameter> all;
+        for_each_parameter(block_, [&](const std::string& name, const auto& parameter) {
+            all.push_back({name, parameter.get(), parameter->requires_grad});
+        });
+        return all;
+    }
+
+private:
+    using Policy = typename Block::Policy;
+
+    /// The policy as one of the type that the block has, or nothing if it is of another.
+    static std::optional<Policy> own_type(const AnyPolicy& policy) {
+        if constexpr (std::is_same_v<Policy, AnyPolicy>) {
+            return policy;
+        } else {
+            const Policy* const same = policy.get_if<Policy>();
+            return same == nullptr ? std::nullopt : std::optional(*same);
+        }
+    }
+
+    Block& block_;
+};
+
+/// A block and its full name in the model.
+struct NamedBlock {
+    std::string name;
+    std::shared_ptr<AnyBlock> block;
+};
+
+/// Collects the blocks that a walk finds.
+struct BlockCollector {
+    std::vector<NamedBlock> blocks;
+
+    /// For every member that a walk finds.
+    template <class X>
+    void operator()(const std::string& name, X& x) {
+        if constexpr (is_residual_block<X>) {
+            using Found = std::remove_const_t<X>;
+            // Of a const model nobody changes a block.
+            blocks.push_back({name, std::make_shared<HeldBlock<Found>>(const_cast<Found&>(x))});
+        }
+    }
+};
+
+/// All blocks of a model, in the order of for_each_block(); of a const one to be read only.
+template <class Model>
+[[nodiscard]] std::vector<NamedBlock> blocks_of(Model& model) {
+    BlockCollector collector;
+    for_each_member(model, collector);
+    return std::move(collector.blocks);
+}
+
 }  // namespace detail
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/stochastic_depth/blocks.hpp
+
+// How the residual blocks of any model are found, by its visit(), and numbered.
+
+SD_NAMESPACE_BEGIN
 
 /// Calls use(full name, block) for every StochasticResidual of a model, whatever its branch and policy, in the order of
 /// the model's visits, which should be the forward order; a block inside a branch comes after the block around it. The
@@ -13652,28 +13813,36 @@ void for_each_block(Model& model, Use&& use) {
     });
 }
 
+namespace detail {
+
+/// Gives every block its place among all of them.
+inline void number_blocks(const std::vector<NamedBlock>& blocks) {
+    std::uint32_t place = 0;
+    for (const NamedBlock& named : blocks) named.block->set_block_index(place++);
+}
+
+}  // namespace detail
+
 /// Gives every block of a model its place among all of them as block_index(), so that no two draw the same masks, and
 /// returns the model. For models that a user composes; the library's networks, surgery and Trainer do it themselves.
 template <class Model>
 Model& number_blocks(Model& model) {
-    std::uint32_t place = 0;
-    for_each_block(model, [&](const std::string&, auto& block) { block.set_block_index(place++); });
+    detail::number_blocks(detail::blocks_of(model));
     return model;
 }
 
 namespace detail {
 
-/// Throws std::invalid_argument, naming both, if two stochastic blocks of the model share a block_index().
-template <class Model>
-void expect_own_numbers(const char* where, Model& model) {
+/// Throws std::invalid_argument, naming both, if two stochastic blocks share a block_index().
+inline void expect_own_numbers(const char* where, const std::vector<NamedBlock>& blocks) {
     std::map<std::uint32_t, std::string> names;
-    for_each_block(model, [&](const std::string& name, const auto& block) {
-        if (!summary_of(block.policy()).is_stochastic) return;
-        const auto [place, is_new] = names.emplace(block.block_index(), name);
-        if (is_new) return;
-        refuse(where, text("block_index of ", name), text(block.block_index(), ", that of ", place->second),
+    for (const auto& [name, block] : blocks) {
+        if (!block->policy().is_stochastic) continue;
+        const auto [place, is_new] = names.emplace(block->block_index(), name);
+        if (is_new) continue;
+        refuse(where, text("block_index of ", name), text(block->block_index(), ", that of ", place->second),
                "a number for each block; call number_blocks(model) once");
-    });
+    }
 }
 
 }  // namespace detail
@@ -13957,45 +14126,25 @@ private:
 
 namespace detail {
 
-/// The policy as one of the type that the block has, or nothing if it is of another.
-template <class Block>
-std::optional<typename Block::Policy> policy_for(const Block&, const AnyPolicy& policy) {
-    using Policy = typename Block::Policy;
-    if constexpr (std::is_same_v<Policy, AnyPolicy>) {
-        return policy;
-    } else {
-        const Policy* const same = policy.get_if<Policy>();
-        return same == nullptr ? std::nullopt : std::optional(*same);
-    }
-}
-
 /// Refuses a policy that a block of a fixed policy type cannot take.
-template <class Block>
-void expect_assignable(const std::string& block_name, const Block& block, const AnyPolicy& policy) {
-    if (policy_for(block, policy)) return;
-    refuse("apply_stochastic_depth", text("method of block ", block_name), text('"', policy.method(), '"'),
-           text('"', summary_of(block.policy()).method, "\", its type's; AnyPolicy takes every method"));
-}
-
-/// Gives a block a policy that expect_assignable() has let through.
-template <class Block>
-void assign_policy(Block& block, const AnyPolicy& policy) {
-    block.set_policy(policy_for(block, policy).value());
+inline void expect_assignable(const NamedBlock& named, const AnyPolicy& policy) {
+    if (named.block->takes(policy)) return;
+    refuse("apply_stochastic_depth", text("method of block ", named.name), text('"', policy.method(), '"'),
+           text('"', named.block->policy().method, "\", its type's; AnyPolicy takes every method"));
 }
 
 /// Refuses a parameter of a block that is not frozen and that none of the optimizers trains.
-template <class Block>
-void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
+inline void expect_held(const NamedBlock& named, const std::vector<OptimizerView>& optimizers) {
     if (optimizers.empty()) return;
-    for_each_parameter(block, [&](const std::string& name, const auto& parameter) {
-        const bool held = !parameter->requires_grad ||
+    for (const BlockParameter& parameter : named.block->parameters()) {
+        const bool held = !parameter.requires_grad ||
                           std::any_of(optimizers.begin(), optimizers.end(),
-                                      [&](const OptimizerView& one) { return one.holds(parameter.get()); });
+                                      [&](const OptimizerView& one) { return one.holds(parameter.address); });
         if (!held) {
-            refuse("apply_stochastic_depth", text("parameter ", block_name, '.', name), "in none of the optimizers",
-                   "every parameter of the blocks in one of them, or frozen");
+            refuse("apply_stochastic_depth", text("parameter ", named.name, '.', parameter.name),
+                   "in none of the optimizers", "every parameter of the blocks in one of them, or frozen");
         }
-    });
+    }
 }
 
 inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
@@ -14006,6 +14155,41 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
     if (blocks < 8) {
         warn(text("apply_stochastic_depth: the model has ", blocks,
                   " blocks to drop; stochastic depth is meant for networks of 8 and more"));
+    }
+}
+
+/// apply_stochastic_depth() on all blocks of a model.
+inline void apply_to_blocks(const std::vector<NamedBlock>& blocks, const StochasticDepthOptions& options,
+                            const std::vector<OptimizerView>& optimizers) {
+    validate(options);
+    const std::string& target = options.target_layer_name;
+    std::vector<NamedBlock> matches;
+    for (const NamedBlock& named : blocks) {
+        if (target.empty() || named.block->layer_name() == target) matches.push_back(named);
+    }
+    if (matches.empty()) {
+        if (target.empty()) {
+            warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
+            return;
+        }
+        if (!is_branch_name(target)) {
+            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
+                   text("one of ", branch_names(), ", or the name of a block of the model"));
+        }
+        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
+        return;
+    }
+    for (const NamedBlock& named : matches) {
+        expect_assignable(named, make_policy(options, options.drop_rate));
+        expect_held(named, optimizers);
+    }
+    const auto count = static_cast<Index>(matches.size());
+    warn_of(options, count);
+    number_blocks(blocks);
+    Index i = 0;
+    for (const auto& [name, block] : matches) {
+        const double rate = drop_rate_of_block(options, block->has_identity_shortcut(), i++, count);
+        if (block->has_shortcut()) block->set_policy(make_policy(options, rate));
     }
 }
 
@@ -14028,38 +14212,7 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 template <class Model>
 Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {},
                               const std::vector<OptimizerView>& optimizers = {}) {
-    detail::validate(options);
-    const std::string& target = options.target_layer_name;
-    const auto for_each_match = [&](const auto& use) {
-        for_each_block(model, [&](const std::string& name, auto& block) {
-            if (target.empty() || branch_name(block.branch()) == target) use(name, block);
-        });
-    };
-    Index count = 0;
-    for_each_match([&](const std::string&, const auto&) { ++count; });
-    if (count == 0) {
-        if (target.empty()) {
-            warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
-            return model;
-        }
-        if (!detail::is_branch_name(target)) {
-            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
-                   text("one of ", detail::branch_names(), ", or the name of a block of the model"));
-        }
-        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
-        return model;
-    }
-    for_each_match([&](const std::string& name, auto& block) {
-        detail::expect_assignable(name, block, make_policy(options, options.drop_rate));
-        detail::expect_held(name, block, optimizers);
-    });
-    detail::warn_of(options, count);
-    number_blocks(model);
-    Index i = 0;
-    for_each_match([&](const std::string&, auto& block) {
-        const double rate = drop_rate_of_block(options, block.has_identity_shortcut(), i++, count);
-        if (block.has_shortcut()) detail::assign_policy(block, make_policy(options, rate));
-    });
+    detail::apply_to_blocks(detail::blocks_of(model), options, optimizers);
     return model;
 }
 
@@ -14087,34 +14240,32 @@ class ModelView {
 public:
     /// Of any model with visit(visitor). Throws std::invalid_argument if two stochastic blocks share a number.
     template <class Model>
-    explicit ModelView(Model& model)
-        : surgery_([&model](const StochasticDepthOptions& options, const std::vector<OptimizerView>& optimizers) {
-              sd::apply_stochastic_depth(model, options, optimizers);
-          }) {
-        detail::expect_own_numbers("ModelView", model);
-        for_each_block(model, [&](const std::string& name, auto& block) {
-            blocks_.push_back(
-                {.name = name,
-                 .layer_name = branch_name(block.branch()),
-                 .has_shortcut = block.has_shortcut(),
-                 .has_identity_shortcut = block.has_identity_shortcut(),
-                 .mask = &block.mask(),
-                 .policy = [&block] { return summary_of(block.policy()); },
-                 .set_policy = [&block](const AnyPolicy& policy) { detail::assign_policy(block, policy); }});
-        });
-    }
+    explicit ModelView(Model& model) : ModelView(detail::blocks_of(model)) {}
 
     /// As the function of that name, on the model.
     void apply_stochastic_depth(const StochasticDepthOptions& options,
                                 const std::vector<OptimizerView>& optimizers = {}) const {
-        surgery_(options, optimizers);
+        detail::apply_to_blocks(named_blocks_, options, optimizers);
     }
 
     /// All residual blocks, in forward order.
     [[nodiscard]] std::span<const BlockView> blocks() const { return blocks_; }
 
 private:
-    std::function<void(const StochasticDepthOptions&, const std::vector<OptimizerView>&)> surgery_;
+    explicit ModelView(std::vector<detail::NamedBlock> blocks) : named_blocks_(std::move(blocks)) {
+        detail::expect_own_numbers("ModelView", named_blocks_);
+        for (const auto& [name, block] : named_blocks_) {
+            blocks_.push_back({.name = name,
+                               .layer_name = block->layer_name(),
+                               .has_shortcut = block->has_shortcut(),
+                               .has_identity_shortcut = block->has_identity_shortcut(),
+                               .mask = &block->mask(),
+                               .policy = [block = block] { return block->policy(); },
+                               .set_policy = [block = block](const AnyPolicy& policy) { block->set_policy(policy); }});
+        }
+    }
+
+    std::vector<detail::NamedBlock> named_blocks_;
     std::vector<BlockView> blocks_;
 };
 
@@ -20200,12 +20351,13 @@ template <class Model>
     Description description;
     description.batch_size = batch_size;
     double largest = 0;
-    detail::expect_own_numbers("describe", model);
-    for_each_block(model, [&](const std::string& name, const auto& block) {
-        const PolicySummary policy = summary_of(block.policy());
+    const std::vector<detail::NamedBlock> blocks = detail::blocks_of(model);
+    detail::expect_own_numbers("describe", blocks);
+    for (const auto& [name, block] : blocks) {
+        const PolicySummary policy = block->policy();
         description.blocks.push_back({name, std::string(policy.method), policy.drop_rate});
         largest = std::max(largest, policy.drop_rate);
-    });
+    }
     if (largest == 0) description.warnings.emplace_back("no block is ever dropped");
     if (description.blocks.size() < 8) {
         description.warnings.push_back(text("the model has ", description.blocks.size(),

@@ -1,5 +1,6 @@
 // Evaluation without gradients, where the last convolution of a branch adds the shortcut: against evaluation with
 // gradients, which joins in a pass of its own.
+#include "../tools/networks.hpp"
 #include "kernel_inputs.hpp"
 #include "messages.hpp"
 #include "use_tile_machine.hpp"
@@ -24,10 +25,9 @@ using sd_test::in_double;
 using sd_test::random_tensor;
 
 /// Logits of a network whose statistics have moved, whatever its blocks are multiplied by.
-template <class Model>
-void check_network(Model model) {
+template <class T>
+void check_network(tools::AnyNetwork<T> model) {
     const sd_test::Warnings few_blocks;
-    using T = typename Model::value_type;
     const auto x = random_tensor<T>({3, 16, 16, 3}, 1);
     (void)model.forward(x, Context::train({.step = 0, .seed = 1}));
     Tensor<double> unscaled;
@@ -65,35 +65,37 @@ void check_rounded_once(Norm norm, const Tensor<float>& scale, const Tensor<floa
 }  // namespace
 
 TEST_CASE_TEMPLATE("ResNet: basic blocks and bottlenecks", T, float, double, bfloat16) {
-    check_network(sd::cifar_resnet<T>(8, {.seed = 7}));
-    check_network(sd::cifar_bottleneck_resnet<T>(11, {.seed = 7}));
-    check_network(sd::BasicResNet<T>(
-        {.layers = {1, 2}, .planes = {16, 24}, .stem_channels = 16, .shortcut = sd::ShortcutKind::projection},
-        {.num_classes = 5, .seed = 7}));
+    check_network(tools::make_network<T>(sd::detail::cifar_architecture(8, 2), false, {.num_classes = 10, .seed = 7}));
+    check_network(tools::make_network<T>(sd::detail::cifar_architecture(11, 3), true, {.num_classes = 10, .seed = 7}));
+    const sd::ResNetArchitecture projections{
+        .layers = {1, 2}, .planes = {16, 24}, .stem_channels = 16, .shortcut = sd::ShortcutKind::projection};
+    check_network(tools::make_network<T>(projections, false, {.num_classes = 5, .seed = 7}));
 }
 
 TEST_CASE_TEMPLATE("EfficientNet: branches that end in a norm, in SiLU, and blocks without a shortcut", T, float,
                    double, bfloat16) {
-    check_network(sd::EfficientNetModel<T>(
-        {.stages = {{.fused = true, .expand_ratio = 1, .out_channels = 16, .layers = 2},
-                    {.fused = true, .expand_ratio = 2, .stride = 2, .out_channels = 24, .layers = 2},
-                    {.expand_ratio = 2, .out_channels = 24, .layers = 2}},
-         .stem_channels = 16},
-        {.num_classes = 5, .seed = 7}));
+    check_network(tools::make_network<T>(
+        sd::EfficientNetArchitecture{
+            .stages = {{.fused = true, .expand_ratio = 1, .out_channels = 16, .layers = 2},
+                       {.fused = true, .expand_ratio = 2, .stride = 2, .out_channels = 24, .layers = 2},
+                       {.expand_ratio = 2, .out_channels = 24, .layers = 2}},
+            .stem_channels = 16},
+        sd::EfficientNetOptions{.num_classes = 5, .seed = 7}));
 }
 
 TEST_CASE_TEMPLATE("ConvNeXt: a layer scale is folded too", T, float, double, bfloat16) {
-    check_network(sd::ConvNeXt<T>({.layers = {2, 2}, .channels = {6, 10}, .patch = 2},
-                                  {.num_classes = 5, .seed = 7, .layer_scale = 0.5}));
+    check_network(tools::make_network<T>(sd::ConvNeXtArchitecture{.layers = {2, 2}, .channels = {6, 10}, .patch = 2},
+                                         sd::ConvNeXtOptions{.num_classes = 5, .seed = 7, .layer_scale = 0.5}));
 }
 
 TEST_CASE_TEMPLATE("RegNet: with squeeze-and-excitation and without", T, float, double, bfloat16) {
     for (const double se_ratio : {0.0, 0.25}) {
-        check_network(sd::RegNetModel<T>(
-            {.stages = {{.layers = 2, .width = 16, .group_width = 8}, {.layers = 2, .width = 24, .group_width = 8}},
-             .se_ratio = se_ratio,
-             .stem_channels = 16},
-            {.num_classes = 5, .seed = 7}));
+        check_network(tools::make_network<T>(
+            sd::RegNetArchitecture{
+                .stages = {{.layers = 2, .width = 16, .group_width = 8}, {.layers = 2, .width = 24, .group_width = 8}},
+                .se_ratio = se_ratio,
+                .stem_channels = 16},
+            sd::RegNetOptions{.num_classes = 5, .seed = 7}));
     }
 }
 

@@ -30,16 +30,15 @@ int main(int argc, char** argv) {
     }
     try {
         const sd::SafeTensors file = sd::read_weights(weights);
-        tools::with_network<float>(model, {.num_classes = 1}, [&](auto& network) {
-            const std::vector<sd::Index>& bias = file.entry(network.classifier_prefix() + "bias").shape;
-            if (!bias.empty()) network.reset_classifier(bias[0]);
-            sd::load_weights(network, file);
-            const auto x = tools::to_nhwc(sd::read_safetensors(images).tensor<float>("images"));
-            sd::SafeTensors output;
-            output.add("logits", network.forward(x, sd::Context::eval()));
-            sd::write_safetensors(logits, output);
-            if (!save.empty()) sd::save_weights(network, save);
-        });
+        auto network = tools::make_network<float>(model, {.num_classes = 1});
+        const std::vector<sd::Index>& bias = file.entry(network.classifier_prefix() + "bias").shape;
+        if (!bias.empty()) network.reset_classifier(bias[0]);
+        sd::load_weights(network, file);
+        const auto x = tools::to_nhwc(sd::read_safetensors(images).tensor<float>("images"));
+        sd::SafeTensors output;
+        output.add("logits", network.forward(x, sd::Context::eval()));
+        sd::write_safetensors(logits, output);
+        if (!save.empty()) sd::save_weights(network, save);
     } catch (const std::exception& error) {
         std::cerr << "logits: " << error.what() << '\n';
         return 1;

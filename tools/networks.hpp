@@ -1,9 +1,12 @@
 // Networks by name, for the command line.
 #pragma once
 
+#include "any_network.hpp"
+
 #include "sd/sd.hpp"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tools {
@@ -65,16 +68,6 @@ inline const std::vector<std::string>& network_names() {
     return names;
 }
 
-/// What surgery calls the blocks of a model: empty, that is all, where they have several names.
-template <class Model>
-std::string layer_name_of() {
-    if constexpr (requires { Model::Branch::layer_name; }) {
-        return std::string(Model::Branch::layer_name);
-    } else {
-        return {};
-    }
-}
-
 /// Builds the named network and returns use(network). Throws std::invalid_argument for an unknown name.
 template <class T, class Device = sd::Cpu, class Use>
 auto with_network(const std::string& name, const sd::ResNetOptions& options, const Use& use) {
@@ -134,4 +127,39 @@ auto with_network(const std::string& name, const sd::ResNetOptions& options, con
     sd::refuse("network", "model", name, "a known name");
 }
 
+/// The named network. Throws std::invalid_argument for an unknown name.
+template <class T, class Device = sd::Cpu>
+AnyNetwork<T, Device> make_network(const std::string& name, const sd::ResNetOptions& options) {
+    return with_network<T, Device>(name, options,
+                                   [](auto& network) { return AnyNetwork<T, Device>(std::move(network)); });
+}
+
+/// A network of this build.
+template <class T, class Device = sd::Cpu>
+AnyNetwork<T, Device> make_network(const sd::ResNetArchitecture& architecture, bool has_bottlenecks,
+                                   const sd::ResNetOptions& options) {
+    if (has_bottlenecks) return AnyNetwork<T, Device>(sd::BottleneckResNet<T, Device>(architecture, options));
+    return AnyNetwork<T, Device>(sd::BasicResNet<T, Device>(architecture, options));
+}
+/// A network of this build.
+template <class T, class Device = sd::Cpu>
+AnyNetwork<T, Device> make_network(const sd::ConvNeXtArchitecture& architecture, const sd::ConvNeXtOptions& options) {
+    return AnyNetwork<T, Device>(sd::ConvNeXt<T, Device>(architecture, options));
+}
+/// A network of this build.
+template <class T, class Device = sd::Cpu>
+AnyNetwork<T, Device> make_network(const sd::EfficientNetArchitecture& architecture,
+                                   const sd::EfficientNetOptions& options) {
+    return AnyNetwork<T, Device>(sd::EfficientNetModel<T, Device>(architecture, options));
+}
+/// A network of this build.
+template <class T, class Device = sd::Cpu>
+AnyNetwork<T, Device> make_network(const sd::RegNetArchitecture& architecture, const sd::RegNetOptions& options) {
+    return AnyNetwork<T, Device>(sd::RegNetModel<T, Device>(architecture, options));
+}
+
 }  // namespace tools
+
+#if defined(SD_TOOLS_COMPILED_NETWORKS)
+#include "compiled/networks.hpp"
+#endif

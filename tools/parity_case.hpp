@@ -233,7 +233,7 @@ template <class Model>
 void make_stochastic(Model& model, const Json& spec) {
     if (spec.at("method") == "none") return;
     sd::apply_stochastic_depth(
-        model, {.target_layer_name = tools::layer_name_of<Model>(),
+        model, {.target_layer_name = model.layer_name(),
                 .stochastic_method = sd::parse<sd::StochasticMethod>(spec.at("method").get<std::string>()),
                 .drop_rate = spec.at("drop_rate"),
                 .drop_distribution = sd::parse<sd::DropDistribution>(spec.at("distribution").get<std::string>()),
@@ -332,9 +332,10 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result, Mo
         buffers.finish(result);
     }
     const auto rates = spec.at("drop_rates").get<std::vector<double>>();
-    for (std::size_t i = 0; i < model.blocks().size(); ++i) {
-        const auto& policy = model.blocks()[i].policy();
-        if (policy.is_stochastic()) result.require(sd::text("drop_rates.", i), policy.drop_rate() == rates.at(i));
+    const std::vector<sd::detail::NamedBlock> blocks = model.blocks();
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        const sd::PolicySummary policy = blocks[i].block->policy();
+        if (policy.is_stochastic) result.require(sd::text("drop_rates.", i), policy.drop_rate == rates.at(i));
     }
 
     auto chosen = make_optimizer(model, spec);
@@ -357,10 +358,10 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result, Mo
         const std::string prefix = sd::text("step", step, '.');
         const Tensor<T, Device> x = sd::to_device<Device>(to_nhwc(file.tensor<T>(prefix + "x")));
         const std::vector<Index> labels = to_indices(file.tensor<std::int64_t>(prefix + "labels"));
-        for (std::size_t i = 0; i < model.blocks().size(); ++i) {
-            if (!model.blocks()[i].policy().is_stochastic()) continue;
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            if (!blocks[i].block->policy().is_stochastic) continue;
             const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
-            model.blocks()[i].set_mask(sd::Mask(mask.begin(), mask.end()));
+            blocks[i].block->set_mask(sd::Mask(mask.begin(), mask.end()));
         }
         optimizer.zero_grad();
         const Tensor<T, Device> logits =
@@ -443,11 +444,7 @@ Result run_case(const std::string& path) {
             throw NotInTheLibrary("family " + spec.at("family").get<std::string>());
         }
         const sd::ResNetOptions options{.num_classes = spec.at("classes")};
-        if (spec.at("block") == "bottleneck") {
-            run(sd::BottleneckResNet<T, Device>(architecture_of(spec), options));
-        } else {
-            run(sd::BasicResNet<T, Device>(architecture_of(spec), options));
-        }
+        run(tools::make_network<T, Device>(architecture_of(spec), spec.at("block") == "bottleneck", options));
     };
     if (spec.value("dtype", "F64") == "F32") {
         with_type(std::type_identity<float>());

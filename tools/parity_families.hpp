@@ -127,13 +127,13 @@ bool with_family(const Json& spec, const Use& use) {
     if (family != "efficientnet" && family != "convnext" && family != "regnet") return false;
     const sd::Index classes = spec.at("classes");
     if (spec.contains("name")) {
-        tools::with_network<T, Device>(spec["name"], {.num_classes = classes}, use);
+        use(tools::make_network<T, Device>(spec["name"].get<std::string>(), {.num_classes = classes}));
     } else if (family == "efficientnet") {
-        use(sd::EfficientNetModel<T, Device>(efficientnet_of(spec), {.num_classes = classes}));
+        use(tools::make_network<T, Device>(efficientnet_of(spec), {.num_classes = classes}));
     } else if (family == "convnext") {
-        use(sd::ConvNeXt<T, Device>(convnext_of(spec), {.num_classes = classes}));
+        use(tools::make_network<T, Device>(convnext_of(spec), {.num_classes = classes}));
     } else {
-        use(sd::RegNetModel<T, Device>(regnet_of(spec), {.num_classes = classes}));
+        use(tools::make_network<T, Device>(regnet_of(spec), {.num_classes = classes}));
     }
     return true;
 }

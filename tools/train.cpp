@@ -298,7 +298,7 @@ auto make_algorithms(Model& model, const Settings& settings, bool is_first_rank)
     if (settings.stochastic_method != "none") {
         const bool is_subset = settings.stochastic_method == "subset";
         const sd::StochasticDepthOptions options{
-            .target_layer_name = tools::layer_name_of<Model>(),
+            .target_layer_name = model.layer_name(),
             .stochastic_method = sd::parse<sd::StochasticMethod>(is_subset ? "sample" : settings.stochastic_method),
             .policy = is_subset ? "subset" : "",
             .drop_rate = settings.drop_rate,
@@ -575,12 +575,12 @@ int run(int argc, char** argv, sd::Communicator& ranks) {
         const sd::ResNetOptions options{.num_classes = data.train->num_classes(),
                                         .seed = settings.seed,
                                         .in_channels = data.train->image_shape()[2]};
-        const auto fit = [&](auto& model) { return train(model, data, settings, text, ranks); };
+        const auto fit = [&](auto model) { return train(model, data, settings, text, ranks); };
 #if defined(SD_TOOLS_CUDA)
         if (settings.precision == "tf32") sd::set_float_math(sd::FloatMath::tf32);
 #endif
-        return settings.precision == "bf16" ? tools::with_network<sd::bfloat16, Device>(settings.model, options, fit)
-                                            : tools::with_network<float, Device>(settings.model, options, fit);
+        return settings.precision == "bf16" ? fit(tools::make_network<sd::bfloat16, Device>(settings.model, options))
+                                            : fit(tools::make_network<float, Device>(settings.model, options));
     } catch (const std::exception& error) {
         if (ranks.size() > 1) throw;  // which ends all ranks
         std::cerr << "train: " << error.what() << '\n';

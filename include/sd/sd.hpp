@@ -69,6 +69,7 @@
 #include "sd/nn/skip_gradients.hpp"
 #include "sd/nn/squeeze_excitation.hpp"
 #include "sd/nn/stand_in.hpp"
+#include "sd/stochastic_depth/any_block.hpp"
 #include "sd/stochastic_depth/any_policy.hpp"
 #include "sd/stochastic_depth/block_decision.hpp"
 #include "sd/stochastic_depth/block_policy.hpp"

@@ -94,23 +94,41 @@ std::vector<std::string> output_parameters(Branch& branch) {
     return names;
 }
 
+/// A layer that scales a branch: its full name, its factor in evaluation, and the full names of the parameters that the
+/// factor can be folded into.
+struct ScaledBranch {
+    std::string name;
+    double factor;
+    std::vector<std::string> parameters;
+};
+
+/// Collects those that a walk finds.
+struct ScaledBranches {
+    std::vector<ScaledBranch> found;
+
+    /// For every member that a walk finds.
+    template <class X>
+    void operator()(const std::string& full, X& x) {
+        if constexpr (ScalesBranch<X>) {
+            std::vector<std::string> names = output_parameters(x.branch());
+            if (!full.empty()) {
+                for (std::string& name : names) name = text(full, '.', name);
+            }
+            found.push_back({full, static_cast<double>(x.evaluation_scale()), std::move(names)});
+        }
+    }
+};
+
 }  // namespace detail
 
 /// Calls use(full name, factor, names) for every layer that scales a branch, the model itself included: its factor in
 /// evaluation, and the full names of the parameters that it can be folded into, none if the branch does not tell.
 template <class Model, class Use>
 void for_each_scaled_branch(Model& model, Use&& use) {
-    const auto use_scaled = [&]<class Member>(const std::string& full, Member& member) {
-        if constexpr (ScalesBranch<Member>) {
-            std::vector<std::string> names = detail::output_parameters(member.branch());
-            if (!full.empty()) {
-                for (std::string& name : names) name = text(full, '.', name);
-            }
-            use(full, static_cast<double>(member.evaluation_scale()), names);
-        }
-    };
-    use_scaled(std::string(), model);
-    for_each_member(model, use_scaled);
+    detail::ScaledBranches branches;
+    branches(std::string(), model);
+    for_each_member(model, branches);
+    for (const auto& [name, factor, parameters] : branches.found) use(name, factor, parameters);
 }
 
 SD_NAMESPACE_END

@@ -107,13 +107,23 @@ void for_each_unnamed_member(Layer& layer, Use&& use) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Lets a member give back what its last forward pass left, if it is a layer that can.
+struct Forget {
+    template <class X>
+    void operator()(X& x) const {
+        if constexpr (requires { x.forget(); }) x.forget();
+    }
+};
+
+}  // namespace detail
+
 /// Lets a layer and all layers of it give back what their last forward pass left for backward, by their forget() if they
 /// have one. A network does it before a pass that keeps gradients, so that the pass runs in the memory of the one before.
 template <class Layer>
 void forget_passes(Layer& layer) {
-    const auto forget = [](auto& member) {
-        if constexpr (requires { member.forget(); }) member.forget();
-    };
+    const detail::Forget forget;
     forget(layer);
     detail::for_each_unnamed_member(layer, forget);
 }
@@ -177,6 +187,46 @@ private:
     OnBuffer& on_buffer_;
 };
 
+/// Told the parameters that a walk without names finds, in the way of StateVisitor.
+template <class Parameter>
+class ParameterVisitor {
+public:
+    using Told = Parameter;  ///< what it is told
+
+    virtual void visit_parameter(Parameter& parameter) = 0;
+
+    /// For every member that a walk finds.
+    template <class X>
+    void operator()(X& x) {
+        if constexpr (std::is_same_v<X, Parameter>) {
+            visit_parameter(x);
+        } else {
+            static_assert(
+                !is_parameter<X>,
+                "sd::for_each_unnamed_parameter: a parameter of another scalar type or device than its layer's");
+        }
+    }
+
+protected:
+    ~ParameterVisitor() = default;
+};
+
+/// The visitor for the parameters of a layer that tells its types.
+template <class Layer, class A = accumulate_t<typename Layer::value_type>, class Device = typename Layer::device_type>
+using parameter_visitor_t = ParameterVisitor<const_as_t<Layer, ParameterPtr<A, Device>>>;
+
+/// A visitor that calls a function.
+template <class Parameter, class OnParameter>
+class CallingParameterVisitor final : public ParameterVisitor<Parameter> {
+public:
+    explicit CallingParameterVisitor(OnParameter& on_parameter) : on_parameter_(on_parameter) {}
+
+    void visit_parameter(Parameter& parameter) override { on_parameter_(parameter); }
+
+private:
+    OnParameter& on_parameter_;
+};
+
 }  // namespace detail
 
 /// Calls on_parameter(full name, ParameterPtr&) and on_buffer(full name, Tensor& or std::int64_t&) for all that the
@@ -205,9 +255,16 @@ void for_each_parameter(Layer& layer, OnParameter&& on_parameter) {
 /// Calls on_parameter(ParameterPtr&) for every parameter. No names are made, so nothing is allocated.
 template <class Layer, class OnParameter>
 void for_each_unnamed_parameter(Layer& layer, OnParameter&& on_parameter) {
-    detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
-        if constexpr (detail::is_parameter<Member>) on_parameter(member);
-    });
+    if constexpr (requires { typename detail::parameter_visitor_t<Layer>; }) {
+        using Visitor = detail::parameter_visitor_t<Layer>;
+        detail::CallingParameterVisitor<typename Visitor::Told, std::remove_reference_t<OnParameter>> call(
+            on_parameter);
+        detail::for_each_unnamed_member(layer, static_cast<Visitor&>(call));
+    } else {  // a layer that has no members value_type and device_type
+        detail::for_each_unnamed_member(layer, [&]<class Member>(Member& member) {
+            if constexpr (detail::is_parameter<Member>) on_parameter(member);
+        });
+    }
 }
 
 /// Gives every parameter its full name.

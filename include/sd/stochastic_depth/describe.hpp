@@ -98,12 +98,13 @@ template <class Model>
     Description description;
     description.batch_size = batch_size;
     double largest = 0;
-    detail::expect_own_numbers("describe", model);
-    for_each_block(model, [&](const std::string& name, const auto& block) {
-        const PolicySummary policy = summary_of(block.policy());
+    const std::vector<detail::NamedBlock> blocks = detail::blocks_of(model);
+    detail::expect_own_numbers("describe", blocks);
+    for (const auto& [name, block] : blocks) {
+        const PolicySummary policy = block->policy();
         description.blocks.push_back({name, std::string(policy.method), policy.drop_rate});
         largest = std::max(largest, policy.drop_rate);
-    });
+    }
     if (largest == 0) description.warnings.emplace_back("no block is ever dropped");
     if (description.blocks.size() < 8) {
         description.warnings.push_back(text("the model has ", description.blocks.size(),

@@ -10,9 +10,7 @@
 #include <algorithm>
 #include <concepts>
 #include <functional>
-#include <optional>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 SD_NAMESPACE_BEGIN
@@ -54,45 +52,25 @@ private:
 
 namespace detail {
 
-/// The policy as one of the type that the block has, or nothing if it is of another.
-template <class Block>
-std::optional<typename Block::Policy> policy_for(const Block&, const AnyPolicy& policy) {
-    using Policy = typename Block::Policy;
-    if constexpr (std::is_same_v<Policy, AnyPolicy>) {
-        return policy;
-    } else {
-        const Policy* const same = policy.get_if<Policy>();
-        return same == nullptr ? std::nullopt : std::optional(*same);
-    }
-}
-
 /// Refuses a policy that a block of a fixed policy type cannot take.
-template <class Block>
-void expect_assignable(const std::string& block_name, const Block& block, const AnyPolicy& policy) {
-    if (policy_for(block, policy)) return;
-    refuse("apply_stochastic_depth", text("method of block ", block_name), text('"', policy.method(), '"'),
-           text('"', summary_of(block.policy()).method, "\", its type's; AnyPolicy takes every method"));
-}
-
-/// Gives a block a policy that expect_assignable() has let through.
-template <class Block>
-void assign_policy(Block& block, const AnyPolicy& policy) {
-    block.set_policy(policy_for(block, policy).value());
+inline void expect_assignable(const NamedBlock& named, const AnyPolicy& policy) {
+    if (named.block->takes(policy)) return;
+    refuse("apply_stochastic_depth", text("method of block ", named.name), text('"', policy.method(), '"'),
+           text('"', named.block->policy().method, "\", its type's; AnyPolicy takes every method"));
 }
 
 /// Refuses a parameter of a block that is not frozen and that none of the optimizers trains.
-template <class Block>
-void expect_held(const std::string& block_name, Block& block, const std::vector<OptimizerView>& optimizers) {
+inline void expect_held(const NamedBlock& named, const std::vector<OptimizerView>& optimizers) {
     if (optimizers.empty()) return;
-    for_each_parameter(block, [&](const std::string& name, const auto& parameter) {
-        const bool held = !parameter->requires_grad ||
+    for (const BlockParameter& parameter : named.block->parameters()) {
+        const bool held = !parameter.requires_grad ||
                           std::any_of(optimizers.begin(), optimizers.end(),
-                                      [&](const OptimizerView& one) { return one.holds(parameter.get()); });
+                                      [&](const OptimizerView& one) { return one.holds(parameter.address); });
         if (!held) {
-            refuse("apply_stochastic_depth", text("parameter ", block_name, '.', name), "in none of the optimizers",
-                   "every parameter of the blocks in one of them, or frozen");
+            refuse("apply_stochastic_depth", text("parameter ", named.name, '.', parameter.name),
+                   "in none of the optimizers", "every parameter of the blocks in one of them, or frozen");
         }
-    });
+    }
 }
 
 inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
@@ -103,6 +81,41 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
     if (blocks < 8) {
         warn(text("apply_stochastic_depth: the model has ", blocks,
                   " blocks to drop; stochastic depth is meant for networks of 8 and more"));
+    }
+}
+
+/// apply_stochastic_depth() on all blocks of a model.
+inline void apply_to_blocks(const std::vector<NamedBlock>& blocks, const StochasticDepthOptions& options,
+                            const std::vector<OptimizerView>& optimizers) {
+    validate(options);
+    const std::string& target = options.target_layer_name;
+    std::vector<NamedBlock> matches;
+    for (const NamedBlock& named : blocks) {
+        if (target.empty() || named.block->layer_name() == target) matches.push_back(named);
+    }
+    if (matches.empty()) {
+        if (target.empty()) {
+            warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
+            return;
+        }
+        if (!is_branch_name(target)) {
+            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
+                   text("one of ", branch_names(), ", or the name of a block of the model"));
+        }
+        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
+        return;
+    }
+    for (const NamedBlock& named : matches) {
+        expect_assignable(named, make_policy(options, options.drop_rate));
+        expect_held(named, optimizers);
+    }
+    const auto count = static_cast<Index>(matches.size());
+    warn_of(options, count);
+    number_blocks(blocks);
+    Index i = 0;
+    for (const auto& [name, block] : matches) {
+        const double rate = drop_rate_of_block(options, block->has_identity_shortcut(), i++, count);
+        if (block->has_shortcut()) block->set_policy(make_policy(options, rate));
     }
 }
 
@@ -125,38 +138,7 @@ inline void warn_of(const StochasticDepthOptions& options, Index blocks) {
 template <class Model>
 Model& apply_stochastic_depth(Model& model, const StochasticDepthOptions& options = {},
                               const std::vector<OptimizerView>& optimizers = {}) {
-    detail::validate(options);
-    const std::string& target = options.target_layer_name;
-    const auto for_each_match = [&](const auto& use) {
-        for_each_block(model, [&](const std::string& name, auto& block) {
-            if (target.empty() || branch_name(block.branch()) == target) use(name, block);
-        });
-    };
-    Index count = 0;
-    for_each_match([&](const std::string&, const auto&) { ++count; });
-    if (count == 0) {
-        if (target.empty()) {
-            warn("apply_stochastic_depth: the model has no residual block; nothing was changed");
-            return model;
-        }
-        if (!detail::is_branch_name(target)) {
-            refuse("apply_stochastic_depth", "target_layer_name", text('"', target, '"'),
-                   text("one of ", detail::branch_names(), ", or the name of a block of the model"));
-        }
-        warn(text("apply_stochastic_depth: no block of the model is a ", target, "; nothing was changed"));
-        return model;
-    }
-    for_each_match([&](const std::string& name, auto& block) {
-        detail::expect_assignable(name, block, make_policy(options, options.drop_rate));
-        detail::expect_held(name, block, optimizers);
-    });
-    detail::warn_of(options, count);
-    number_blocks(model);
-    Index i = 0;
-    for_each_match([&](const std::string&, auto& block) {
-        const double rate = drop_rate_of_block(options, block.has_identity_shortcut(), i++, count);
-        if (block.has_shortcut()) detail::assign_policy(block, make_policy(options, rate));
-    });
+    detail::apply_to_blocks(detail::blocks_of(model), options, optimizers);
     return model;
 }
 

@@ -57,8 +57,8 @@ inline bool same_values(const Tensor<double>& y, const Tensor<Dual>& twin, doubl
 }
 
 /// Moves every parameter by up to `noise`.
-template <class Layer, class Device>
-void move_parameters(Checked<double, Layer, Device>& checked, std::uint64_t seed, double noise) {
+template <class Device>
+void move_parameters(Checked<double, Device>& checked, std::uint64_t seed, double noise) {
     std::uint32_t stream = 2;
     for (auto& variable : checked.variables()) {
         if (variable.parameter == nullptr) continue;
@@ -69,11 +69,11 @@ void move_parameters(Checked<double, Layer, Device>& checked, std::uint64_t seed
 }
 
 /// What holds of any backward, right or wrong in its formula. Returns the gradients, the input's first.
-template <class Layer, class Device, class Require>
-std::vector<Tensor<double>> check_protocol(Checked<double, Layer, Device>& checked, const Tensor<double>& x,
+template <class Device, class Require>
+std::vector<Tensor<double>> check_protocol(Checked<double, Device>& checked, const Tensor<double>& x,
                                            const Tensor<double>& dy, const Require& require) {
     const Tensor<double, Device> upstream = to_device<Device>(dy.clone());
-    forget_gradients(checked.layer());
+    forget_gradients(checked);
     const auto once = gradients(checked, upstream);
     const auto twice = gradients(checked, upstream);
     require(same_elements(once[0], twice[0]), "backward twice: another gradient by the input");
@@ -87,13 +87,50 @@ std::vector<Tensor<double>> check_protocol(Checked<double, Layer, Device>& check
     require(same_elements(to_host(upstream), dy), "backward wrote into the upstream gradient");
 
     (void)checked.forward();
-    forget_gradients(checked.layer());
+    forget_gradients(checked);
     const auto zeros = gradients(checked, Tensor<double, Device>(dy.shape()));
     for (std::size_t i = 0; i < zeros.size(); ++i) {
         require(std::all_of(zeros[i].begin(), zeros[i].end(), [](double entry) { return entry == 0; }),
                 text("zero upstream: the gradient by ", checked.variables()[i].name, " is not zero"));
     }
     return once;
+}
+
+/// gradcheck() of a layer and its twin, of which only the first has its parameters.
+template <class Device>
+GradcheckReport check_layer(Checked<double, Device>& checked, Checked<Dual>& twin, const Tensor<double>& x,
+                            const Context& context, const GradcheckOptions& options) {
+    move_parameters(checked, options.seed, options.parameter_noise);
+    if (!context.training()) {
+        (void)checked.forward(to_device<Device>(x), Context::train({.step = 0, .seed = options.seed}));
+    }
+    copy_state(checked, twin);
+
+    GradcheckReport report;
+    const auto require = [&](bool holds, const std::string& what) {
+        if (!holds) report.failures.push_back(what);
+    };
+
+    poison_pool(Device());
+    const Tensor<double> y = checked.forward().clone();
+    require(all_finite(std::span<const double>(y)),
+            "forward: NaN or infinity in the output; memory may have been read that had not been written");
+    require(same_elements(y, checked.forward()), "forward twice: another output");
+    require(same_values(y, twin.forward(), options.dual_tolerance),
+            "forward: dual numbers, through the plain loops, give another output");
+
+    const Tensor<double> dy = random_elements(y.shape(), options.seed, 2, -1, 1);
+    const auto gradients = check_protocol(checked, x, dy, require);
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        report.rows.push_back(check_tensor(checked, twin, i, gradients[i], dy, options));
+        const GradcheckRow& row = report.rows.back();
+        require(row.dual_error <= options.dual_tolerance, row.summary());
+        require(row.difference_error <= options.difference_tolerance, row.summary() + ", by finite differences");
+        require(2 * row.kinks <= row.probes || row.probes == 0,
+                text("gradient by ", row.tensor, ": ", row.kinks, " of ", row.probes,
+                     " probes meet a kink; take another seed or a smaller step"));
+    }
+    return report;
 }
 
 /// The factory's layer of T on the device.
@@ -130,41 +167,10 @@ template <class Device = Cpu, class Factory>
     using DualLayer = decltype(detail::made<Dual, Cpu>(factory));
     const Tensor<double> x = detail::random_elements(x_shape, options.seed, 1, -1, 1);
     const Context context = options.context.training() ? options.context : Context::eval({.gradients = true});
-
-    detail::Checked<double, DoubleLayer, Device> checked(detail::made<double, Device>(factory), x.clone(), context);
-    detail::move_parameters(checked, options.seed, options.parameter_noise);
-    if (!context.training()) {
-        (void)Pending<double, Device>(
-            checked.layer().forward(to_device<Device>(x), Context::train({.step = 0, .seed = options.seed})));
-    }
-    detail::Checked<Dual, DualLayer> twin(detail::made<Dual, Cpu>(factory), detail::to_dual(x), context);
-    detail::copy_state(checked.layer(), twin.layer());
-
-    GradcheckReport report;
-    const auto require = [&](bool holds, const std::string& what) {
-        if (!holds) report.failures.push_back(what);
-    };
-
-    poison_pool(Device());
-    const Tensor<double> y = checked.forward().clone();
-    require(all_finite(std::span<const double>(y)),
-            "forward: NaN or infinity in the output; memory may have been read that had not been written");
-    require(detail::same_elements(y, checked.forward()), "forward twice: another output");
-    require(detail::same_values(y, twin.forward(), options.dual_tolerance),
-            "forward: dual numbers, through the plain loops, give another output");
-
-    const Tensor<double> dy = detail::random_elements(y.shape(), options.seed, 2, -1, 1);
-    const auto gradients = detail::check_protocol(checked, x, dy, require);
-    for (std::size_t i = 0; i < gradients.size(); ++i) {
-        report.rows.push_back(detail::check_tensor(checked, twin, i, gradients[i], dy, options));
-        const GradcheckRow& row = report.rows.back();
-        require(row.dual_error <= options.dual_tolerance, row.summary());
-        require(row.difference_error <= options.difference_tolerance, row.summary() + ", by finite differences");
-        require(2 * row.kinks <= row.probes || row.probes == 0,
-                text("gradient by ", row.tensor, ": ", row.kinks, " of ", row.probes,
-                     " probes meet a kink; take another seed or a smaller step"));
-    }
-    return report;
+    detail::CheckedLayer<double, DoubleLayer, Device> checked(detail::made<double, Device>(factory), x.clone(),
+                                                              context);
+    detail::CheckedLayer<Dual, DualLayer, Cpu> twin(detail::made<Dual, Cpu>(factory), detail::to_dual(x), context);
+    return detail::check_layer(checked, twin, x, context, options);
 }
 
 }  // namespace testing

@@ -71,8 +71,8 @@ inline std::vector<Direction> directions_of(Index size, std::uint32_t stream, co
 }
 
 /// Directional derivatives by central differences with step h.
-template <class Layer, class Device>
-std::vector<double> differences(Checked<double, Layer, Device>& checked, Tensor<double, Device>& value,
+template <class Device>
+std::vector<double> differences(Checked<double, Device>& checked, Tensor<double, Device>& value,
                                 const std::vector<Direction>& directions, const Tensor<double>& dy, double h) {
     const Tensor<double> before = to_host(value).clone();
     Tensor<double> moved = before.clone();
@@ -91,9 +91,8 @@ std::vector<double> differences(Checked<double, Layer, Device>& checked, Tensor<
 }
 
 /// Directional derivatives by dual numbers, Dual::directions at a time.
-template <class Layer>
-std::vector<double> dual_derivatives(Checked<Dual, Layer>& checked, Tensor<Dual>& value,
-                                     const std::vector<Direction>& directions, const Tensor<double>& dy) {
+inline std::vector<double> dual_derivatives(Checked<Dual>& checked, Tensor<Dual>& value,
+                                            const std::vector<Direction>& directions, const Tensor<double>& dy) {
     std::vector<double> result;
     for (std::size_t first = 0; first < directions.size(); first += Dual::directions) {
         const std::size_t count = std::min(Dual::directions, directions.size() - first);
@@ -135,10 +134,9 @@ Direction narrowed(Direction direction, const Tensor<double>& gradient, const Ju
 }
 
 /// Compares one tensor's gradient with both judges.
-template <class DoubleLayer, class DualLayer, class Device>
-GradcheckRow check_tensor(Checked<double, DoubleLayer, Device>& checked, Checked<Dual, DualLayer>& twin,
-                          std::size_t index, const Tensor<double>& gradient, const Tensor<double>& dy,
-                          const GradcheckOptions& options) {
+template <class Device>
+GradcheckRow check_tensor(Checked<double, Device>& checked, Checked<Dual>& twin, std::size_t index,
+                          const Tensor<double>& gradient, const Tensor<double>& dy, const GradcheckOptions& options) {
     Tensor<double, Device>& value = *checked.variables()[index].value;
     const auto by_differences = [&](double step) {
         return [&, step](const std::vector<Direction>& along) { return differences(checked, value, along, dy, step); };

@@ -25,8 +25,9 @@ inline Tensor<Dual> to_dual(const Tensor<double>& x) {
     return result;
 }
 
-/// A layer with the handles that gradcheck moves: its input first, then its parameters. Outputs come to the CPU.
-template <class T, class Layer, class Device = Cpu>
+/// A layer of any type with the handles that gradcheck moves: its input first, then its parameters. Outputs come to the
+/// CPU. What judges a gradient sees this alone, and is compiled once for all layers.
+template <class T, class Device = Cpu>
 class Checked {
 public:
     struct Variable {
@@ -34,71 +35,88 @@ public:
         Tensor<T, Device>* value;
         Parameter<T, Device>* parameter;  ///< nullptr for the input
     };
+    /// Parameters and buffers, in the order of the layer's visits.
+    struct State {
+        std::vector<Tensor<T, Device>*> tensors;
+        std::vector<std::int64_t*> counts;
+    };
 
-    Checked(Layer layer, const Tensor<T>& input, const Context& context)
-        : layer_(std::move(layer)), x_(to_device<Device>(input)), context_(context) {
+    Checked(const Tensor<T>& input, const Context& context) : x_(to_device<Device>(input)), context_(context) {
         variables_.push_back({"input", &x_, nullptr});
-        for_each_parameter(layer_, [&](const std::string& name, auto& parameter) {
-            variables_.push_back({name, &parameter->value, parameter.get()});
-        });
     }
     Checked(const Checked&) = delete;
     Checked& operator=(const Checked&) = delete;
+    virtual ~Checked() = default;
 
-    Layer& layer() { return layer_; }
     std::vector<Variable>& variables() { return variables_; }
-    Tensor<T> forward() { return to_host(materialize(Pending<T, Device>(layer_.forward(x_, context_)))); }
-    Tensor<T> backward(const Tensor<T, Device>& dy) { return to_host<T, Device>(layer_.backward(dy)); }
+    Tensor<T> forward() { return forward(x_, context_); }
+    virtual Tensor<T> forward(const Tensor<T, Device>& x, const Context& context) = 0;
+    virtual Tensor<T> backward(const Tensor<T, Device>& dy) = 0;
+    virtual State state() = 0;
 
 private:
-    Layer layer_;
     Tensor<T, Device> x_;
     Context context_;
     std::vector<Variable> variables_;
 };
 
+template <class T, class Layer, class Device>
+class CheckedLayer final : public Checked<T, Device> {
+    using Base = Checked<T, Device>;
+
+public:
+    CheckedLayer(Layer layer, const Tensor<T>& input, const Context& context)
+        : Base(input, context), layer_(std::move(layer)) {
+        for_each_parameter(layer_, [&](const std::string& name, auto& parameter) {
+            this->variables().push_back({name, &parameter->value, parameter.get()});
+        });
+    }
+
+    Tensor<T> forward(const Tensor<T, Device>& x, const Context& context) override {
+        return to_host(materialize(Pending<T, Device>(layer_.forward(x, context))));
+    }
+    Tensor<T> backward(const Tensor<T, Device>& dy) override { return to_host<T, Device>(layer_.backward(dy)); }
+    typename Base::State state() override {
+        typename Base::State all;
+        for_each_state(
+            layer_, [&](const std::string&, auto& parameter) { all.tensors.push_back(&parameter->value); },
+            [&]<class Buffer>(const std::string&, Buffer& buffer) {
+                if constexpr (std::is_same_v<Buffer, std::int64_t>) {
+                    all.counts.push_back(&buffer);
+                } else {
+                    all.tensors.push_back(&buffer);
+                }
+            });
+        return all;
+    }
+
+private:
+    Layer layer_;
+};
+
 /// Copies parameters and buffers from one layer to its twin in dual numbers.
-template <class From, class To>
-void copy_state(From& from, To& to) {
-    std::vector<Tensor<double>> tensors;
-    std::vector<std::int64_t> counts;
-    const auto take = [&]<class Buffer>(Buffer& buffer) {
-        if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-            counts.push_back(buffer);
-        } else {
-            tensors.push_back(to_host(buffer).clone());
-        }
-    };
-    for_each_state(
-        from, [&](const std::string&, auto& parameter) { take(parameter->value); },
-        [&](const std::string&, auto& buffer) { take(buffer); });
-    std::size_t tensor = 0;
-    std::size_t count = 0;
-    const auto give = [&]<class Buffer>(Buffer& buffer) {
-        if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-            buffer = counts.at(count++);
-        } else {
-            buffer = to_dual(tensors.at(tensor++));
-        }
-    };
-    for_each_state(
-        to, [&](const std::string&, auto& parameter) { give(parameter->value); },
-        [&](const std::string&, auto& buffer) { give(buffer); });
+template <class Device>
+void copy_state(Checked<double, Device>& from, Checked<Dual>& to) {
+    const auto own = from.state();
+    const auto twin = to.state();
+    for (std::size_t i = 0; i < own.tensors.size(); ++i) *twin.tensors.at(i) = to_dual(to_host(*own.tensors[i]));
+    for (std::size_t i = 0; i < own.counts.size(); ++i) *twin.counts.at(i) = *own.counts[i];
 }
 
 /// Forgets all gradients but leaves NaN where they were, unlike zero_grad(): a backward that adds to what it should set
 /// shows.
-template <class Layer>
-void forget_gradients(Layer& layer) {
-    for_each_parameter(layer, [](const std::string&, auto& parameter) {
-        if (parameter->grad) parameter->grad.fill(std::numeric_limits<double>::quiet_NaN());
-        parameter->has_grad = false;
-    });
+template <class Device>
+void forget_gradients(Checked<double, Device>& checked) {
+    for (auto& variable : checked.variables()) {
+        if (variable.parameter == nullptr) continue;
+        if (variable.parameter->grad) variable.parameter->grad.fill(std::numeric_limits<double>::quiet_NaN());
+        variable.parameter->has_grad = false;
+    }
 }
 
 /// The gradients after one backward: by the input, then by each parameter; zeros where none was received.
-template <class Layer, class Device>
-std::vector<Tensor<double>> gradients(Checked<double, Layer, Device>& checked, const Tensor<double, Device>& dy) {
+template <class Device>
+std::vector<Tensor<double>> gradients(Checked<double, Device>& checked, const Tensor<double, Device>& dy) {
     poison_pool(Device());
     std::vector<Tensor<double>> result{checked.backward(dy).clone()};
     for (auto& variable : checked.variables()) {

@@ -29,34 +29,32 @@ class ModelView {
 public:
     /// Of any model with visit(visitor). Throws std::invalid_argument if two stochastic blocks share a number.
     template <class Model>
-    explicit ModelView(Model& model)
-        : surgery_([&model](const StochasticDepthOptions& options, const std::vector<OptimizerView>& optimizers) {
-              sd::apply_stochastic_depth(model, options, optimizers);
-          }) {
-        detail::expect_own_numbers("ModelView", model);
-        for_each_block(model, [&](const std::string& name, auto& block) {
-            blocks_.push_back(
-                {.name = name,
-                 .layer_name = branch_name(block.branch()),
-                 .has_shortcut = block.has_shortcut(),
-                 .has_identity_shortcut = block.has_identity_shortcut(),
-                 .mask = &block.mask(),
-                 .policy = [&block] { return summary_of(block.policy()); },
-                 .set_policy = [&block](const AnyPolicy& policy) { detail::assign_policy(block, policy); }});
-        });
-    }
+    explicit ModelView(Model& model) : ModelView(detail::blocks_of(model)) {}
 
     /// As the function of that name, on the model.
     void apply_stochastic_depth(const StochasticDepthOptions& options,
                                 const std::vector<OptimizerView>& optimizers = {}) const {
-        surgery_(options, optimizers);
+        detail::apply_to_blocks(named_blocks_, options, optimizers);
     }
 
     /// All residual blocks, in forward order.
     [[nodiscard]] std::span<const BlockView> blocks() const { return blocks_; }
 
 private:
-    std::function<void(const StochasticDepthOptions&, const std::vector<OptimizerView>&)> surgery_;
+    explicit ModelView(std::vector<detail::NamedBlock> blocks) : named_blocks_(std::move(blocks)) {
+        detail::expect_own_numbers("ModelView", named_blocks_);
+        for (const auto& [name, block] : named_blocks_) {
+            blocks_.push_back({.name = name,
+                               .layer_name = block->layer_name(),
+                               .has_shortcut = block->has_shortcut(),
+                               .has_identity_shortcut = block->has_identity_shortcut(),
+                               .mask = &block->mask(),
+                               .policy = [block = block] { return block->policy(); },
+                               .set_policy = [block = block](const AnyPolicy& policy) { block->set_policy(policy); }});
+        }
+    }
+
+    std::vector<detail::NamedBlock> named_blocks_;
     std::vector<BlockView> blocks_;
 };
 

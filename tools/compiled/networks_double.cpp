@@ -1,0 +1,4 @@
+// The networks of double.
+#include "networks.hpp"
+
+SD_COMPILED_NETWORKS(, double);
