@@ -45,8 +45,8 @@ public:
     using T = value_type;
     using Device = device_type;
 
-    /// Logits (N, num_classes) of images x (N, H, W, in_channels). A pass without gradients, Context::eval(), writes
-    /// nothing in the network: several threads may share one, as long as none trains it meanwhile.
+    /// Logits (N, num_classes) of images x (N, H, W, in_channels). In a pass without gradients, Context::eval(), several
+    /// threads may share the network, as long as none trains it meanwhile.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
         return forward_head(forward_features(x, context), context);
     }
