@@ -197,22 +197,55 @@ def make_optimizer(model, spec):
     return kind(groups, **{name: spec[name] for name in settings})
 
 
-def write_model(path, **changes):
+def complete_spec(**changes):
+    """The settings of a model: those given, and what they leave open."""
     spec = dict(block="bottleneck", stem="cifar", layers=[1, 1], planes=[2, 3], groups=1, width_per_group=64,
                 shortcut="", classes=3, method="sample", compute="all", scaling="inference",
                 distribution="linear_huang", drop_rate=0.5, mode="train", steps=1, lr=0.1, momentum=0.9,
                 weight_decay=0.0, nesterov=False, label_smoothing=0.0, dtype="F64")
     spec.update(changes)
-    extent = spec.setdefault("extent", 17 if spec["stem"] == "imagenet" else 6)
-    is_family = "family" in spec
-    blocks, samples = parity_families.block_count(spec) if is_family else sum(spec["layers"]), 4
+    spec.setdefault("extent", 17 if spec["stem"] == "imagenet" else 6)
+    blocks = parity_families.block_count(spec) if "family" in spec else sum(spec["layers"])
     spec["drop_rates"] = drop_rates(spec["distribution"], spec["drop_rate"], blocks)
-    model = parity_families.NETWORKS[spec["family"]](spec) if is_family else Network(spec)
-    has_shortcut = spec.get("shortcuts", [True] * blocks)
+    return spec
+
+
+def make_model(spec):
+    """The network of a spec, with drawn values in its type and mode."""
+    model = parity_families.NETWORKS[spec["family"]](spec) if "family" in spec else Network(spec)
     draw_values(model)
-    model.to(DTYPES[spec["dtype"]]).train(spec["mode"] == "train")
+    return model.to(DTYPES[spec["dtype"]]).train(spec["mode"] == "train")
+
+
+def make_masks(spec, step, samples):
+    """Of every block another sample is dropped, or of every other step the whole block; at rate 1 all are."""
+    masks = [torch.ones(samples, dtype=torch.int64) for _ in spec["drop_rates"]]
+    for i, mask in enumerate(masks):
+        if spec["drop_rate"] == 1:
+            mask[:] = 0
+        elif spec["method"] == "block":
+            mask[:] = (i + step) % 2
+        else:
+            mask[(i + step) % samples] = 0
+    return masks
+
+
+def mask_tensors(spec, step, masks):
+    """The masks of blocks that have a shortcut, by name."""
+    has_shortcut = spec.get("shortcuts", [True] * len(masks))
+    return {f"step{step}.mask.{i}": mask for i, mask in enumerate(masks) if has_shortcut[i]}
+
+
+def state_tensors(model):
     tensors = {"param." + name: p.detach().clone() for name, p in model.named_parameters()}
     tensors.update({"buffer." + name: b.clone() for name, b in model.named_buffers()})
+    return tensors
+
+
+def write_model(path, **changes):
+    spec, samples = complete_spec(**changes), 4
+    extent, model = spec["extent"], make_model(spec)
+    tensors = state_tensors(model)
     if spec.get("no_decay") == "norms_and_biases":
         spec["no_decay"] = [name for name, p in model.named_parameters() if p.dim() == 1]
     optimizer = make_optimizer(model, spec)
@@ -221,22 +254,14 @@ def write_model(path, **changes):
     for step in range(spec["steps"]):
         x = torch.randn(samples, 3, extent, extent, dtype=DTYPES[spec["dtype"]], requires_grad=True)
         labels = torch.randint(spec["classes"], (samples,))
-        # Of every block another sample is dropped, or of every other step the whole block; at rate 1 all are.
-        masks = [torch.ones(samples, dtype=torch.int64) for _ in range(blocks)]
-        for i, mask in enumerate(masks):
-            if spec["drop_rate"] == 1:
-                mask[:] = 0
-            elif spec["method"] == "block":
-                mask[:] = (i + step) % 2
-            else:
-                mask[(i + step) % samples] = 0
+        masks = make_masks(spec, step, samples)
         optimizer.zero_grad(set_to_none=True)
         logits = model(x, masks)
         loss = F.cross_entropy(logits, labels, label_smoothing=spec["label_smoothing"])
         loss.backward()
         losses.append(loss.detach())
         tensors.update({f"step{step}.x": x, f"step{step}.labels": labels})
-        tensors.update({f"step{step}.mask.{i}": mask for i, mask in enumerate(masks) if has_shortcut[i]})
+        tensors.update(mask_tensors(spec, step, masks))
         if step == 0:
             tensors.update(logits=logits, dx=x.grad)
             tensors.update({"grad." + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})

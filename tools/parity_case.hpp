@@ -266,6 +266,41 @@ inline std::int64_t integer_of(const sd::SafeTensors& file, const std::string& n
     return file.tensor<std::int64_t>(name).data()[0];
 }
 
+/// Gives a network the parameters and buffers of a file, `param.NAME` and `buffer.NAME`: all that either has.
+template <class Model>
+void load_state(const sd::SafeTensors& file, Model& model, Result& result) {
+    using Device = typename Model::device_type;
+    NameCheck parameters(file, "param.");
+    NameCheck buffers(file, "buffer.");
+    const auto load = [&]<class Number>(const std::string& name, Tensor<Number, Device>& target) {
+        const Tensor<Number> value = file.tensor<Number>(name);
+        sd::expect_shape("parity", name.c_str(), value.shape(), target.shape());
+        target = sd::to_device<Device>(value);
+    };
+    sd::for_each_state(
+        model, [&](const std::string& name, auto& parameter) { load(parameters.take(name), parameter->value); },
+        [&]<class Buffer>(const std::string& name, Buffer& buffer) {
+            if constexpr (std::is_same_v<Buffer, std::int64_t>) {
+                buffer = integer_of(file, buffers.take(name));
+            } else {
+                load(buffers.take(name), buffer);
+            }
+        });
+    parameters.finish(result);
+    buffers.finish(result);
+}
+
+/// Gives the stochastic blocks of a network the masks of a step, PREFIXmask.I.
+template <class Model>
+void set_masks(const sd::SafeTensors& file, const std::string& prefix, Model& model) {
+    const std::vector<sd::detail::NamedBlock> blocks = model.blocks();
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        if (!blocks[i].block->policy().is_stochastic) continue;
+        const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
+        blocks[i].block->set_mask(sd::Mask(mask.begin(), mask.end()));
+    }
+}
+
 /// The optimizer of a case. Parameters that it names in `no_decay` have no weight decay.
 template <class Model>
 auto make_optimizer(Model& model, const Json& spec) {
@@ -311,26 +346,7 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result, Mo
     const double late_tolerance = single ? 1e-4 : full ? 1e-7 : 1e-8;
     const double smoothing = spec.value("label_smoothing", 0.0);
 
-    {
-        NameCheck parameters(file, "param.");
-        NameCheck buffers(file, "buffer.");
-        sd::for_each_state(
-            model,
-            [&](const std::string& name, auto& parameter) {
-                const Tensor<T> value = file.tensor<T>(parameters.take(name));
-                sd::expect_shape("parity", name.c_str(), value.shape(), parameter->value.shape());
-                parameter->value = sd::to_device<Device>(value);
-            },
-            [&]<class Buffer>(const std::string& name, Buffer& buffer) {
-                if constexpr (std::is_same_v<Buffer, std::int64_t>) {
-                    buffer = integer_of(file, buffers.take(name));
-                } else {
-                    buffer = sd::to_device<Device>(file.tensor<T>(buffers.take(name)));
-                }
-            });
-        parameters.finish(result);
-        buffers.finish(result);
-    }
+    load_state(file, model, result);
     const auto rates = spec.at("drop_rates").get<std::vector<double>>();
     const std::vector<sd::detail::NamedBlock> blocks = model.blocks();
     for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -358,11 +374,7 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result, Mo
         const std::string prefix = sd::text("step", step, '.');
         const Tensor<T, Device> x = sd::to_device<Device>(to_nhwc(file.tensor<T>(prefix + "x")));
         const std::vector<Index> labels = to_indices(file.tensor<std::int64_t>(prefix + "labels"));
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            if (!blocks[i].block->policy().is_stochastic) continue;
-            const auto mask = file.tensor<std::int64_t>(sd::text(prefix, "mask.", i));
-            blocks[i].block->set_mask(sd::Mask(mask.begin(), mask.end()));
-        }
+        set_masks(file, prefix, model);
         optimizer.zero_grad();
         const Tensor<T, Device> logits =
             model.forward(x, train ? sd::Context::train({.step = static_cast<std::uint64_t>(step), .seed = 0})
@@ -427,6 +439,17 @@ void run_model(const sd::SafeTensors& file, const Json& spec, Result& result, Mo
     }
 }
 
+/// Calls use(network) with the network of a case.
+template <class T, class Device, class Use>
+void with_model(const Json& spec, const Use& use) {
+    if (spec.contains("family")) {
+        if (with_family<T, Device>(spec, use)) return;
+        throw NotInTheLibrary("family " + spec.at("family").get<std::string>());
+    }
+    const sd::ResNetOptions options{.num_classes = spec.at("classes")};
+    use(tools::make_network<T, Device>(architecture_of(spec), spec.at("block") == "bottleneck", options));
+}
+
 /// Runs the case of one file on the device. Throws for a file that is not a case.
 template <class Device>
 Result run_case(const std::string& path) {
@@ -438,14 +461,7 @@ Result run_case(const std::string& path) {
         return result;
     }
     const auto run = [&](auto&& model) { run_model(file, spec, result, std::move(model)); };
-    const auto with_type = [&]<class T>(std::type_identity<T>) {
-        if (spec.contains("family")) {
-            if (with_family<T, Device>(spec, run)) return;
-            throw NotInTheLibrary("family " + spec.at("family").get<std::string>());
-        }
-        const sd::ResNetOptions options{.num_classes = spec.at("classes")};
-        run(tools::make_network<T, Device>(architecture_of(spec), spec.at("block") == "bottleneck", options));
-    };
+    const auto with_type = [&]<class T>(std::type_identity<T>) { with_model<T, Device>(spec, run); };
     if (spec.value("dtype", "F64") == "F32") {
         with_type(std::type_identity<float>());
     } else {
