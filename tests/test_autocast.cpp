@@ -74,7 +74,7 @@ std::map<std::string, double> errors(const sd::SafeTensors& file, const parity::
         const auto labels = std::span<const Index>(all_labels)
                                 .subspan(static_cast<std::size_t>(step * samples), static_cast<std::size_t>(samples));
         parity::set_masks(file, sd::text("step", step, '.'), model);
-        for (const auto& parameter : model.parameters()) parameter->zero_grad();
+        sd::for_each_parameter(model, [](const std::string&, auto& parameter) { parameter->zero_grad(); });
         const auto logits = model.forward(images(pixels, step * samples, samples),
                                           sd::Context::train({.step = static_cast<std::uint64_t>(step), .seed = 0}));
         const auto [loss, dlogits] = sd::cross_entropy(logits, labels);

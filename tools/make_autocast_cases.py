@@ -13,8 +13,7 @@ are from the same parameters. Of all of them, one after the other, a file has
     error.NAME          of logits, loss and each gradient so: |a - b| / |b|, a autocast's, b float64's, as vectors
 
 where autocast is `torch.autocast("cpu", dtype=torch.bfloat16)` on a network in float32. One step's error of a gradient of
-few elements is chance; of 16 steps together it
-is less so.
+few elements is chance; of 16 steps together it is less so.
 """
 import argparse
 import json
