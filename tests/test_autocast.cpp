@@ -1,6 +1,6 @@
 // Networks of bfloat16 on the CPU against PyTorch: how far a training step is from float64, beside how far PyTorch's own
 // autocast to bfloat16 is. tools/make_autocast_cases.py wrote the cases.
-#include "parity_case.hpp"
+#include "../tools/parity_case.hpp"
 #include "use_tile_machine.hpp"
 
 #include "kernel_inputs.hpp"
