@@ -657,10 +657,23 @@ inline void set_num_threads(int count) {
 /// as the caller of the loop sees it. For memory that each thread has for itself; results must not depend on it.
 [[nodiscard]] inline Index thread_index() { return detail::loop_thread; }
 
-/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
-/// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
-template <class Body>
-void parallel_for(Index count, const Body& body) {
+namespace detail {
+
+/// A loop's body without its type, so that the loop itself is compiled once for all bodies.
+class LoopBody {
+public:
+    template <class Body>
+    explicit LoopBody(const Body& body)
+        : body_(&body), call_([](const void* that, Index i) { (*static_cast<const Body*>(that))(i); }) {}
+    void operator()(Index i) const { call_(body_, i); }
+
+private:
+    const void* body_;
+    void (*call_)(const void*, Index);
+};
+
+/// See parallel_for.
+[[gnu::noinline]] inline void run_loop(Index count, const LoopBody& body) {
 #if defined(_OPENMP)
     const int threads = count > 1 && !omp_in_parallel() ? num_threads() : 1;
     if (threads > 1) {
@@ -668,7 +681,7 @@ void parallel_for(Index count, const Body& body) {
         Index error_index = std::numeric_limits<Index>::max();
 #pragma omp parallel num_threads(threads)
         {
-            const detail::LoopThread number(omp_get_thread_num());
+            const LoopThread number(omp_get_thread_num());
 #pragma omp for schedule(dynamic, 1) nowait  // the end of the region waits already
             for (Index i = 0; i < count; ++i) {
                 try {
@@ -686,8 +699,17 @@ void parallel_for(Index count, const Body& body) {
         return;
     }
 #endif
-    const detail::LoopThread number(0);
+    const LoopThread number(0);
     for (Index i = 0; i < count; ++i) body(i);
+}
+
+}  // namespace detail
+
+/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
+/// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
+template <class Body>
+void parallel_for(Index count, const Body& body) {
+    detail::run_loop(count, detail::LoopBody(body));
 }
 
 /// Cuts [0, size) into ranges of `grain` and calls body(first, last) for each, as parallel_for does. The cuts depend on
@@ -2171,6 +2193,13 @@ template <class T, class Use>
     Index first = 0;
     for (; first + lanes<T> <= size; first += lanes<T>) use(first, constant<lanes<T>>);
     if (first < size) use(first, size - first);
+}
+
+/// Calls use(constant<i>) for each i < count.
+template <Index count, class Use>
+[[gnu::always_inline]] inline void with_each(const Use& use) {
+    [&]<Index... i>(std::integer_sequence<Index, i...>) { (use(constant<i>), ...); }
+    (std::make_integer_sequence<Index, count>{});
 }
 
 /// Vectors that are written together: two of bfloat16, which are a line of the cache where a vector of floats is one.
@@ -6007,6 +6036,38 @@ private:
     mutable Vector<T> current_ = {};
 };
 
+/// Numbers of the channels of `blocks` neighbouring vectors.
+template <class T, Index blocks>
+struct ChannelBlocks {
+    /// Those that stand there, `count` lanes of a single vector.
+    template <class Count>
+    ChannelBlocks(const accumulate_t<T>* from, Count count) {
+        for (Index b = 0; b < blocks; ++b) vectors[b] = load_some(from + b * lanes<T>, count);
+    }
+    /// The same number for all.
+    explicit ChannelBlocks(accumulate_t<T> value) {
+        for (Vector<T>& vector : vectors) vector = Vector<T>{} + value;
+    }
+    [[nodiscard, gnu::always_inline]] const Vector<T>& operator[](Index block) const { return vectors[block]; }
+
+    Vector<T> vectors[blocks];
+};
+
+/// SampleFactors of the channels of `blocks` neighbouring vectors.
+template <class T, Index blocks>
+struct FactorBlocks {
+    FactorBlocks(const SampleFactors<T>& factors, Index channel, Index count) {
+        for (Index b = 0; b < blocks; ++b) vectors[b] = factors.of_channels(channel + b * lanes<T>, count);
+    }
+    [[nodiscard]] explicit operator bool() const { return static_cast<bool>(vectors[0]); }
+    /// Those of a block, for an element of the first one.
+    [[nodiscard, gnu::always_inline]] Vector<T> at(Index element, Index block) const {
+        return vectors[block].at(element);
+    }
+
+    SampleFactors<T> vectors[blocks];
+};
+
 /// The values of a pending tensor, a vector at a time.
 template <class T>
 class PendingSource {
@@ -6025,36 +6086,37 @@ public:
           gate_(x.gate, x.raw.size()),
           view_(view) {}
 
-    [[nodiscard]] const Extents& extents() const { return view_.extents; }
-    [[nodiscard]] Index element(Index sample, Index row, Index column) const {
-        return view_.element(sample, row, column);
-    }
-    void prefetch_line(Index element) const { prefetch(raw_ + element); }
+    [[nodiscard]] const ImageView& view() const { return view_; }
+    /// The tensors that an element is read from, nullptr for a second one that is not there.
+    [[nodiscard]] std::array<const T*, 2> tensors() const { return {raw_, nullptr}; }
 
-    /// Calls use(value_at), where value_at(element) gives the values of channels [channel, channel + count), at most a
-    /// vector, of the pixel whose `channel` stands at the element. What the channels share is loaded here, once. The
-    /// count is a constant where it is known.
-    template <class Count, class Use>
-    void with_channels(Index channel, Count count, const Use& use) const {
+    /// Calls use(value_at), where value_at(element, constant<b>) gives the values of block b of channels, for the pixel
+    /// whose `channel` stands at the element: block 0 begins with it and each has a vector, or a single one `count`
+    /// channels. What the pixels share is loaded here, once. The count is a constant where it is known.
+    template <Index blocks, class Count, class Use>
+    void with_channels(Index channel, std::integral_constant<Index, blocks>, Count count, const Use& use) const {
+        using Channels = ChannelBlocks<T, blocks>;
         const T* raw = raw_;
+        const auto stored = [=](Index element, auto b) { return load_some(raw + element + b * lanes<T>, count); };
         if (gate_ || !has_own_path(activation_)) {
-            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + A(1) : load_some(scale_ + channel, count);
-            const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
-            use([=, activation = activation_, gate = gate_.of_channels(channel, count)](Index element) {
-                const Vector<T> value = activated<A>(activation, scale * load_some(raw + element, count) + shift);
-                return gate ? gate.at(element) * value : value;
+            const Channels scale = scale_ == nullptr ? Channels(A(1)) : Channels(scale_ + channel, count);
+            const Channels shift = scale_ == nullptr ? Channels(A(0)) : Channels(shift_ + channel, count);
+            use([=, activation = activation_, gate = FactorBlocks<T, blocks>(gate_, channel, count)](Index element,
+                                                                                                     auto b) {
+                const Vector<T> value = activated<A>(activation, scale[b] * stored(element, b) + shift[b]);
+                return gate ? gate.at(element, b) * value : value;
             });
         } else if (scale_ == nullptr && activation_ == Activation::none) {
-            use([=](Index element) { return load_some(raw + element, count); });
+            use(stored);
         } else if (scale_ == nullptr) {
-            use([=](Index element) { return rectified<T>(load_some(raw + element, count)); });
+            use([=](Index element, auto b) { return rectified<T>(stored(element, b)); });
         } else {
-            const Vector<T> scale = load_some(scale_ + channel, count);
-            const Vector<T> shift = load_some(shift_ + channel, count);
+            const Channels scale(scale_ + channel, count);
+            const Channels shift(shift_ + channel, count);
             if (activation_ == Activation::relu) {
-                use([=](Index element) { return rectified<T>(scale * load_some(raw + element, count) + shift); });
+                use([=](Index element, auto b) { return rectified<T>(scale[b] * stored(element, b) + shift[b]); });
             } else {
-                use([=](Index element) { return scale * load_some(raw + element, count) + shift; });
+                use([=](Index element, auto b) { return scale[b] * stored(element, b) + shift[b]; });
             }
         }
     }
@@ -6089,47 +6151,42 @@ public:
           common_(dy.gate.common, dy.dy.size()),
           view_(dy.shape()) {}
 
-    [[nodiscard]] const Extents& extents() const { return view_.extents; }
-    [[nodiscard]] Index element(Index sample, Index row, Index column) const {
-        return view_.element(sample, row, column);
-    }
-    void prefetch_line(Index element) const {
-        prefetch(dy_ + element);
-        if (z_ != nullptr) prefetch(z_ + element);
-    }
+    [[nodiscard]] const ImageView& view() const { return view_; }
+    [[nodiscard]] std::array<const T*, 2> tensors() const { return {dy_, z_}; }
 
-    template <class Count, class Use>
-    void with_channels(Index channel, Count count, const Use& use) const {
+    template <Index blocks, class Count, class Use>
+    void with_channels(Index channel, std::integral_constant<Index, blocks>, Count count, const Use& use) const {
+        using Channels = ChannelBlocks<T, blocks>;
         const T* dy = dy_;
         const T* z = z_;
+        const auto stored = [=](const T* from, Index element, auto b) {
+            return load_some(from + element + b * lanes<T>, count);
+        };
         if (z == nullptr) {
-            use([=](Index element) { return load_some(dy + element, count); });
+            use([=](Index element, auto b) { return stored(dy, element, b); });
             return;
         }
-        const Vector<T> scale = load_some(scale_ + channel, count);
-        const Vector<T> shift = load_some(shift_ + channel, count);
-        const Vector<T> center = load_some(center_ + channel, count);
-        const Vector<T> slope = load_some(slope_ + channel, count);
-        const Vector<T> offset = load_some(offset_ + channel, count);
+        const Channels scale(scale_ + channel, count), shift(shift_ + channel, count), center(center_ + channel, count),
+            slope(slope_ + channel, count), offset(offset_ + channel, count);
         if (gate_ || !has_own_path(activation_)) {
-            use([=, activation = activation_, gate = gate_.of_channels(channel, count),
-                 common = common_.of_channels(channel, count)](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                Vector<T> upstream = load_some(dy + element, count);
-                if (gate) upstream = gate.at(element) * upstream + common.at(element);
-                const Vector<T> g = gradient_before<A>(activation, upstream, scale * raw + shift);
-                return scale * g + slope * (raw - center) + offset;
+            use([=, activation = activation_, gate = FactorBlocks<T, blocks>(gate_, channel, count),
+                 common = FactorBlocks<T, blocks>(common_, channel, count)](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                Vector<T> upstream = stored(dy, element, b);
+                if (gate) upstream = gate.at(element, b) * upstream + common.at(element, b);
+                const Vector<T> g = gradient_before<A>(activation, upstream, scale[b] * raw + shift[b]);
+                return scale[b] * g + slope[b] * (raw - center[b]) + offset[b];
             });
         } else if (activation_ == Activation::relu) {
-            use([=](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                const Vector<T> g = load_some(dy + element, count);
-                return scale * gradient_before_relu<T>(g, scale * raw + shift) + slope * (raw - center) + offset;
+            use([=](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                const Vector<T> g = gradient_before_relu<T>(stored(dy, element, b), scale[b] * raw + shift[b]);
+                return scale[b] * g + slope[b] * (raw - center[b]) + offset[b];
             });
         } else {
-            use([=](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                return scale * load_some(dy + element, count) + slope * (raw - center) + offset;
+            use([=](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                return scale[b] * stored(dy, element, b) + slope[b] * (raw - center[b]) + offset[b];
             });
         }
     }
@@ -6192,88 +6249,59 @@ struct SlabShape {
     }
 };
 
-/// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
-template <class Source>
-class SlabPrefetch {
-public:
-    /// In `calls` calls of advance(). Only whole pixels are asked for.
-    SlabPrefetch(const Source& source, const SlabShape& slab, Index calls) : source_(source) {
-        const auto& [samples, height, width, channels] = source.extents();
-        if (slab.first_channel != 0 || slab.channels != channels || calls == 0) return;
-        const Index last_row = std::min(height - 1, slab.first_row + (slab.rows - 1) * slab.row_step);
-        const Index last_column = std::min(width - 1, slab.first_column + (slab.columns - 1) * slab.column_step);
-        const Index first_row = std::max<Index>(0, slab.first_row);
-        const Index first_column = std::max<Index>(0, slab.first_column);
-        next_ = source.element(slab.sample, first_row, first_column);
-        end_ = source.element(slab.sample, last_row, last_column) + channels;
-        each_ = quotient_up(quotient_up(end_ - next_, line), calls);
-    }
-
-    [[gnu::always_inline]] void advance() {
-        for (Index i = 0; i < each_ && next_ < end_; ++i, next_ += line) source_.prefetch_line(next_);
-    }
-
-private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(typename Source::Stored));
-
-    const Source& source_;
-    Index next_ = 0, end_ = 0, each_ = 0;
-};
+/// Asks for the line of the cache that an element is in, in each tensor of a source.
+template <class T>
+[[gnu::always_inline]] inline void prefetch_line(const std::array<const T*, 2>& tensors, Index element) {
+    prefetch(tensors[0] + element);
+    if (tensors[1] != nullptr) prefetch(tensors[1] + element);
+}
 
 /// Fills a slab from a source, by one or two blocks of channels, a line of the cache. Lanes beyond the last channel are
 /// zero.
 template <class T, class Source>
 void pack_slab(const Source& source, const SlabShape& slab, T* target) {
-    const Index height = source.extents().height;
-    const Index width = source.extents().width;
+    const ImageView& image = source.view();
+    const Index height = image.extents.height;
+    const Index width = image.extents.width;
     // The columns [before, after) of the slab lie in the image.
     const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
     const Index after =
         std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
-    const Index step = source.element(0, 0, slab.column_step);
+    const Index step = image.element(0, 0, slab.column_step);
     const Index plane = slab.plane<T>();
-    // put(element, to) packs one pixel of `blocks` blocks that begin with channel k of the slab.
-    const auto pack = [&]<Index blocks>(Index k, std::integral_constant<Index, blocks>, const auto& put) {
-        T* to = target + k / lanes<T> * plane;
-        const auto zeros = [&](Index pixels) {
-            for (Index i = 0; i < pixels; ++i, to += lanes<T>) {
-                for (Index b = 0; b < blocks; ++b) store<T>(Vector<T>{}, to + b * plane);
+    // Packs `blocks` blocks that begin with channel k of the slab.
+    const auto pack = [&]<Index blocks>(Index k, std::integral_constant<Index, blocks>, auto count) {
+        source.with_channels(slab.first_channel + k, constant<blocks>, count, [&](const auto& value_at) {
+            T* to = target + k / lanes<T> * plane;
+            const auto put = [&](const auto& value_of) {
+                with_each<blocks>([&](auto b) { store<T>(value_of(b), to + b * plane); });
+                to += lanes<T>;
+            };
+            const auto zeros = [&](Index pixels) {
+                for (Index i = 0; i < pixels; ++i) put([](auto) { return Vector<T>{}; });
+            };
+            for (Index r = 0; r < slab.rows; ++r) {
+                const Index row = slab.first_row + r * slab.row_step;
+                if (row < 0 || row >= height) {
+                    zeros(slab.columns);
+                    continue;
+                }
+                zeros(before);
+                Index element = image.element(slab.sample, row, slab.first_column + before * slab.column_step) +
+                                slab.first_channel + k;
+                for (Index c = before; c < after; ++c, element += step) {
+                    put([&](auto b) { return value_at(element, b); });
+                }
+                zeros(slab.columns - after);
             }
-        };
-        for (Index r = 0; r < slab.rows; ++r) {
-            const Index row = slab.first_row + r * slab.row_step;
-            if (row < 0 || row >= height) {
-                zeros(slab.columns);
-                continue;
-            }
-            zeros(before);
-            Index element = source.element(slab.sample, row, slab.first_column + before * slab.column_step) +
-                            slab.first_channel + k;
-            for (Index c = before; c < after; ++c, to += lanes<T>, element += step) put(element, to);
-            zeros(slab.columns - after);
-        }
+        });
     };
     Index k = 0;
     constexpr Index stored_bytes = lanes<T> * static_cast<Index>(sizeof(typename Source::Stored));
     if constexpr (stored_bytes < 64) {  // two vectors of a pixel lie in one line of the cache
-        constexpr auto whole = constant<lanes<T>>;
-        for (; k + 2 * lanes<T> <= slab.channels; k += 2 * lanes<T>) {
-            const Index channel = slab.first_channel + k;
-            source.with_channels(channel, whole, [&](const auto& first_at) {
-                source.with_channels(channel + lanes<T>, whole, [&](const auto& second_at) {
-                    pack(k, constant<2>, [&](Index element, T* to) {
-                        store<T>(first_at(element), to);
-                        store<T>(second_at(element + lanes<T>), to + plane);
-                    });
-                });
-            });
-        }
+        for (; k + 2 * lanes<T> <= slab.channels; k += 2 * lanes<T>) pack(k, constant<2>, constant<lanes<T>>);
     }
-    for_each_vector<T>(slab.channels - k, [&](Index rest, auto count) {
-        source.with_channels(slab.first_channel + k + rest, count, [&](const auto& value_at) {
-            pack(k + rest, constant<1>, [&](Index element, T* to) { store<T>(value_at(element), to); });
-        });
-    });
+    for_each_vector<T>(slab.channels - k, [&](Index rest, auto count) { pack(k + rest, constant<1>, count); });
 }
 
 }  // namespace cpu
@@ -6377,6 +6405,216 @@ struct Cut {
 
 SD_NAMESPACE_END
 
+// ---------------------------------------------------------------------------- sd/cpu/tile_machine.hpp
+
+// Products of pairs of bfloat16: the tile that they are made of, and the instructions of a processor that compute it.
+//
+//     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
+//
+//     rows      row m of a step is a line of 32 values, 64 bytes; rows lie equally far apart
+//     columns   (half of the columns, pair, column of the half, part): two pieces of 1 KiB a step
+//
+// Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Rows and columns of a tile, and the depth of a step.
+inline constexpr Index pair_lanes = 32;
+/// Elements that the columns of a tile have a step.
+inline constexpr Index pair_step = pair_lanes * pair_lanes;
+
+/// One operand of a tile: the part of step (block, i) begins at data + block plane + offsets[i].
+struct PairOperand {
+    const bfloat16* data;
+    Index plane;
+    const Index* offsets;
+    Index stride;  ///< elements between rows, or between the halves of columns
+};
+
+/// What one tile reads, and its depth: blocks x offset_count steps.
+struct PairOperands {
+    PairOperand rows, columns;
+    Index blocks, offset_count;
+};
+
+/// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
+struct TileMachine {
+    const char* name;
+    Index cache_bytes;    ///< of the second-level cache of a core
+    bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
+    void (*begin)();      ///< to be called by a thread before it multiplies
+    void (*end)();        ///< and afterwards
+    /// sums (32, 32) = [accumulate ? sums : 0] + rows x columns, over all steps.
+    void (*multiply)(const PairOperands& operands, float* sums, bool accumulate);
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/pair_lines.hpp
+
+// How the slabs that products of pairs read (pair_slab.hpp) are filled: a pixel of 32 channels is a line of the cache.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines
+/// of as many blocks, `plane` elements apart; lanes beyond the last channel are zero. Meanwhile the pixels are asked for
+/// that lie `ahead` elements further.
+template <class Source>
+void pack_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
+                 Index ahead, Index plane, bfloat16* target) {
+    constexpr Index lane_count = lanes<bfloat16>;
+    constexpr Index together = 2 * lane_count;  // channels
+    const auto place = [&](Index k) { return target + k / pair_lanes * plane + k % pair_lanes; };
+    Index k = 0;
+    for (; k + together <= channels; k += together) {
+        const Index channel = first_channel + k;
+        source.with_channels(channel, constant<2>, constant<lane_count>, [&](const auto& value_at) {
+            bfloat16* to = place(k);
+            Index from = element + channel;
+            for (Index i = 0; i < pixels; ++i, from += step, to += pair_lanes) {
+                prefetch_line(source.tensors(), from + ahead);
+                const Vector<bfloat16> values[2] = {value_at(from, constant<0>), value_at(from, constant<1>)};
+                store_vectors<bfloat16>(values, to);
+            }
+        });
+    }
+    for_each_vector<bfloat16>(channels - k, [&](Index rest, auto count) {
+        const Index channel = first_channel + k + rest;
+        source.with_channels(channel, constant<1>, count, [&](const auto& value_at) {
+            bfloat16* to = place(k + rest);
+            for (Index i = 0; i < pixels; ++i) {
+                store<bfloat16>(value_at(element + channel + i * step, constant<0>), to + i * pair_lanes);
+            }
+        });
+    });
+    for (k = round_up(channels, lane_count); k < round_up(channels, pair_lanes); k += lane_count) {
+        for (Index i = 0; i < pixels; ++i) store<bfloat16>(Vector<bfloat16>{}, place(k) + i * pair_lanes);
+    }
+}
+
+/// Fills the lines that a shape says, in blocks `plane` elements apart. All channels of a few pixels are packed, then those
+/// of the next few: memory is read nearly in its order.
+template <class Source>
+void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat16* target) {
+    constexpr Index strip = 16;  // pixels
+    const ImageView& image = source.view();
+    const Index height = image.extents.height;
+    const Index width = image.extents.width;
+    // The columns [before, after) of the slab lie in the image.
+    const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
+    const Index after =
+        std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
+    const Index step = image.element(0, 0, slab.column_step);
+    const Index blocks = quotient_up(slab.channels, pair_lanes);
+    for (Index r = 0; r < slab.rows; ++r, target += slab.columns * pair_lanes) {
+        const Index row = slab.first_row + r * slab.row_step;
+        const bool inside = row >= 0 && row < height;
+        const Index first = inside ? before : slab.columns;
+        const Index last = inside ? after : slab.columns;
+        for (Index b = 0; b < blocks; ++b) {
+            std::memset(static_cast<void*>(target + b * plane), 0, static_cast<std::size_t>(first) * 64);
+            std::memset(static_cast<void*>(target + b * plane + last * pair_lanes), 0,
+                        static_cast<std::size_t>(slab.columns - last) * 64);
+        }
+        for (Index c = first; c < last; c += strip) {
+            const Index element = image.element(slab.sample, row, slab.first_column + c * slab.column_step);
+            pack_pixels(source, element, step, std::min(strip, last - c), slab.first_channel, slab.channels,
+                        strip * step, plane, target + c * pair_lanes);
+        }
+    }
+}
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
+// ---------------------------------------------------------------------------- sd/cpu/slab_source.hpp
+
+// What products know of the pixels that they pack, whatever these come from.
+
+SD_NAMESPACE_BEGIN
+
+namespace cpu {
+
+/// A source of slabs without its type, so that what reads slabs is compiled once for all sources. It refers to the source.
+template <class T>
+class SlabSource {
+    using A = accumulate_t<T>;
+
+public:
+    /// Of a PendingSource or a GradientSource.
+    template <class Source>
+    explicit SlabSource(const Source& source)
+        : source_(&source),
+          view_(source.view()),
+          tensors_(source.tensors()),
+          pack_([](const void* that, const SlabShape& slab, A* target) {
+              pack_slab<A>(*static_cast<const Source*>(that), slab, target);
+          }) {
+        if constexpr (std::is_same_v<T, bfloat16>) {
+            pack_lines_ = [](const void* that, const SlabShape& slab, Index plane, bfloat16* target) {
+                cpu::pack_lines(*static_cast<const Source*>(that), slab, plane, target);
+            };
+        }
+    }
+
+    [[nodiscard]] const ImageView& view() const { return view_; }
+    [[nodiscard]] const Extents& extents() const { return view_.extents; }
+    [[nodiscard]] const std::array<const T*, 2>& tensors() const { return tensors_; }
+    /// Fills a slab, see pack_slab.
+    void pack(const SlabShape& slab, A* target) const { pack_(source_, slab, target); }
+    /// Fills lines, see cpu::pack_lines. For bfloat16 only.
+    void pack_lines(const SlabShape& slab, Index plane, bfloat16* target) const {
+        pack_lines_(source_, slab, plane, target);
+    }
+
+private:
+    const void* source_;
+    ImageView view_;
+    std::array<const T*, 2> tensors_;
+    void (*pack_)(const void*, const SlabShape&, A*);
+    void (*pack_lines_)(const void*, const SlabShape&, Index, bfloat16*) = nullptr;
+};
+
+/// Asks for the part of an image that a slab reads, a few cache lines at a time, while something else is computed.
+template <class T>
+class SlabPrefetch {
+public:
+    /// In `calls` calls of advance(). Only whole pixels are asked for.
+    SlabPrefetch(const SlabSource<T>& source, const SlabShape& slab, Index calls) : tensors_(source.tensors()) {
+        const ImageView& image = source.view();
+        const auto& [samples, height, width, channels] = image.extents;
+        if (slab.first_channel != 0 || slab.channels != channels || calls == 0) return;
+        const Index last_row = std::min(height - 1, slab.first_row + (slab.rows - 1) * slab.row_step);
+        const Index last_column = std::min(width - 1, slab.first_column + (slab.columns - 1) * slab.column_step);
+        const Index first_row = std::max<Index>(0, slab.first_row);
+        const Index first_column = std::max<Index>(0, slab.first_column);
+        next_ = image.element(slab.sample, first_row, first_column);
+        end_ = image.element(slab.sample, last_row, last_column) + channels;
+        each_ = quotient_up(quotient_up(end_ - next_, line), calls);
+    }
+
+    [[gnu::always_inline]] void advance() {
+        for (Index i = 0; i < each_ && next_ < end_; ++i, next_ += line) prefetch_line(tensors_, next_);
+    }
+
+private:
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+
+    std::array<const T*, 2> tensors_;
+    Index next_ = 0, end_ = 0, each_ = 0;
+};
+
+}  // namespace cpu
+
+SD_NAMESPACE_END
+
 // ---------------------------------------------------------------------------- sd/cpu/depthwise_rows.hpp
 
 // What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image that are at hand with everything pending applied.
@@ -6471,12 +6709,14 @@ struct RingShape {
 };
 
 /// Rows of an image with everything pending applied, and zeros beside them. Rows of padding are not there.
-template <class T, class Source>
+template <class T>
 class RowRing {
+    using A = accumulate_t<T>;
+
 public:
     /// Of some channels, in memory of shape.size(blocks of the channels) elements.
-    RowRing(const Source& source, const RingShape<T>& shape, Index sample, Index first_channel, Index channels,
-            T* memory)
+    RowRing(const SlabSource<T>& source, const RingShape<A>& shape, Index sample, Index first_channel, Index channels,
+            A* memory)
         : source_(source),
           shape_(shape),
           sample_(sample),
@@ -6490,11 +6730,11 @@ public:
         first_ = point_row * shape_.row_step + shape_.first_row;
         next_ = std::max({next_, first_, Index{0}});
         const Index last = std::min(first_ + shape_.rows, source_.extents().height);
-        for (; next_ < last; ++next_) pack_slab<T>(source_, slab(next_, 1), memory_ + next_ % shape_.rows * row_size_);
+        for (; next_ < last; ++next_) source_.pack(slab(next_, 1), memory_ + next_ % shape_.rows * row_size_);
     }
 
     /// Asks for the rows that the next row of points reads and this one did not, in `calls` calls.
-    [[nodiscard]] SlabPrefetch<Source> ask_for_next(Index calls) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for_next(Index calls) const {
         const Index first = std::max(next_, first_ + shape_.row_step);
         return {source_, slab(first, first_ + shape_.row_step + shape_.rows - first), calls};
     }
@@ -6517,7 +6757,7 @@ public:
         }
         return located;
     }
-    [[nodiscard]] const T* block(Index number) const { return memory_ + number * shape_.plane; }
+    [[nodiscard]] const A* block(Index number) const { return memory_ + number * shape_.plane; }
 
 private:
     [[nodiscard]] SlabShape slab(Index row, Index rows) const {
@@ -6530,10 +6770,10 @@ private:
                 .channels = channels_};
     }
 
-    const Source& source_;
-    const RingShape<T>& shape_;
+    SlabSource<T> source_;
+    const RingShape<A>& shape_;
     Index sample_, first_channel_, channels_, row_size_;
-    T* memory_;
+    A* memory_;
     Index first_ = 0;  ///< row that the points read
     Index next_ = 0;   ///< row to be packed
 };
@@ -6761,19 +7001,20 @@ private:
 
     void run_piece(const RowCut::Piece& piece, A* ring_memory, A* dy_row, Index* offsets, A* sums) const {
         const Index taps = runs_.tap_count();
+        const SlabSource<T> dy(dy_);
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index blocks = std::min(blocks_each_, blocks_ - first);
-            RowRing<A, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
-                                              dy_slab(piece, 0, first).channels, ring_memory);
+            RowRing<T> ring(SlabSource<T>(x_), x_shape_, piece.sample, first * lanes<T>,
+                            dy_slab(piece, 0, first).channels, ring_memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 const SlabShape slab = dy_slab(piece, row, first);
-                pack_slab<A>(dy_, slab, dy_row);
+                dy.pack(slab, dy_row);
                 const auto runs = ring.locate(runs_, offsets);
                 A* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
                 const Index calls = row + 1 < piece.last_row ? blocks : 0;
                 auto x_ahead = ring.ask_for_next(calls);
-                SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
+                SlabPrefetch<T> dy_ahead(dy, dy_slab(piece, row + 1, first), calls);
                 for (Index b = 0; b < blocks; ++b) {
                     sum_row({.point = ring.block(b),
                              .point_step = lattice_.column_step,
@@ -6831,55 +7072,6 @@ private:
     Index channels_, blocks_, blocks_each_, dy_columns_;
     RowCut cut_;
     Index pieces_each_, spans_;
-};
-
-}  // namespace cpu
-
-SD_NAMESPACE_END
-
-// ---------------------------------------------------------------------------- sd/cpu/tile_machine.hpp
-
-// Products of pairs of bfloat16: the tile that they are made of, and the instructions of a processor that compute it.
-//
-//     sums[m][n] += rows[m][k] columns[k][n]       m, n < 32; k runs in steps of 32, in pairs (k = 2 pair + part)
-//
-//     rows      row m of a step is a line of 32 values, 64 bytes; rows lie equally far apart
-//     columns   (half of the columns, pair, column of the half, part): two pieces of 1 KiB a step
-//
-// Forward and by input a row is a pixel and its line 32 channels; by weight a row is a channel and its line 32 pixels.
-
-SD_NAMESPACE_BEGIN
-
-namespace cpu {
-
-/// Rows and columns of a tile, and the depth of a step.
-inline constexpr Index pair_lanes = 32;
-/// Elements that the columns of a tile have a step.
-inline constexpr Index pair_step = pair_lanes * pair_lanes;
-
-/// One operand of a tile: the part of step (block, i) begins at data + block plane + offsets[i].
-struct PairOperand {
-    const bfloat16* data;
-    Index plane;
-    const Index* offsets;
-    Index stride;  ///< elements between rows, or between the halves of columns
-};
-
-/// What one tile reads, and its depth: blocks x offset_count steps.
-struct PairOperands {
-    PairOperand rows, columns;
-    Index blocks, offset_count;
-};
-
-/// Instructions that multiply pairs. Products are exact, sums are float; denormal numbers may count as zero.
-struct TileMachine {
-    const char* name;
-    Index cache_bytes;    ///< of the second-level cache of a core
-    bool beats_winograd;  ///< for 3x3 kernels, which Winograd's tiles in float compute with less than half the products
-    void (*begin)();      ///< to be called by a thread before it multiplies
-    void (*end)();        ///< and afterwards
-    /// sums (32, 32) = [accumulate ? sums : 0] + rows x columns, over all steps.
-    void (*multiply)(const PairOperands& operands, float* sums, bool accumulate);
 };
 
 }  // namespace cpu
@@ -7498,8 +7690,7 @@ struct OuterOperands {
 /// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x, which are
 /// stored as T. `step` as in multiply_tile.
 template <class T, Index vectors, Index step>
-void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<PendingSource<T>>& x_ahead,
-               SlabPrefetch<GradientSource<T>>& dy_ahead) {
+void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<T>& x_ahead, SlabPrefetch<T>& dy_ahead) {
     using A = accumulate_t<T>;
     constexpr Index rows = outer_rows<A, vectors>;
     const auto pixel_stride = [&] {
@@ -7537,8 +7728,7 @@ void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<Pend
 }
 
 template <class T>
-using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<PendingSource<T>>&,
-                          SlabPrefetch<GradientSource<T>>&);
+using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<T>&, SlabPrefetch<T>&);
 
 /// run_outer for the vectors in use, at most most_outer_vectors, and a step.
 template <class T>
@@ -7554,8 +7744,8 @@ template <class T>
 /// The outer products of all panels that `channels` channels of dy make; `operands` begin with the first one, and a
 /// panel has `panel_size` sums.
 template <class T>
-void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size,
-                SlabPrefetch<PendingSource<T>>& x_ahead, SlabPrefetch<GradientSource<T>>& dy_ahead) {
+void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size, SlabPrefetch<T>& x_ahead,
+                SlabPrefetch<T>& dy_ahead) {
     for (Index first = 0; first < channels; first += operands.columns) {
         const Index vectors = quotient_up(std::min(operands.columns, channels - first), lanes<T>);
         find_run_outer<T>(vectors, operands.point_step)(operands, x_ahead, dy_ahead);
@@ -7726,74 +7916,6 @@ private:
     Index samples_, samples_each_;
 };
 
-/// Packs some pixels that lie `step` elements apart, of channels [first_channel, first_channel + channels), into lines
-/// of as many blocks, `plane` elements apart; lanes beyond the last channel are zero. Meanwhile the pixels are asked for
-/// that lie `ahead` elements further.
-template <class Source>
-void pack_pixels(const Source& source, Index element, Index step, Index pixels, Index first_channel, Index channels,
-                 Index ahead, Index plane, bfloat16* target) {
-    constexpr Index lane_count = lanes<bfloat16>;
-    constexpr Index together = 2 * lane_count;  // channels
-    const auto place = [&](Index k) { return target + k / pair_lanes * plane + k % pair_lanes; };
-    Index k = 0;
-    for (; k + together <= channels; k += together) {
-        const Index channel = first_channel + k;
-        source.with_channels(channel, constant<lane_count>, [&](const auto& first_at) {
-            source.with_channels(channel + lane_count, constant<lane_count>, [&](const auto& second_at) {
-                bfloat16* to = place(k);
-                Index from = element + channel;
-                for (Index i = 0; i < pixels; ++i, from += step, to += pair_lanes) {
-                    source.prefetch_line(from + ahead);
-                    const Vector<bfloat16> values[2] = {first_at(from), second_at(from + lane_count)};
-                    store_vectors<bfloat16>(values, to);
-                }
-            });
-        });
-    }
-    for_each_vector<bfloat16>(channels - k, [&](Index rest, auto count) {
-        const Index channel = first_channel + k + rest;
-        source.with_channels(channel, count, [&](const auto& value_at) {
-            bfloat16* to = place(k + rest);
-            for (Index i = 0; i < pixels; ++i) {
-                store<bfloat16>(value_at(element + channel + i * step), to + i * pair_lanes);
-            }
-        });
-    });
-    for (k = round_up(channels, lane_count); k < round_up(channels, pair_lanes); k += lane_count) {
-        for (Index i = 0; i < pixels; ++i) store<bfloat16>(Vector<bfloat16>{}, place(k) + i * pair_lanes);
-    }
-}
-
-/// Fills the lines that SlabShape says, in blocks `plane` elements apart. All channels of a few pixels are packed, then those of the next few: memory is read nearly in its order.
-template <class Source>
-void pack_lines(const Source& source, const SlabShape& slab, Index plane, bfloat16* target) {
-    constexpr Index strip = 16;  // pixels
-    const Index height = source.extents().height;
-    const Index width = source.extents().width;
-    // The columns [before, after) of the slab lie in the image.
-    const Index before = std::clamp<Index>(quotient_up(-slab.first_column, slab.column_step), 0, slab.columns);
-    const Index after =
-        std::clamp<Index>(quotient_up(width - slab.first_column, slab.column_step), before, slab.columns);
-    const Index step = source.element(0, 0, slab.column_step);
-    const Index blocks = quotient_up(slab.channels, pair_lanes);
-    for (Index r = 0; r < slab.rows; ++r, target += slab.columns * pair_lanes) {
-        const Index row = slab.first_row + r * slab.row_step;
-        const bool inside = row >= 0 && row < height;
-        const Index first = inside ? before : slab.columns;
-        const Index last = inside ? after : slab.columns;
-        for (Index b = 0; b < blocks; ++b) {
-            std::memset(static_cast<void*>(target + b * plane), 0, static_cast<std::size_t>(first) * 64);
-            std::memset(static_cast<void*>(target + b * plane + last * pair_lanes), 0,
-                        static_cast<std::size_t>(slab.columns - last) * 64);
-        }
-        for (Index c = first; c < last; c += strip) {
-            const Index element = source.element(slab.sample, row, slab.first_column + c * slab.column_step);
-            pack_pixels(source, element, step, std::min(strip, last - c), slab.first_channel, slab.channels,
-                        strip * step, plane, target + c * pair_lanes);
-        }
-    }
-}
-
 /// The slab of a piece.
 class PairSlab {
 public:
@@ -7826,8 +7948,8 @@ public:
     }
 
     /// Packs channels [first_channel, first_channel + channels) into blocks that lie `plane` elements apart.
-    template <class Source>
-    void pack(const Source& source, Index first_channel, Index channels, Index plane, bfloat16* target) const {
+    void pack(const SlabSource<bfloat16>& source, Index first_channel, Index channels, Index plane,
+              bfloat16* target) const {
         for (Index sample = 0; sample < samples_; ++sample) {
             for (Index row = 0; row < row_phases_; ++row) {
                 for (Index column = 0; column < column_phases_; ++column, target += rows_ * pitch_ * pair_lanes) {
@@ -7840,7 +7962,7 @@ public:
                                           .columns = pitch_,
                                           .first_channel = first_channel,
                                           .channels = channels};
-                    pack_lines(source, phase, plane, target);
+                    source.pack_lines(phase, plane, target);
                 }
             }
         }
@@ -8028,7 +8150,7 @@ private:
         const Piece piece = whole_piece(number);
         const PairSlab slab = slab_of(piece);
         const Index plane = (lines_ + 1) * pair_lanes;
-        slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
+        slab.pack(SlabSource<T>(x_), side_.plan.first_in(group), side_.depth, plane, memory.lines);
         for (Index panel = 0; panel < panels_; ++panel) {
             bfloat16* lines = memory.lines + panel * plane;
             clear_lines(lines, slab.lines(), lines_ + 1);
@@ -8050,14 +8172,15 @@ private:
     // Packs dy into lines at the places of its points, with zeros elsewhere.
     void pack_points(Index group, const Piece& piece, Index pitch, Index plane, bfloat16* lines) const {
         constexpr Index strip = 16;  // pixels
-        const Index pixel = dy_.extents().channels;
-        const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
-        const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        const ImageView& image = dy_.view();
+        const Index pixel = image.extents.channels;
+        const Index rows = std::min(piece.rows, image.extents.height - piece.first_row);
+        const Index width = std::min(piece.width, image.extents.width - piece.first_column);
         if (pitch > width || rows * width < steps_ * pair_lanes) {
             for (Index block = 0; block < blocks_; ++block) clear_lines(lines + block * plane, 0, steps_ * pair_lanes);
         }
         for (Index i = 0; i < rows; ++i) {
-            const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
+            const Index element = image.element(piece.sample, piece.first_row + i, piece.first_column);
             for (Index j = 0; j < width; j += strip) {
                 pack_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), side_.plan.first_out(group),
                             side_.plan.out(), strip * pixel, plane, lines + (i * pitch + j) * pair_lanes);
@@ -8513,9 +8636,9 @@ private:
             const Index calls = !has_next ? 0
                                           : quotient_up(channels, width_) * Tiles::positions *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
-            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
-            SlabPrefetch<GradientSource<T>> dy_ahead(
-                dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
+            SlabPrefetch<T> x_ahead(SlabSource<T>(x_), x_slab(group, next_sample, next_row, next_rows), calls);
+            SlabPrefetch<T> dy_ahead(SlabSource<T>(dy_),
+                                     dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             run_panels<T>({.x = memory.x.data,
                            .x_columns = 0,
                            .x_plane = memory.x.plane,
@@ -8546,10 +8669,10 @@ private:
             const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
-            pack_slab<A>(x_, x, memory.slab);
+            SlabSource<T>(x_).pack(x, memory.slab);
             transform_tiles<Tiles::extent>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
-            pack_slab<A>(dy_, dy, memory.slab);
+            SlabSource<T>(dy_).pack(dy, memory.slab);
             transform_tiles<m>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }
@@ -8788,20 +8911,20 @@ private:
 
     void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, A* packed_x, A* packed_dy,
                   Index* offsets) const {
+        const SlabSource<T> x(x_), dy(dy_);
         for (Index p = task.first_piece; p < task.last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
             const SlabShape x_slab = x_slab_of(piece, group);
             const SlabShape dy_slab = dy_slab_of(piece, group, task.first_channel, task.channels);
-            pack_slab<A>(x_, x_slab, packed_x);
-            pack_slab<A>(dy_, dy_slab, packed_dy);
+            x.pack(x_slab, packed_x);
+            dy.pack(dy_slab, packed_dy);
             const bool has_next = p + 1 < task.last_piece;
             const Piece next = has_next ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index calls = !has_next ? 0
                                           : quotient_up(task.channels, width_) * taps_ *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
-            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
-            SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
-                                                     calls);
+            SlabPrefetch<T> x_ahead(x, x_slab_of(next, group), calls);
+            SlabPrefetch<T> dy_ahead(dy, dy_slab_of(next, group, task.first_channel, task.channels), calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             run_panels<T>({.x = packed_x,
                            .x_columns = x_slab.columns,
@@ -8860,8 +8983,7 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    const bool winograd =
-        cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
+    const bool winograd = cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
     if constexpr (std::is_same_v<T, bfloat16>) {
         if (cpu::multiplies_pairs(winograd)) {
             run(cpu::PairOuterProduct<T>(side, dy_of_lattice));
@@ -8890,9 +9012,9 @@ SD_NAMESPACE_END
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
-// Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns, and may be told of a tile beforehand, to ask for what it will read; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
-// the type that they were computed in; what is gathered is gathered of the values as they are stored.
+// Each is made once for a product. Each piece is a task, which adds the tiles of all panels of columns; what tasks gather
+// is merged in their order, so the bits are the same for any number of threads. Sums come in the type that they were
+// computed in; what is gathered is gathered of the values as they are stored.
 
 SD_NAMESPACE_BEGIN
 
@@ -8940,38 +9062,44 @@ template <class T, Index vectors, class Count>
     }
 }
 
+/// What products know of an epilogue: they are compiled once for all of them, and a call for a tile costs nothing beside
+/// its sums. Tasks run at the same time; the tiles of one come one after the other.
 template <class T>
-class Store {
+class Epilogue {
+public:
+    /// Before any task: how many there are.
+    virtual void reserve(Index) {}
+    /// Asks for what add() of such a tile will read.
+    virtual void ask_for(const TileResult<accumulate_t<T>>&) const {}
+    /// Takes a tile of a task.
+    virtual void add(Index task, const TileResult<accumulate_t<T>>& tile) = 0;
+
+protected:
+    ~Epilogue() = default;
+};
+
+template <class T>
+class Store final : public Epilogue<T> {
 public:
     /// Of so many columns.
     Store(Tensor<T>& target, Index columns) : target_(target, columns) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
-        void ask_for(const TileResult<accumulate_t<T>>&) {}
-        void add(const TileResult<accumulate_t<T>>& tile) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    put(target_, values, tile.at(r, c), count);
-                }
-            });
-        }
-
-    private:
-        Target<T> target_;
-    };
+    void add(Index, const TileResult<accumulate_t<T>>& tile) override {
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
 
 private:
     Target<T> target_;
 };
 
 template <class T>
-class StoreActivated {
+class StoreActivated final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -8979,48 +9107,38 @@ public:
     StoreActivated(Tensor<T>& target, const A* shift, Index columns, Activation activation)
         : target_(target, columns), shift_(padded(shift, columns)), activation_(activation) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
-        void ask_for(const TileResult<A>&) {}
-        void add(const TileResult<A>& tile) {
-            const Activation activation = epilogue_.activation_;
-            if (has_own_path(activation)) {
-                const bool relu = activation == Activation::relu;
-                store(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
-            } else {
-                store(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
-            }
+    void add(Index, const TileResult<A>& tile) override {
+        const Activation activation = activation_;
+        if (has_own_path(activation)) {
+            const bool relu = activation == Activation::relu;
+            store_by(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
+        } else {
+            store_by(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
         }
-
-    private:
-        template <class Act>
-        [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> shift[vectors];
-                load_all(epilogue_.shift_.data() + tile.column + c, shift);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
-                    put(epilogue_.target_, values, tile.at(r, c), count);
-                }
-            });
-        }
-
-        const StoreActivated& epilogue_;
-    };
+    }
 
 private:
+    template <class Act>
+    [[gnu::always_inline]] void store_by(const TileResult<A>& tile, const Act& act) {
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> shift[vectors];
+            load_all(shift_.data() + tile.column + c, shift);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
+
     Target<T> target_;
     Tensor<A> shift_;
     Activation activation_;
 };
 
 template <class T>
-class StoreJoined {
+class StoreJoined final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -9029,35 +9147,26 @@ public:
     StoreJoined(Tensor<T>& target, const A* shift, Index columns, const Tensor<T>& shortcut, bool relu)
         : target_(target, columns), shift_(padded(shift, columns)), shortcut_(shortcut.data()), relu_(relu) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const StoreJoined& epilogue, Index) : epilogue_(epilogue) {}
-        void ask_for(const TileResult<A>& tile) {
-            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.shortcut_ + tile.at(r, 0));
-        }
-        void add(const TileResult<A>& tile) {
-            const bool relu = epilogue_.relu_;
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> shift[vectors];
-                load_all(epilogue_.shift_.data() + tile.column + c, shift);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> shortcut = load_some(epilogue_.shortcut_ + tile.at(r, c) + v * lanes<T>, count);
-                        values[v] = values[v] + shift[v] + shortcut;
-                        if (relu) values[v] = rectified<T>(values[v]);
-                    }
-                    put(epilogue_.target_, values, tile.at(r, c), count);
+    void ask_for(const TileResult<A>& tile) const override {
+        for (Index r = 0; r < tile.points; ++r) prefetch(shortcut_ + tile.at(r, 0));
+    }
+    void add(Index, const TileResult<A>& tile) override {
+        const bool relu = relu_;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> shift[vectors];
+            load_all(shift_.data() + tile.column + c, shift);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> shortcut = load_some(shortcut_ + tile.at(r, c) + v * lanes<T>, count);
+                    values[v] = values[v] + shift[v] + shortcut;
+                    if (relu) values[v] = rectified<T>(values[v]);
                 }
-            });
-        }
-
-    private:
-        const StoreJoined& epilogue_;
-    };
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
 
 private:
     Target<T> target_;
@@ -9084,67 +9193,53 @@ private:
 };
 
 template <class T>
-class StoreWithMoments {
+class StoreWithMoments final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
     StoreWithMoments(Tensor<T>& target, Index columns) : target_(target, columns), moments_(columns) {}
 
-    void reserve(Index tasks) {
+    void reserve(Index tasks) override {
         moments_.reserve(tasks);
         counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
-    /// Merges the tiles' statistics into those of the task. A tile's are sums of differences from its first point, and of
+    /// Merges the tile's statistics into those of the task. They are sums of differences from its first point, and of
     /// their squares: as the point is one of those, what they cancel is never much more than what they leave.
-    class Task {
-    public:
-        Task(StoreWithMoments& epilogue, Index task)
-            : target_(epilogue.target_),
-              mean_(epilogue.moments_.first(task)),
-              m2_(epilogue.moments_.second(task)),
-              counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
-
-        void ask_for(const TileResult<A>&) {}
-        void add(const TileResult<A>& tile) {
-            A& seen = counts_[tile.column / lanes<T>];
-            const A points = static_cast<A>(tile.points);
-            const A share = A(1) / points;
-            const A weight = points / (seen + points);
-            const A both = seen * weight;
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
-                tile.load_sums(0, c, pivot);
-                for (Vector<T>& value : pivot) value = as_stored<T>(value);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    put(target_, values, tile.at(r, c), count);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
-                        sum[v] += difference;
-                        squares[v] += difference * difference;
-                    }
-                }
+    void add(Index task, const TileResult<A>& tile) override {
+        A* task_means = moments_.first(task) + tile.column;
+        A* task_m2s = moments_.second(task) + tile.column;
+        A& seen = counts_.data()[task * counts_.extent(1) + tile.column / lanes<T>];
+        const A points = static_cast<A>(tile.points);
+        const A share = A(1) / points;
+        const A weight = points / (seen + points);
+        const A both = seen * weight;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
+            tile.load_sums(0, c, pivot);
+            for (Vector<T>& value : pivot) value = as_stored<T>(value);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                put(target_, values, tile.at(r, c), count);
                 for (Index v = 0; v < vectors; ++v) {
-                    const Vector<T> mean = pivot[v] + sum[v] * share;
-                    const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
-                    A* task_mean = mean_ + tile.column + c + v * lanes<T>;
-                    A* task_m2 = m2_ + tile.column + c + v * lanes<T>;
-                    const Vector<T> delta = mean - load(task_mean);
-                    store<A>(load(task_mean) + delta * weight, task_mean);
-                    store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
+                    const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
+                    sum[v] += difference;
+                    squares[v] += difference * difference;
                 }
-            });
-            seen += points;
-        }
-
-    private:
-        Target<T> target_;
-        A* mean_;
-        A* m2_;
-        A* counts_;
-    };
+            }
+            for (Index v = 0; v < vectors; ++v) {
+                const Vector<T> mean = pivot[v] + sum[v] * share;
+                const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
+                A* task_mean = task_means + c + v * lanes<T>;
+                A* task_m2 = task_m2s + c + v * lanes<T>;
+                const Vector<T> delta = mean - load(task_mean);
+                store<A>(load(task_mean) + delta * weight, task_mean);
+                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
+            }
+        });
+        seen += points;
+    }
 
     /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
     void merge(Index first_channel, Moments<A>& moments) {
@@ -9174,7 +9269,7 @@ private:
 };
 
 template <class T>
-class StoreWithSums {
+class StoreWithSums final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -9190,61 +9285,22 @@ public:
           inverse_std_(pass.inverse_std.data() + first_channel),
           sums_(columns) {}
 
-    void reserve(Index tasks) { sums_.reserve(tasks); }
+    void reserve(Index tasks) override { sums_.reserve(tasks); }
 
-    class Task {
-    public:
-        Task(StoreWithSums& epilogue, Index task)
-            : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
-
-        void ask_for(const TileResult<A>& tile) {
-            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.z_ + tile.at(r, 0));
+    void ask_for(const TileResult<A>& tile) const override {
+        for (Index r = 0; r < tile.points; ++r) prefetch(z_ + tile.at(r, 0));
+    }
+    void add(Index task, const TileResult<A>& tile) override {
+        const Activation activation = activation_;
+        if (has_own_path(activation)) {
+            const bool relu = activation == Activation::relu;
+            add_by(task, tile,
+                   [&](const Vector<T>& dy, const Vector<T>& v) { return relu ? gradient_before_relu<T>(dy, v) : dy; });
+        } else {
+            add_by(task, tile,
+                   [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
         }
-        void add(const TileResult<A>& tile) {
-            const Activation activation = epilogue_.activation_;
-            if (has_own_path(activation)) {
-                const bool relu = activation == Activation::relu;
-                add(tile, [&](const Vector<T>& dy, const Vector<T>& v) {
-                    return relu ? gradient_before_relu<T>(dy, v) : dy;
-                });
-            } else {
-                add(tile,
-                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
-            }
-        }
-
-    private:
-        /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
-        template <class Gradient>
-        [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                const Index column = tile.column + c;
-                Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
-                load_all(epilogue_.scale_.data() + column, scale);
-                load_all(epilogue_.shift_.data() + column, shift);
-                load_all(epilogue_.center_.data() + column, center);
-                load_all(dweight_ + column, dweight);
-                load_all(dbias_ + column, dbias);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c) + v * lanes<T>, count);
-                        values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
-                        dbias[v] += values[v];
-                        dweight[v] += values[v] * (z - center[v]);
-                    }
-                    put(epilogue_.target_, values, tile.at(r, c), count);
-                }
-                store_vectors<A>(dweight, dweight_ + column);
-                store_vectors<A>(dbias, dbias_ + column);
-            });
-        }
-
-        const StoreWithSums& epilogue_;
-        A* dweight_;
-        A* dbias_;
-    };
+    }
 
     /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`, but for those before
     /// `begin`, which another epilogue has added.
@@ -9265,6 +9321,35 @@ public:
     }
 
 private:
+    /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
+    template <class Gradient>
+    [[gnu::always_inline]] void add_by(Index task, const TileResult<A>& tile, const Gradient& gradient) {
+        A* task_dweight = sums_.first(task) + tile.column;
+        A* task_dbias = sums_.second(task) + tile.column;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            const Index column = tile.column + c;
+            Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
+            load_all(scale_.data() + column, scale);
+            load_all(shift_.data() + column, shift);
+            load_all(center_.data() + column, center);
+            load_all(task_dweight + c, dweight);
+            load_all(task_dbias + c, dbias);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> z = load_some(z_ + tile.at(r, c) + v * lanes<T>, count);
+                    values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
+                    dbias[v] += values[v];
+                    dweight[v] += values[v] * (z - center[v]);
+                }
+                put(target_, values, tile.at(r, c), count);
+            }
+            store_vectors<A>(dweight, task_dweight + c);
+            store_vectors<A>(dbias, task_dbias + c);
+        });
+    }
+
     Target<T> target_;
     const T* z_;
     Activation activation_;
@@ -9366,16 +9451,17 @@ template <class T>
 }
 
 /// Writes the points of lattices that read one image and together make another.
-template <class T, class Source, class Epilogue>
+template <class T>
 class DepthwiseProduct {
+    using A = accumulate_t<T>;
+
 public:
     /// `target`: the shape of the image that is written; `factors`: one for each channel, or nullptr.
-    DepthwiseProduct(const Source& source, std::span<const Lattice> lattices, const Tensor<T>& weight, const T* factors,
-                     const Shape& target, Epilogue& epilogue)
+    DepthwiseProduct(const SlabSource<T>& source, std::span<const Lattice> lattices, const Tensor<A>& weight,
+                     const A* factors, const Shape& target)
         : source_(source),
           shape_(lattices, depthwise_points),
           target_(target),
-          epilogue_(epilogue),
           blocks_(quotient_up(target[3], lanes<T>)),
           blocks_each_(shape_.resident_blocks(blocks_)),
           height_(lattices.front().height),
@@ -9383,20 +9469,23 @@ public:
         for (const Lattice& lattice : lattices) {
             const TapRuns runs(lattice);
             parts_.push_back({lattice, runs, depthwise_weights(weight, runs, factors),
-                              find_depthwise_tile<T>(runs.length, lattice.column_step)});
+                              find_depthwise_tile<A>(runs.length, lattice.column_step)});
             most_runs_ = std::max(most_runs_, runs.count());
             tiles_of_row_ += quotient_up(lattice.width, depthwise_points) * quotient_up(blocks_, depthwise_vectors);
         }
     }
 
-    /// Writes all points.
-    void run() {
-        epilogue_.reserve(cut_.pieces);
-        Tensor<T> rings = Tensor<T>::empty({num_threads(), shape_.size(blocks_each_)});
+    /// Writes all points; the epilogue is one of all channels. Its type is known here: a tile has so few operations that a
+    /// call which is not inlined would cost a good part of them.
+    template <class SomeEpilogue>
+    void run(SomeEpilogue& epilogue) const {
+        epilogue.reserve(cut_.pieces);
+        Tensor<A> rings = Tensor<A>::empty({num_threads(), shape_.size(blocks_each_)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), std::max<Index>(1, most_runs_)});
         parallel_for(cut_.pieces, [&](Index number) {
             const Index thread = thread_index();
-            run_piece(number, rings.data() + thread * rings.extent(1), offsets.data() + thread * offsets.extent(1));
+            run_piece(number, rings.data() + thread * rings.extent(1), offsets.data() + thread * offsets.extent(1),
+                      epilogue);
             stream_fence();
         });
     }
@@ -9406,36 +9495,37 @@ private:
     struct Part {
         Lattice lattice;
         TapRuns runs;
-        Tensor<T> weights;  ///< (block, tap, lane)
-        DepthwiseTile<T> tile;
+        Tensor<A> weights;  ///< (block, tap, lane)
+        DepthwiseTile<A> tile;
     };
 
-    void run_piece(Index number, T* memory, Index* offsets) const {
+    template <class SomeEpilogue>
+    void run_piece(Index number, A* memory, Index* offsets, SomeEpilogue& epilogue) const {
         const RowCut::Piece piece = cut_.piece(number, height_);
-        typename Epilogue::Task task(epilogue_, number);
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index last = std::min(blocks_, first + blocks_each_);
             const Index channels = std::min(target_[3], last * lanes<T>) - first * lanes<T>;
-            RowRing<T, Source> ring(source_, shape_, piece.sample, first * lanes<T>, channels, memory);
+            RowRing<T> ring(source_, shape_, piece.sample, first * lanes<T>, channels, memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 auto ahead = ring.ask_for_next(row + 1 < piece.last_row ? tiles_of_row_ : 0);
                 for (const Part& part : parts_) {
                     if (row >= part.lattice.height) continue;
-                    run_row(part, piece.sample, row, first, last, ring, offsets, task, ahead);
+                    run_row(part, number, piece.sample, row, first, last, ring, offsets, ahead, epilogue);
                 }
             }
         }
     }
 
     /// Writes a row of a lattice in blocks [first, last) of channels.
-    void run_row(const Part& part, Index sample, Index row, Index first, Index last, const RowRing<T, Source>& ring,
-                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<Source>& ahead) const {
+    template <class SomeEpilogue>
+    void run_row(const Part& part, Index task, Index sample, Index row, Index first, Index last, const RowRing<T>& ring,
+                 Index* offsets, SlabPrefetch<T>& ahead, SomeEpilogue& epilogue) const {
         constexpr Index width = depthwise_vectors * lanes<T>;
-        alignas(64) T sums[depthwise_points * width];
+        alignas(64) A sums[depthwise_points * width];
         const Lattice& lattice = part.lattice;
         const auto runs = ring.locate(part.runs, offsets);
-        const T* weights = part.weights.data() + runs.first * part.runs.length * lanes<T>;
+        const A* weights = part.weights.data() + runs.first * part.runs.length * lanes<T>;
         const Index pixel = (sample * target_[1] + lattice.row + row * lattice.step) * target_[2] + lattice.column;
         for (Index b = first; b < last; b += depthwise_vectors) {
             const Index vectors = std::min(depthwise_vectors, last - b);
@@ -9449,34 +9539,27 @@ private:
                                .weights = weights + (b + v) * part.runs.tap_count() * lanes<T>},
                               sums + v * lanes<T>, width);
                 }
-                task.add({.sums = sums,
-                          .width = width,
-                          .points = std::min(depthwise_points, lattice.width - j),
-                          .columns = std::min(width, target_[3] - channel),
-                          .column = channel,
-                          .element = (pixel + j * lattice.step) * target_[3] + channel,
-                          .pixel_stride = lattice.step * target_[3]});
+                epilogue.add(task, {.sums = sums,
+                                    .width = width,
+                                    .points = std::min(depthwise_points, lattice.width - j),
+                                    .columns = std::min(width, target_[3] - channel),
+                                    .column = channel,
+                                    .element = (pixel + j * lattice.step) * target_[3] + channel,
+                                    .pixel_stride = lattice.step * target_[3]});
                 ahead.advance();
             }
         }
     }
 
-    const Source& source_;
-    RingShape<T> shape_;
+    SlabSource<T> source_;
+    RingShape<A> shape_;
     Shape target_;
-    Epilogue& epilogue_;
-    Index blocks_, blocks_each_, height_;
+    Index blocks_, blocks_each_;
+    Index height_;
     RowCut cut_;
     PooledVector<Part> parts_;
     Index most_runs_ = 0, tiles_of_row_ = 0;
 };
-
-/// Writes the points of lattices by the kernels of channels; the epilogue is one of all channels.
-template <class T, class Source, class Epilogue>
-void run_depthwise(const Source& source, std::span<const Lattice> lattices, const Tensor<T>& weight, const T* factors,
-                   const Shape& target, Epilogue& epilogue) {
-    DepthwiseProduct<T, Source, Epilogue>(source, lattices, weight, factors, target, epilogue).run();
-}
 
 }  // namespace cpu
 
@@ -9632,13 +9715,15 @@ template <class T>
 }
 
 /// Writes the points of a lattice, piece by piece.
-template <class T, class Source, class Epilogue>
+template <class T>
 class Product {
+    using A = accumulate_t<T>;
+
 public:
     /// Reads channels [first_channel, first_channel + depth of the weights) of the source and writes channels
     /// [first_column, first_column + columns of the weights) of an image of the given shape.
-    Product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-            const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    Product(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+            const PanelSource<A>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -9648,17 +9733,17 @@ public:
           taps_(map.tap_count()),
           target_(target),
           epilogue_(epilogue),
-          shape_(choose_tile<T>(lattice.width, columns_)),
+          shape_(choose_tile<A>(lattice.width, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
-          multiply_(find_multiply_tile<T>(shape_, slab_column_step(lattice))),
-          chunk_(chunk_channels<T>(channels_, std::max<Index>(taps_, 1), width_)),
+          multiply_(find_multiply_tile<A>(shape_, slab_column_step(lattice))),
+          chunk_(chunk_channels<A>(channels_, std::max<Index>(taps_, 1), width_)),
           chunks_(std::max<Index>(1, quotient_up(channels_, chunk_))),
           cut_(Cut::of(
               lattice, source.extents().samples,
-              std::min(slab_pixels<T>(chunk_), shared_pixels<T>(source.extents().channels, channels_, target[3])),
+              std::min(slab_pixels<A>(chunk_), shared_pixels<A>(source.extents().channels, channels_, target[3])),
               points_)),
-          weights_(panels.template panels<Tensor<T>>(
+          weights_(panels.template panels<Tensor<A>>(
               map, width_, [&] { return pack_panels(panels.weight(), map, width_, panels.factors()); })) {}
 
     /// Of the batch.
@@ -9668,16 +9753,16 @@ public:
 
     /// A thread's own.
     struct Memory {
-        T* slab;
-        T* sums;
+        A* slab;
+        A* sums;
         Index* tap_offsets;
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
     public:
         explicit Workspace(const Product& product)
-            : slabs_(Tensor<T>::empty({num_threads(), product.slab_size()})),
-              sums_(Tensor<T>::empty({num_threads(), product.sums_size()})),
+            : slabs_(Tensor<A>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<A>::empty({num_threads(), product.sums_size()})),
               offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
@@ -9685,34 +9770,33 @@ public:
         }
 
     private:
-        Tensor<T> slabs_, sums_;
+        Tensor<A> slabs_, sums_;
         Tensor<Index> offsets_;
     };
 
     /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks,
     /// whose slabs are not read at once.
-    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for(Index next, Index products) const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
                 chunks_ == 1 ? tiles_of(largest) * products : 0};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T>& ahead) {
         const Piece piece = cut_.piece(lattice_, number);
-        typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
             const SlabShape shape = slab_of(piece, chunk);
-            pack_slab<T>(source_, shape, memory.slab);
+            source_.pack(shape, memory.slab);
             tap_offsets(lattice_, shape.columns, lanes<T>, memory.tap_offsets);
-            TileOperands<T> operands{.point = nullptr,
+            TileOperands<A> operands{.point = nullptr,
                                      .point_step = slab_column_step(lattice_),
-                                     .plane = shape.plane<T>(),
+                                     .plane = shape.plane<A>(),
                                      .channels = shape.channels,
                                      .tap_offsets = memory.tap_offsets,
                                      .taps = taps_,
                                      .weights = nullptr};
-            T* tile_sums = memory.sums;
+            A* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
                 operands.weights =
                     weights_->data() + c / width_ * weights_->extent(1) + chunk * chunk_ * taps_ * width_;
@@ -9722,7 +9806,7 @@ public:
                             i * slab_row_step(lattice_) * shape.columns + j * slab_column_step(lattice_);
                         operands.point = memory.slab + pixel * lanes<T>;
                         multiply_(operands, tile_sums, chunk > 0);
-                        if (chunk + 1 == chunks_) task.add(result(piece, i, j, c, tile_sums));
+                        if (chunk + 1 == chunks_) epilogue_.add(number, result(piece, i, j, c, tile_sums));
                         if (chunks_ > 1) tile_sums += points_ * width_;
                         ahead.advance();
                     }
@@ -9738,7 +9822,7 @@ private:
     }
     [[nodiscard]] Index slab_size() const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        return slab_of(largest, 0).template size<T>(points_ * slab_column_step(lattice_));
+        return slab_of(largest, 0).template size<A>(points_ * slab_column_step(lattice_));
     }
     [[nodiscard]] Index tiles_of(const Piece& piece) const {
         return piece.rows * quotient_up(piece.width, points_) * quotient_up(columns_, width_);
@@ -9749,7 +9833,7 @@ private:
         return (chunks_ == 1 ? 1 : tiles_of(largest)) * points_ * width_;
     }
 
-    [[nodiscard]] TileResult<T> result(const Piece& piece, Index i, Index j, Index c, const T* sums) const {
+    [[nodiscard]] TileResult<A> result(const Piece& piece, Index i, Index j, Index c, const A* sums) const {
         const Index row = lattice_.row + (piece.first_row + i) * lattice_.step;
         const Index column = lattice_.column + (piece.first_column + j) * lattice_.step;
         return {.sums = sums,
@@ -9761,17 +9845,17 @@ private:
                 .pixel_stride = lattice_.step * target_[3]};
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     Index first_channel_, first_column_, channels_, columns_, taps_;
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     std::size_t shape_;
     Index points_, width_;
-    MultiplyTile<T> multiply_;
+    MultiplyTile<A> multiply_;
     Index chunk_, chunks_;
     Cut cut_;
-    std::shared_ptr<const Tensor<T>> weights_;
+    std::shared_ptr<const Tensor<A>> weights_;
 };
 
 /// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over
@@ -9817,12 +9901,12 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// Writes the points of a lattice, as Product, on the machine that is in use when it is made.
-template <class Source, class Epilogue>
+/// Writes the points of a lattice, T being bfloat16, as Product, on the machine that is in use when it is made.
+template <class T>
 class PairProduct {
 public:
-    PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    PairProduct(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           machine_(*tile_machine()),
@@ -9837,11 +9921,11 @@ public:
           epilogue_(epilogue),
           cut_(lattice, source.extents().samples,
                std::min(slab_bytes() / (64 * std::max<Index>(1, blocks_)),
-                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3])),
+                        shared_pixels<T>(source.extents().channels, channels_, target[3])),
                weights_stay_ ? 8 : 4),
           chunk_(weights_stay_ ? blocks_
                                : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
-          weights_(panels.panels<Tensor<bfloat16>>(
+          weights_(panels.template panels<Tensor<T>>(
               map, pair_lanes, [&] { return pack_pair_panels(panels.weight(), map, panels.factors()); })) {}
 
     /// Of the batch.
@@ -9851,7 +9935,7 @@ public:
 
     /// A thread's own.
     struct Memory {
-        bfloat16* slab;
+        T* slab;
         float* sums;
         Index* tap_offsets;   ///< of the slab's lines
         Index* step_offsets;  ///< of the panel's steps
@@ -9860,7 +9944,7 @@ public:
     class Workspace {
     public:
         explicit Workspace(const PairProduct& product)
-            : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
+            : slabs_(Tensor<T>::empty({num_threads(), product.slab_size()})),
               sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
               offsets_(Tensor<Index>::empty({num_threads(), 2 * product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
@@ -9870,7 +9954,7 @@ public:
         }
 
     private:
-        Tensor<bfloat16> slabs_;
+        Tensor<T> slabs_;
         Tensor<float> sums_;
         Tensor<Index> offsets_;
     };
@@ -9887,9 +9971,8 @@ public:
         slab.pack(source_, first_channel_, channels_, plane, memory.slab);
         slab.tap_offsets(pair_lanes, memory.tap_offsets);
         for (Index tap = 0; tap < taps_; ++tap) memory.step_offsets[tap] = tap * pair_step;
-        typename Epilogue::Task task(epilogue_, number);
-        const auto ask_for = [&](const TileResult<float>& row) { task.ask_for(row); };
-        const auto add = [&](const TileResult<float>& row) { task.add(row); };
+        const auto ask_for = [&](const TileResult<float>& row) { epilogue_.ask_for(row); };
+        const auto add = [&](const TileResult<float>& row) { epilogue_.add(number, row); };
         machine_.begin();
         if (weights_stay_) {
             for_each_tile(piece, slab, [&](const Tile& tile) {
@@ -9918,7 +10001,7 @@ public:
     }
 
 private:
-    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(bfloat16));
+    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(T));
     static constexpr Index chunk_bytes = Index{36} << 10;  // of a panel stay in the first-level cache, nearly
 
     /// Of a slab that stays in the second-level cache; larger weights are the seldomer read the larger it is.
@@ -9927,9 +10010,7 @@ private:
     }
 
     [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
-    [[nodiscard]] static Index plane_of(const PairSlab& slab) {
-        return spread_stride<bfloat16>(slab.lines() * pair_lanes);
-    }
+    [[nodiscard]] static Index plane_of(const PairSlab& slab) { return spread_stride<T>(slab.lines() * pair_lanes); }
     /// With room for a tile that begins at the last line.
     [[nodiscard]] Index slab_size() const {
         return blocks_ * plane_of(PairSlab(lattice_, cut_.largest())) + pair_lanes * pair_lanes;
@@ -9991,16 +10072,16 @@ private:
         }
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     const TileMachine& machine_;
     Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
     bool weights_stay_;  ///< in the second-level cache beside a slab
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     PairCut cut_;
     Index chunk_;  ///< blocks of the depth
-    std::shared_ptr<const Tensor<bfloat16>> weights_;
+    std::shared_ptr<const Tensor<T>> weights_;
 };
 
 }  // namespace cpu
@@ -10067,14 +10148,15 @@ private:
 };
 
 /// Writes the points of a lattice that suits; as Product.
-template <class T, class Source, class Epilogue>
+template <class T>
 class WinogradProduct {
-    static constexpr Index m = winograd_outputs<typename Source::Stored>;
-    using Tiles = WinogradTiles<T, m>;
+    using A = accumulate_t<T>;
+    static constexpr Index m = winograd_outputs<T>;
+    using Tiles = WinogradTiles<A, m>;
 
 public:
-    WinogradProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                    const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    WinogradProduct(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+                    const PanelSource<A>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -10085,17 +10167,17 @@ public:
           epilogue_(epilogue),
           cut_(WinogradCut<m>::of(
               lattice, std::min(tiles_of_piece(channels_),
-                                shared_pixels<T>(source.extents().channels, channels_, target[3]) / (m * m)))),
+                                shared_pixels<A>(source.extents().channels, channels_, target[3]) / (m * m)))),
           tiles_(cut_.rows_each * cut_.tile_columns),
-          shape_(choose_tile<T>(tiles_, columns_)),
+          shape_(choose_tile<A>(tiles_, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
-          multiply_(find_multiply_tile<T>(shape_, 1)),
-          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
+          multiply_(find_multiply_tile<A>(shape_, 1)),
+          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(A)) <= resident_bytes
                         ? points_
                         : round_up(tiles_, points_)),
-          weights_(panels.template panels<WinogradPanels<T, m>>(map, width_, [&] {
-              return WinogradPanels<T, m>(panels.weight(), map, lattice, width_, panels.factors());
+          weights_(panels.template panels<WinogradPanels<A, m>>(map, width_, [&] {
+              return WinogradPanels<A, m>(panels.weight(), map, lattice, width_, panels.factors());
           })) {}
 
     /// Of the batch.
@@ -10105,10 +10187,10 @@ public:
 
     /// A thread's own.
     struct Memory {
-        T* slab;
+        A* slab;
         Tiles tiles;
-        T* sums;  ///< (position, tile, column)
-        T* rows;  ///< (row of m, pixel, column)
+        A* sums;  ///< (position, tile, column)
+        A* rows;  ///< (row of m, pixel, column)
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -10116,11 +10198,11 @@ public:
         explicit Workspace(const WinogradProduct& product)
             : padded_tiles_(round_up(product.tiles_, product.points_)),
               channels_(product.channels_),
-              slabs_(Tensor<T>::empty(
-                  {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<T>(0)})),
-              tiles_(Tensor<T>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
-              sums_(Tensor<T>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
-              rows_(Tensor<T>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
+              slabs_(Tensor<A>::empty(
+                  {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<A>(0)})),
+              tiles_(Tensor<A>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
+              sums_(Tensor<A>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
+              rows_(Tensor<A>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1),
                     Tiles::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
@@ -10129,28 +10211,27 @@ public:
 
     private:
         Index padded_tiles_, channels_;
-        Tensor<T> slabs_, tiles_, sums_, rows_;
+        Tensor<A> slabs_, tiles_, sums_, rows_;
     };
 
     /// Asks for all that a piece reads while `products` products compute another.
-    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for(Index next, Index products) const {
         const Index calls = Tiles::positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T>& ahead) {
         const SlabShape slab = slab_of(number, first_channel_, channels_);
         const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
         const Index tile_rows = cut_.rows(first_row);
         const Index tiles = tile_rows * cut_.tile_columns;
-        pack_slab<T>(source_, slab, memory.slab);
+        source_.pack(slab, memory.slab);
         transform_tiles<Tiles::extent>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0,
                                        WinogradInput());
 
-        typename Epilogue::Task task(epilogue_, number);
         constexpr Index no_offset = 0;
-        TileOperands<T> operands{.point = nullptr,
+        TileOperands<A> operands{.point = nullptr,
                                  .point_step = 1,
                                  .plane = memory.tiles.plane,
                                  .channels = channels_,
@@ -10168,7 +10249,7 @@ public:
                         ahead.advance();
                     }
                 }
-                finish(task, slab.sample, first_row, first, last, c, memory);
+                finish(number, slab.sample, first_row, first, last, c, memory);
             }
         }
     }
@@ -10179,7 +10260,7 @@ private:
     /// Transformed, they stay in the second-level cache beside a panel.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{400} << 10;
-        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(A)));
     }
 
     [[nodiscard]] SlabShape slab_of(Index piece, Index first_channel, Index channels) const {
@@ -10189,15 +10270,15 @@ private:
     }
 
     // Transforms tiles [first, last) of a piece back, a run of tiles in one row after the other.
-    void finish(typename Epilogue::Task& task, Index sample, Index first_row, Index first, Index last, Index c,
+    void finish(Index task, Index sample, Index first_row, Index first, Index last, Index c,
                 const Memory& memory) const {
         for (Index tile = first; tile < last;) {
             const Index tile_row = tile / cut_.tile_columns;
             const Index end = std::min(last, (tile_row + 1) * cut_.tile_columns);
             const Index pixels = m * (end - tile);
             for (Index t = tile; t < end; ++t) {
-                const T* sums = memory.sums + (t - first) * width_;
-                T* pixel = memory.rows + m * (t - tile) * width_;
+                const A* sums = memory.sums + (t - first) * width_;
+                A* pixel = memory.rows + m * (t - tile) * width_;
                 for (Index v = 0; v < width_; v += lanes<T>) {
                     Vector<T> transformed[Tiles::extent][Tiles::extent];
                     Vector<T> y[m][m];
@@ -10209,38 +10290,38 @@ private:
 #pragma GCC unroll 4
                     for (Index r = 0; r < m; ++r) {
 #pragma GCC unroll 4
-                        for (Index j = 0; j < m; ++j) store<T>(y[r][j], pixel + (r * pixels + j) * width_ + v);
+                        for (Index j = 0; j < m; ++j) store<A>(y[r][j], pixel + (r * pixels + j) * width_ + v);
                     }
                 }
             }
             const Index row = m * (first_row + tile_row);
             const Index column = m * (tile % cut_.tile_columns);
             for (Index r = 0; r < std::min(m, lattice_.height - row); ++r) {
-                task.add({.sums = memory.rows + r * pixels * width_,
-                          .width = width_,
-                          .points = std::min(pixels, lattice_.width - column),
-                          .columns = std::min(width_, columns_ - c),
-                          .column = c,
-                          .element =
-                              ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] + first_column_ + c,
-                          .pixel_stride = target_[3]});
+                epilogue_.add(task, {.sums = memory.rows + r * pixels * width_,
+                                     .width = width_,
+                                     .points = std::min(pixels, lattice_.width - column),
+                                     .columns = std::min(width_, columns_ - c),
+                                     .column = c,
+                                     .element = ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] +
+                                                first_column_ + c,
+                                     .pixel_stride = target_[3]});
             }
             tile = end;
         }
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     Index first_channel_, first_column_, channels_, columns_;
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     WinogradCut<m> cut_;
     Index tiles_;  ///< of a piece, at most
     std::size_t shape_;
     Index points_, width_;
-    MultiplyTile<T> multiply_;
+    MultiplyTile<A> multiply_;
     Index together_;  ///< tiles whose sums are held at a time
-    std::shared_ptr<const WinogradPanels<T, m>> weights_;
+    std::shared_ptr<const WinogradPanels<A, m>> weights_;
 };
 
 }  // namespace cpu
@@ -10261,44 +10342,68 @@ using reference::conv2d_join_forward;
 
 namespace cpu {
 
-/// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads the source from
-/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on. T is
-/// what is computed in; source and epilogue know what is stored.
-template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
-void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
-                const FirstColumn& first_column, const PanelSource<T>& panels, const WeightsOf& weights_of,
-                const Shape& target, PooledVector<Epilogue>& epilogues) {
+/// A merged group's part of a product: it reads channels of the source from `first_depth` on and writes channels of the
+/// target from `first_column` on.
+template <class T>
+struct GroupPart {
+    Index first_depth, first_column;
+    WeightMap weights;
+    Epilogue<T>* epilogue;
+};
+
+/// Writes the points of a lattice by whichever product suits.
+template <class T>
+void run_groups(const SlabSource<T>& source, const Lattice& lattice, const PanelSource<accumulate_t<T>>& panels,
+                const Shape& target, const PooledVector<GroupPart<T>>& groups) {
     const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
-        products.reserve(epilogues.size());
-        for (Epilogue& epilogue : epilogues) {
-            const Index group = static_cast<Index>(products.size());
-            products.emplace_back(source, lattice, first_depth(group), first_column(group),
-                                  panels.of_group(group, first_column(group)), weights_of(group), target, epilogue);
+        products.reserve(groups.size());
+        for (const GroupPart<T>& group : groups) {
+            const Index number = static_cast<Index>(products.size());
+            products.emplace_back(source, lattice, group.first_depth, group.first_column,
+                                  panels.of_group(number, group.first_column), group.weights, target, *group.epilogue);
         }
         run_products(products);
     };
-    const bool winograd = suits_winograd(lattice, weights_of(0), least_winograd_channels);
-    if constexpr (std::is_same_v<typename Source::Stored, bfloat16>) {
-        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<Source, Epilogue>>());
+    const bool winograd = suits_winograd(lattice, groups.front().weights, least_winograd_channels);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<T>>());
     }
     if (winograd) {
-        run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
+        run(PooledVector<WinogradProduct<T>>());
     } else {
-        run(PooledVector<Product<T, Source, Epilogue>>());
+        run(PooledVector<Product<T>>());
     }
 }
 
-/// The epilogues of all groups, made by epilogue_of(group). Products refer to them, so they stay where they are made.
-template <class EpilogueOf>
-[[nodiscard]] auto epilogues_of(Index groups, const EpilogueOf& epilogue_of) {
+/// Runs write(addresses of the epilogues), with an epilogue for each merged group, made by epilogue_of(group); and then
+/// finish(epilogue, group), which takes what it gathered.
+template <class T, class Write, class EpilogueOf, class Finish>
+void with_epilogues(Index groups, const Write& write, const EpilogueOf& epilogue_of, const Finish& finish) {
     PooledVector<decltype(epilogue_of(groups))> epilogues;
-    epilogues.reserve(static_cast<std::size_t>(groups));
-    for (Index group = 0; group < groups; ++group) epilogues.push_back(epilogue_of(group));
-    return epilogues;
+    PooledVector<Epilogue<T>*> addresses;
+    epilogues.reserve(static_cast<std::size_t>(groups));  // so they stay where they are made
+    for (Index group = 0; group < groups; ++group) {
+        addresses.push_back(&epilogues.emplace_back(epilogue_of(group)));
+    }
+    write(addresses);
+    for (Index group = 0; group < groups; ++group) finish(epilogues[static_cast<std::size_t>(group)], group);
+}
+
+/// Writes y, with each output channel times its factor if factors are given.
+template <class T>
+void write_forward(const ForwardSide<T>& side, const PanelSource<accumulate_t<T>>& panels,
+                   const PooledVector<Epilogue<T>*>& epilogues) {
+    PooledVector<GroupPart<T>> groups;
+    for (Epilogue<T>* epilogue : epilogues) {
+        const Index group = static_cast<Index>(groups.size());
+        groups.push_back({side.plan.first_in(group), side.plan.first_out(group), side.weights(group), epilogue});
+    }
+    const PendingSource<T> source(side.x, side.x_view);
+    run_groups<T>(SlabSource<T>(source), side.lattice, panels, side.y_shape, groups);
 }
 
 /// Runs a forward pass, with each output channel times its factor if factors are given. epilogue_of(target, first channel,
-/// channels) makes a group's epilogue, finish(epilogue, first channel) takes what it gathered.
+/// channels) makes an epilogue, finish(epilogue, first channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
 [[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                 const Conv2dGeometry& geometry, const accumulate_t<T>* factors, KeptWeights* kept,
@@ -10306,25 +10411,47 @@ template <class T, class EpilogueOf, class Finish>
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
     if (is_depthwise(geometry.weight_shape(), geometry.options)) {
-        auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
+        const PendingSource<T> source(x);
         const Lattice lattice = read_lattice(geometry);
-        run_depthwise(PendingSource<T>(x), std::span(&lattice, 1), weight, factors, y.shape(), epilogue);
+        auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
+        DepthwiseProduct<T>(SlabSource<T>(source), std::span(&lattice, 1), weight, factors, y.shape()).run(epilogue);
         finish(epilogue, Index{0});
         return y;
     }
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
-    auto epilogues =
-        epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
-    run_groups<accumulate_t<T>>(
-        PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
-        [&](Index group) { return plan.first_out(group); },
-        PanelSource<accumulate_t<T>>(kept, weight, factors, geometry.out_channels),
-        [&](Index group) { return side.weights(group); }, side.y_shape, epilogues);
-    for (Index group = 0; group < plan.count; ++group) {
-        finish(epilogues[static_cast<std::size_t>(group)], plan.first_out(group));
-    }
+    const PanelSource<accumulate_t<T>> panels(kept, weight, factors, geometry.out_channels);
+    with_epilogues<T>(
+        plan.count, [&](const auto& epilogues) { write_forward(side, panels, epilogues); },
+        [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); },
+        [&](auto& epilogue, Index group) { finish(epilogue, plan.first_out(group)); });
     return y;
+}
+
+/// Writes the points of a lattice of an input's gradient, of shape x_shape.
+template <class T>
+void write_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight, const Conv2dGeometry& geometry,
+                    const GroupPlan& plan, Lattice lattice, const Shape& x_shape,
+                    const PooledVector<Epilogue<T>*>& epilogues) {
+    PendingGradient<T> gradient = dy;
+    Shape target = x_shape;
+    if (is_pointwise(geometry)) {
+        gradient = reshaped(dy, as_one_row(dy.shape()));
+        target = as_one_row(x_shape);
+        lattice.height = 1;
+        lattice.width = target[2];
+    }
+    PooledVector<GroupPart<T>> groups;
+    for (Epilogue<T>* epilogue : epilogues) {
+        const Index group = static_cast<Index>(groups.size());
+        groups.push_back({plan.first_out(group),
+                          plan.first_in(group),
+                          {plan.out_indices(group), plan.in_indices(), tap_positions(lattice), plan.positions},
+                          epilogue});
+    }
+    const GradientSource<T> source(gradient);
+    run_groups<T>(SlabSource<T>(source), lattice, PanelSource<accumulate_t<T>>(nullptr, weight, nullptr, 0), target,
+                  groups);
 }
 
 }  // namespace cpu
@@ -10426,51 +10553,33 @@ template <cpu::Vectorized T>
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
-    PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
-        const auto run = [&](auto epilogue) {
-            cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
-                               static_cast<const A*>(nullptr), x_shape, epilogue);
-            return epilogue;
-        };
+    const PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
+    if (is_depthwise(geometry.weight_shape(), options)) {
+        const cpu::GradientSource<T> source(dy);
+        const cpu::DepthwiseProduct<T> product(cpu::SlabSource<T>(source), lattices, weight, nullptr, x_shape);
         if (before != nullptr) {
-            run(cpu::StoreWithSums<T>(dx, *before, 0, geometry.in_channels)).merge(0, 0, *sums);
+            cpu::StoreWithSums<T> epilogue(dx, *before, 0, geometry.in_channels);
+            product.run(epilogue);
+            epilogue.merge(0, 0, *sums);
         } else {
-            run(cpu::Store<T>(dx, geometry.in_channels));
+            cpu::Store<T> epilogue(dx, geometry.in_channels);
+            product.run(epilogue);
         }
         return dx;
     }
     const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
-    PendingGradient<T> gradient = dy;
-    Shape target = x_shape;
-    if (cpu::is_pointwise(geometry)) {
-        gradient = cpu::reshaped(dy, cpu::as_one_row(dy.shape()));
-        target = cpu::as_one_row(x_shape);
-        lattices.front().height = 1;
-        lattices.front().width = target[2];
-    }
-    const cpu::GradientSource<T> source(gradient);
-    const cpu::PanelSource<A> panels(nullptr, weight, nullptr, 0);
     for (const cpu::Lattice& lattice : lattices) {
-        const auto weights_of = [&](Index group) {
-            return cpu::WeightMap{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
-                                  plan.positions};
-        };
-        const auto run = [&](auto epilogues) {
-            cpu::run_groups<A>(
-                source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, panels, weights_of, target, epilogues);
-            return epilogues;
+        const auto write = [&](const auto& epilogues) {
+            cpu::write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues);
         };
         if (before != nullptr) {
-            auto epilogues = run(cpu::epilogues_of(plan.count, [&](Index group) {
-                return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in());
-            }));
-            for (Index group = 0; group < plan.count; ++group) {
-                epilogues[static_cast<std::size_t>(group)].merge(plan.first_in(group), group * plan.in(), *sums);
-            }
+            cpu::with_epilogues<T>(
+                plan.count, write,
+                [&](Index group) { return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in()); },
+                [&](auto& epilogue, Index group) { epilogue.merge(plan.first_in(group), group * plan.in(), *sums); });
         } else {
-            run(cpu::epilogues_of(plan.count, [&](Index) { return cpu::Store<T>(dx, plan.in()); }));
+            cpu::with_epilogues<T>(
+                plan.count, write, [&](Index) { return cpu::Store<T>(dx, plan.in()); }, [](const auto&, Index) {});
         }
     }
     return dx;
@@ -11254,18 +11363,18 @@ template <class A>
 template <class T, class Each>
 void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {
-    const Extents& image = x.extents();
+    const Extents& image = x.view().extents;
     const WindowRange rows(oh, options, image.height);
     for (Index ow = 0; ow < out_width; ++ow) {  // channels inside: the rows are then read from end to end, as they lie
         const WindowRange columns(ow, options, image.width);
         for_each_vector<T>(image.channels, [&](Index c, auto count) {
-            x.with_channels(c, count, [&](const auto& value_at) {
-                Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
+            x.with_channels(c, constant<1>, count, [&](const auto& value_at) {
+                Vector<T> maximum = value_at(x.view().element(n, rows.first, columns.first) + c, constant<0>);
                 Vector<T> position = {};
                 accumulate_t<T> number = 0;
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
-                        const Vector<T> value = value_at(x.element(n, h, w) + c);
+                        const Vector<T> value = value_at(x.view().element(n, h, w) + c, constant<0>);
                         const auto larger = (value > maximum) | (value != value);
                         maximum = larger ? value : maximum;
                         position = larger ? Vector<T>{} + number : position;
@@ -11452,8 +11561,10 @@ template <cpu::Vectorized T>
     detail::expect_global_avg_pool(x.shape());
     const cpu::PendingSource<T> source(x);
     const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
-        source.with_channels(c, count, [&](const auto& value_at) {
-            for (Index p = 0; p < pixels; ++p, element += x.channels()) sums[0] += value_at(element);
+        source.with_channels(c, cpu::constant<1>, count, [&](const auto& value_at) {
+            for (Index p = 0; p < pixels; ++p, element += x.channels()) {
+                sums[0] += value_at(element, cpu::constant<0>);
+            }
         });
     };
     const double share = 1 / static_cast<double>(x.shape()[1] * x.shape()[2]);
@@ -18276,9 +18387,9 @@ template <cpu::Vectorized T>
     if (before == nullptr) {
         const cpu::PendingSource<T> source(x);
         const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
-            source.with_channels(c, count, [&](const auto& value_at) {
+            source.with_channels(c, cpu::constant<1>, count, [&](const auto& value_at) {
                 for (Index p = 0; p < pixels; ++p, element += x.channels()) {
-                    sums[0] += cpu::load_some(dy.data() + element, count) * value_at(element);
+                    sums[0] += cpu::load_some(dy.data() + element, count) * value_at(element, cpu::constant<0>);
                 }
             });
         };

@@ -125,10 +125,23 @@ inline void set_num_threads(int count) {
 /// as the caller of the loop sees it. For memory that each thread has for itself; results must not depend on it.
 [[nodiscard]] inline Index thread_index() { return detail::loop_thread; }
 
-/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
-/// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
-template <class Body>
-void parallel_for(Index count, const Body& body) {
+namespace detail {
+
+/// A loop's body without its type, so that the loop itself is compiled once for all bodies.
+class LoopBody {
+public:
+    template <class Body>
+    explicit LoopBody(const Body& body)
+        : body_(&body), call_([](const void* that, Index i) { (*static_cast<const Body*>(that))(i); }) {}
+    void operator()(Index i) const { call_(body_, i); }
+
+private:
+    const void* body_;
+    void (*call_)(const void*, Index);
+};
+
+/// See parallel_for.
+[[gnu::noinline]] inline void run_loop(Index count, const LoopBody& body) {
 #if defined(_OPENMP)
     const int threads = count > 1 && !omp_in_parallel() ? num_threads() : 1;
     if (threads > 1) {
@@ -136,7 +149,7 @@ void parallel_for(Index count, const Body& body) {
         Index error_index = std::numeric_limits<Index>::max();
 #pragma omp parallel num_threads(threads)
         {
-            const detail::LoopThread number(omp_get_thread_num());
+            const LoopThread number(omp_get_thread_num());
 #pragma omp for schedule(dynamic, 1) nowait  // the end of the region waits already
             for (Index i = 0; i < count; ++i) {
                 try {
@@ -154,8 +167,17 @@ void parallel_for(Index count, const Body& body) {
         return;
     }
 #endif
-    const detail::LoopThread number(0);
+    const LoopThread number(0);
     for (Index i = 0; i < count; ++i) body(i);
+}
+
+}  // namespace detail
+
+/// Calls body(i) for every i in [0, count), in any order and on any thread. The calls must be independent of each
+/// other. If calls throw, the exception of the lowest i is rethrown after all have ended.
+template <class Body>
+void parallel_for(Index count, const Body& body) {
+    detail::run_loop(count, detail::LoopBody(body));
 }
 
 /// Cuts [0, size) into ranges of `grain` and calls body(first, last) for each, as parallel_for does. The cuts depend on

@@ -13,6 +13,9 @@
 #include "sd/cpu/winograd_product.hpp"
 #include "sd/reference/conv2d.hpp"
 
+#include <cstddef>
+#include <span>
+
 SD_NAMESPACE_BEGIN
 
 using reference::conv2d_batch_norm_forward;
@@ -22,44 +25,68 @@ using reference::conv2d_join_forward;
 
 namespace cpu {
 
-/// Writes the points of a lattice by whichever product suits, one for each group's epilogue. Group g reads the source from
-/// channel first_depth(g) on by weights_of(g) and writes the target from channel first_column(g) on. T is
-/// what is computed in; source and epilogue know what is stored.
-template <class T, class Source, class Epilogue, class FirstDepth, class FirstColumn, class WeightsOf>
-void run_groups(const Source& source, const Lattice& lattice, const FirstDepth& first_depth,
-                const FirstColumn& first_column, const PanelSource<T>& panels, const WeightsOf& weights_of,
-                const Shape& target, PooledVector<Epilogue>& epilogues) {
+/// A merged group's part of a product: it reads channels of the source from `first_depth` on and writes channels of the
+/// target from `first_column` on.
+template <class T>
+struct GroupPart {
+    Index first_depth, first_column;
+    WeightMap weights;
+    Epilogue<T>* epilogue;
+};
+
+/// Writes the points of a lattice by whichever product suits.
+template <class T>
+void run_groups(const SlabSource<T>& source, const Lattice& lattice, const PanelSource<accumulate_t<T>>& panels,
+                const Shape& target, const PooledVector<GroupPart<T>>& groups) {
     const auto run = [&]<class SomeProduct>(PooledVector<SomeProduct> products) {
-        products.reserve(epilogues.size());
-        for (Epilogue& epilogue : epilogues) {
-            const Index group = static_cast<Index>(products.size());
-            products.emplace_back(source, lattice, first_depth(group), first_column(group),
-                                  panels.of_group(group, first_column(group)), weights_of(group), target, epilogue);
+        products.reserve(groups.size());
+        for (const GroupPart<T>& group : groups) {
+            const Index number = static_cast<Index>(products.size());
+            products.emplace_back(source, lattice, group.first_depth, group.first_column,
+                                  panels.of_group(number, group.first_column), group.weights, target, *group.epilogue);
         }
         run_products(products);
     };
-    const bool winograd = suits_winograd(lattice, weights_of(0), least_winograd_channels);
-    if constexpr (std::is_same_v<typename Source::Stored, bfloat16>) {
-        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<Source, Epilogue>>());
+    const bool winograd = suits_winograd(lattice, groups.front().weights, least_winograd_channels);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        if (multiplies_pairs(winograd)) return run(PooledVector<PairProduct<T>>());
     }
     if (winograd) {
-        run(PooledVector<WinogradProduct<T, Source, Epilogue>>());
+        run(PooledVector<WinogradProduct<T>>());
     } else {
-        run(PooledVector<Product<T, Source, Epilogue>>());
+        run(PooledVector<Product<T>>());
     }
 }
 
-/// The epilogues of all groups, made by epilogue_of(group). Products refer to them, so they stay where they are made.
-template <class EpilogueOf>
-[[nodiscard]] auto epilogues_of(Index groups, const EpilogueOf& epilogue_of) {
+/// Runs write(addresses of the epilogues), with an epilogue for each merged group, made by epilogue_of(group); and then
+/// finish(epilogue, group), which takes what it gathered.
+template <class T, class Write, class EpilogueOf, class Finish>
+void with_epilogues(Index groups, const Write& write, const EpilogueOf& epilogue_of, const Finish& finish) {
     PooledVector<decltype(epilogue_of(groups))> epilogues;
-    epilogues.reserve(static_cast<std::size_t>(groups));
-    for (Index group = 0; group < groups; ++group) epilogues.push_back(epilogue_of(group));
-    return epilogues;
+    PooledVector<Epilogue<T>*> addresses;
+    epilogues.reserve(static_cast<std::size_t>(groups));  // so they stay where they are made
+    for (Index group = 0; group < groups; ++group) {
+        addresses.push_back(&epilogues.emplace_back(epilogue_of(group)));
+    }
+    write(addresses);
+    for (Index group = 0; group < groups; ++group) finish(epilogues[static_cast<std::size_t>(group)], group);
+}
+
+/// Writes y, with each output channel times its factor if factors are given.
+template <class T>
+void write_forward(const ForwardSide<T>& side, const PanelSource<accumulate_t<T>>& panels,
+                   const PooledVector<Epilogue<T>*>& epilogues) {
+    PooledVector<GroupPart<T>> groups;
+    for (Epilogue<T>* epilogue : epilogues) {
+        const Index group = static_cast<Index>(groups.size());
+        groups.push_back({side.plan.first_in(group), side.plan.first_out(group), side.weights(group), epilogue});
+    }
+    const PendingSource<T> source(side.x, side.x_view);
+    run_groups<T>(SlabSource<T>(source), side.lattice, panels, side.y_shape, groups);
 }
 
 /// Runs a forward pass, with each output channel times its factor if factors are given. epilogue_of(target, first channel,
-/// channels) makes a group's epilogue, finish(epilogue, first channel) takes what it gathered.
+/// channels) makes an epilogue, finish(epilogue, first channel) takes what it gathered.
 template <class T, class EpilogueOf, class Finish>
 [[nodiscard]] Tensor<T> forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                 const Conv2dGeometry& geometry, const accumulate_t<T>* factors, KeptWeights* kept,
@@ -67,25 +94,47 @@ template <class T, class EpilogueOf, class Finish>
     Tensor<T> y = Tensor<T>::empty(geometry.output_shape());
     if (y.size() == 0) return y;
     if (is_depthwise(geometry.weight_shape(), geometry.options)) {
-        auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
+        const PendingSource<T> source(x);
         const Lattice lattice = read_lattice(geometry);
-        run_depthwise(PendingSource<T>(x), std::span(&lattice, 1), weight, factors, y.shape(), epilogue);
+        auto epilogue = epilogue_of(y, Index{0}, geometry.out_channels);
+        DepthwiseProduct<T>(SlabSource<T>(source), std::span(&lattice, 1), weight, factors, y.shape()).run(epilogue);
         finish(epilogue, Index{0});
         return y;
     }
     const ForwardSide<T> side(x, geometry);
     const GroupPlan& plan = side.plan;
-    auto epilogues =
-        epilogues_of(plan.count, [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); });
-    run_groups<accumulate_t<T>>(
-        PendingSource<T>(side.x, side.x_view), side.lattice, [&](Index group) { return plan.first_in(group); },
-        [&](Index group) { return plan.first_out(group); },
-        PanelSource<accumulate_t<T>>(kept, weight, factors, geometry.out_channels),
-        [&](Index group) { return side.weights(group); }, side.y_shape, epilogues);
-    for (Index group = 0; group < plan.count; ++group) {
-        finish(epilogues[static_cast<std::size_t>(group)], plan.first_out(group));
-    }
+    const PanelSource<accumulate_t<T>> panels(kept, weight, factors, geometry.out_channels);
+    with_epilogues<T>(
+        plan.count, [&](const auto& epilogues) { write_forward(side, panels, epilogues); },
+        [&](Index group) { return epilogue_of(y, plan.first_out(group), plan.out()); },
+        [&](auto& epilogue, Index group) { finish(epilogue, plan.first_out(group)); });
     return y;
+}
+
+/// Writes the points of a lattice of an input's gradient, of shape x_shape.
+template <class T>
+void write_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight, const Conv2dGeometry& geometry,
+                    const GroupPlan& plan, Lattice lattice, const Shape& x_shape,
+                    const PooledVector<Epilogue<T>*>& epilogues) {
+    PendingGradient<T> gradient = dy;
+    Shape target = x_shape;
+    if (is_pointwise(geometry)) {
+        gradient = reshaped(dy, as_one_row(dy.shape()));
+        target = as_one_row(x_shape);
+        lattice.height = 1;
+        lattice.width = target[2];
+    }
+    PooledVector<GroupPart<T>> groups;
+    for (Epilogue<T>* epilogue : epilogues) {
+        const Index group = static_cast<Index>(groups.size());
+        groups.push_back({plan.first_out(group),
+                          plan.first_in(group),
+                          {plan.out_indices(group), plan.in_indices(), tap_positions(lattice), plan.positions},
+                          epilogue});
+    }
+    const GradientSource<T> source(gradient);
+    run_groups<T>(SlabSource<T>(source), lattice, PanelSource<accumulate_t<T>>(nullptr, weight, nullptr, 0), target,
+                  groups);
 }
 
 }  // namespace cpu
@@ -187,51 +236,33 @@ template <cpu::Vectorized T>
     }
     Tensor<T> dx = Tensor<T>::empty(x_shape);
     if (dx.size() == 0) return dx;
-    PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
-        const auto run = [&](auto epilogue) {
-            cpu::run_depthwise(cpu::GradientSource<T>(dy), std::span<const cpu::Lattice>(lattices), weight,
-                               static_cast<const A*>(nullptr), x_shape, epilogue);
-            return epilogue;
-        };
+    const PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
+    if (is_depthwise(geometry.weight_shape(), options)) {
+        const cpu::GradientSource<T> source(dy);
+        const cpu::DepthwiseProduct<T> product(cpu::SlabSource<T>(source), lattices, weight, nullptr, x_shape);
         if (before != nullptr) {
-            run(cpu::StoreWithSums<T>(dx, *before, 0, geometry.in_channels)).merge(0, 0, *sums);
+            cpu::StoreWithSums<T> epilogue(dx, *before, 0, geometry.in_channels);
+            product.run(epilogue);
+            epilogue.merge(0, 0, *sums);
         } else {
-            run(cpu::Store<T>(dx, geometry.in_channels));
+            cpu::Store<T> epilogue(dx, geometry.in_channels);
+            product.run(epilogue);
         }
         return dx;
     }
     const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
-    PendingGradient<T> gradient = dy;
-    Shape target = x_shape;
-    if (cpu::is_pointwise(geometry)) {
-        gradient = cpu::reshaped(dy, cpu::as_one_row(dy.shape()));
-        target = cpu::as_one_row(x_shape);
-        lattices.front().height = 1;
-        lattices.front().width = target[2];
-    }
-    const cpu::GradientSource<T> source(gradient);
-    const cpu::PanelSource<A> panels(nullptr, weight, nullptr, 0);
     for (const cpu::Lattice& lattice : lattices) {
-        const auto weights_of = [&](Index group) {
-            return cpu::WeightMap{plan.out_indices(group), plan.in_indices(), cpu::tap_positions(lattice),
-                                  plan.positions};
-        };
-        const auto run = [&](auto epilogues) {
-            cpu::run_groups<A>(
-                source, lattice, [&](Index group) { return plan.first_out(group); },
-                [&](Index group) { return plan.first_in(group); }, panels, weights_of, target, epilogues);
-            return epilogues;
+        const auto write = [&](const auto& epilogues) {
+            cpu::write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues);
         };
         if (before != nullptr) {
-            auto epilogues = run(cpu::epilogues_of(plan.count, [&](Index group) {
-                return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in());
-            }));
-            for (Index group = 0; group < plan.count; ++group) {
-                epilogues[static_cast<std::size_t>(group)].merge(plan.first_in(group), group * plan.in(), *sums);
-            }
+            cpu::with_epilogues<T>(
+                plan.count, write,
+                [&](Index group) { return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in()); },
+                [&](auto& epilogue, Index group) { epilogue.merge(plan.first_in(group), group * plan.in(), *sums); });
         } else {
-            run(cpu::epilogues_of(plan.count, [&](Index) { return cpu::Store<T>(dx, plan.in()); }));
+            cpu::with_epilogues<T>(
+                plan.count, write, [&](Index) { return cpu::Store<T>(dx, plan.in()); }, [](const auto&, Index) {});
         }
     }
     return dx;

@@ -18,7 +18,7 @@
 #include "sd/cpu/forward_side.hpp"
 #include "sd/cpu/outer.hpp"
 #include "sd/cpu/pair_by_weight.hpp"
-#include "sd/cpu/slab.hpp"
+#include "sd/cpu/slab_source.hpp"
 #include "sd/cpu/winograd_by_weight.hpp"
 #include "sd/reference/conv2d.hpp"
 
@@ -82,20 +82,20 @@ private:
 
     void run_task(Index group, const OuterCut::Task& task, Tensor<A>& sums, A* packed_x, A* packed_dy,
                   Index* offsets) const {
+        const SlabSource<T> x(x_), dy(dy_);
         for (Index p = task.first_piece; p < task.last_piece; ++p) {
             const Piece piece = cut_.piece(side_.lattice, p);
             const SlabShape x_slab = x_slab_of(piece, group);
             const SlabShape dy_slab = dy_slab_of(piece, group, task.first_channel, task.channels);
-            pack_slab<A>(x_, x_slab, packed_x);
-            pack_slab<A>(dy_, dy_slab, packed_dy);
+            x.pack(x_slab, packed_x);
+            dy.pack(dy_slab, packed_dy);
             const bool has_next = p + 1 < task.last_piece;
             const Piece next = has_next ? cut_.piece(side_.lattice, p + 1) : piece;
             const Index calls = !has_next ? 0
                                           : quotient_up(task.channels, width_) * taps_ *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
-            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab_of(next, group), calls);
-            SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab_of(next, group, task.first_channel, task.channels),
-                                                     calls);
+            SlabPrefetch<T> x_ahead(x, x_slab_of(next, group), calls);
+            SlabPrefetch<T> dy_ahead(dy, dy_slab_of(next, group, task.first_channel, task.channels), calls);
             tap_offsets(side_.lattice, x_slab.columns, lanes<T>, offsets);
             run_panels<T>({.x = packed_x,
                            .x_columns = x_slab.columns,
@@ -154,8 +154,7 @@ template <cpu::Vectorized T>
     const auto run = [&](auto product) {
         for (Index group = 0; group < side.plan.count; ++group) product.run(group, dweight);
     };
-    const bool winograd =
-        cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
+    const bool winograd = cpu::suits_winograd(side.lattice, side.weights(0), cpu::least_winograd_channels_by_weight);
     if constexpr (std::is_same_v<T, bfloat16>) {
         if (cpu::multiplies_pairs(winograd)) {
             run(cpu::PairOuterProduct<T>(side, dy_of_lattice));

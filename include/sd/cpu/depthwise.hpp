@@ -93,16 +93,17 @@ template <class T>
 }
 
 /// Writes the points of lattices that read one image and together make another.
-template <class T, class Source, class Epilogue>
+template <class T>
 class DepthwiseProduct {
+    using A = accumulate_t<T>;
+
 public:
     /// `target`: the shape of the image that is written; `factors`: one for each channel, or nullptr.
-    DepthwiseProduct(const Source& source, std::span<const Lattice> lattices, const Tensor<T>& weight, const T* factors,
-                     const Shape& target, Epilogue& epilogue)
+    DepthwiseProduct(const SlabSource<T>& source, std::span<const Lattice> lattices, const Tensor<A>& weight,
+                     const A* factors, const Shape& target)
         : source_(source),
           shape_(lattices, depthwise_points),
           target_(target),
-          epilogue_(epilogue),
           blocks_(quotient_up(target[3], lanes<T>)),
           blocks_each_(shape_.resident_blocks(blocks_)),
           height_(lattices.front().height),
@@ -110,20 +111,23 @@ public:
         for (const Lattice& lattice : lattices) {
             const TapRuns runs(lattice);
             parts_.push_back({lattice, runs, depthwise_weights(weight, runs, factors),
-                              find_depthwise_tile<T>(runs.length, lattice.column_step)});
+                              find_depthwise_tile<A>(runs.length, lattice.column_step)});
             most_runs_ = std::max(most_runs_, runs.count());
             tiles_of_row_ += quotient_up(lattice.width, depthwise_points) * quotient_up(blocks_, depthwise_vectors);
         }
     }
 
-    /// Writes all points.
-    void run() {
-        epilogue_.reserve(cut_.pieces);
-        Tensor<T> rings = Tensor<T>::empty({num_threads(), shape_.size(blocks_each_)});
+    /// Writes all points; the epilogue is one of all channels. Its type is known here: a tile has so few operations that a
+    /// call which is not inlined would cost a good part of them.
+    template <class SomeEpilogue>
+    void run(SomeEpilogue& epilogue) const {
+        epilogue.reserve(cut_.pieces);
+        Tensor<A> rings = Tensor<A>::empty({num_threads(), shape_.size(blocks_each_)});
         Tensor<Index> offsets = Tensor<Index>::empty({num_threads(), std::max<Index>(1, most_runs_)});
         parallel_for(cut_.pieces, [&](Index number) {
             const Index thread = thread_index();
-            run_piece(number, rings.data() + thread * rings.extent(1), offsets.data() + thread * offsets.extent(1));
+            run_piece(number, rings.data() + thread * rings.extent(1), offsets.data() + thread * offsets.extent(1),
+                      epilogue);
             stream_fence();
         });
     }
@@ -133,36 +137,37 @@ private:
     struct Part {
         Lattice lattice;
         TapRuns runs;
-        Tensor<T> weights;  ///< (block, tap, lane)
-        DepthwiseTile<T> tile;
+        Tensor<A> weights;  ///< (block, tap, lane)
+        DepthwiseTile<A> tile;
     };
 
-    void run_piece(Index number, T* memory, Index* offsets) const {
+    template <class SomeEpilogue>
+    void run_piece(Index number, A* memory, Index* offsets, SomeEpilogue& epilogue) const {
         const RowCut::Piece piece = cut_.piece(number, height_);
-        typename Epilogue::Task task(epilogue_, number);
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index last = std::min(blocks_, first + blocks_each_);
             const Index channels = std::min(target_[3], last * lanes<T>) - first * lanes<T>;
-            RowRing<T, Source> ring(source_, shape_, piece.sample, first * lanes<T>, channels, memory);
+            RowRing<T> ring(source_, shape_, piece.sample, first * lanes<T>, channels, memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 auto ahead = ring.ask_for_next(row + 1 < piece.last_row ? tiles_of_row_ : 0);
                 for (const Part& part : parts_) {
                     if (row >= part.lattice.height) continue;
-                    run_row(part, piece.sample, row, first, last, ring, offsets, task, ahead);
+                    run_row(part, number, piece.sample, row, first, last, ring, offsets, ahead, epilogue);
                 }
             }
         }
     }
 
     /// Writes a row of a lattice in blocks [first, last) of channels.
-    void run_row(const Part& part, Index sample, Index row, Index first, Index last, const RowRing<T, Source>& ring,
-                 Index* offsets, typename Epilogue::Task& task, SlabPrefetch<Source>& ahead) const {
+    template <class SomeEpilogue>
+    void run_row(const Part& part, Index task, Index sample, Index row, Index first, Index last, const RowRing<T>& ring,
+                 Index* offsets, SlabPrefetch<T>& ahead, SomeEpilogue& epilogue) const {
         constexpr Index width = depthwise_vectors * lanes<T>;
-        alignas(64) T sums[depthwise_points * width];
+        alignas(64) A sums[depthwise_points * width];
         const Lattice& lattice = part.lattice;
         const auto runs = ring.locate(part.runs, offsets);
-        const T* weights = part.weights.data() + runs.first * part.runs.length * lanes<T>;
+        const A* weights = part.weights.data() + runs.first * part.runs.length * lanes<T>;
         const Index pixel = (sample * target_[1] + lattice.row + row * lattice.step) * target_[2] + lattice.column;
         for (Index b = first; b < last; b += depthwise_vectors) {
             const Index vectors = std::min(depthwise_vectors, last - b);
@@ -176,34 +181,27 @@ private:
                                .weights = weights + (b + v) * part.runs.tap_count() * lanes<T>},
                               sums + v * lanes<T>, width);
                 }
-                task.add({.sums = sums,
-                          .width = width,
-                          .points = std::min(depthwise_points, lattice.width - j),
-                          .columns = std::min(width, target_[3] - channel),
-                          .column = channel,
-                          .element = (pixel + j * lattice.step) * target_[3] + channel,
-                          .pixel_stride = lattice.step * target_[3]});
+                epilogue.add(task, {.sums = sums,
+                                    .width = width,
+                                    .points = std::min(depthwise_points, lattice.width - j),
+                                    .columns = std::min(width, target_[3] - channel),
+                                    .column = channel,
+                                    .element = (pixel + j * lattice.step) * target_[3] + channel,
+                                    .pixel_stride = lattice.step * target_[3]});
                 ahead.advance();
             }
         }
     }
 
-    const Source& source_;
-    RingShape<T> shape_;
+    SlabSource<T> source_;
+    RingShape<A> shape_;
     Shape target_;
-    Epilogue& epilogue_;
-    Index blocks_, blocks_each_, height_;
+    Index blocks_, blocks_each_;
+    Index height_;
     RowCut cut_;
     PooledVector<Part> parts_;
     Index most_runs_ = 0, tiles_of_row_ = 0;
 };
-
-/// Writes the points of lattices by the kernels of channels; the epilogue is one of all channels.
-template <class T, class Source, class Epilogue>
-void run_depthwise(const Source& source, std::span<const Lattice> lattices, const Tensor<T>& weight, const T* factors,
-                   const Shape& target, Epilogue& epilogue) {
-    DepthwiseProduct<T, Source, Epilogue>(source, lattices, weight, factors, target, epilogue).run();
-}
 
 }  // namespace cpu
 

@@ -178,19 +178,20 @@ private:
 
     void run_piece(const RowCut::Piece& piece, A* ring_memory, A* dy_row, Index* offsets, A* sums) const {
         const Index taps = runs_.tap_count();
+        const SlabSource<T> dy(dy_);
         for (Index first = 0; first < blocks_; first += blocks_each_) {
             const Index blocks = std::min(blocks_each_, blocks_ - first);
-            RowRing<A, PendingSource<T>> ring(x_, x_shape_, piece.sample, first * lanes<T>,
-                                              dy_slab(piece, 0, first).channels, ring_memory);
+            RowRing<T> ring(SlabSource<T>(x_), x_shape_, piece.sample, first * lanes<T>,
+                            dy_slab(piece, 0, first).channels, ring_memory);
             for (Index row = piece.first_row; row < piece.last_row; ++row) {
                 ring.move_to(row);
                 const SlabShape slab = dy_slab(piece, row, first);
-                pack_slab<A>(dy_, slab, dy_row);
+                dy.pack(slab, dy_row);
                 const auto runs = ring.locate(runs_, offsets);
                 A* row_sums = sums + (first * taps + runs.first * runs_.length) * lanes<T>;
                 const Index calls = row + 1 < piece.last_row ? blocks : 0;
                 auto x_ahead = ring.ask_for_next(calls);
-                SlabPrefetch<GradientSource<T>> dy_ahead(dy_, dy_slab(piece, row + 1, first), calls);
+                SlabPrefetch<T> dy_ahead(dy, dy_slab(piece, row + 1, first), calls);
                 for (Index b = 0; b < blocks; ++b) {
                     sum_row({.point = ring.block(b),
                              .point_step = lattice_.column_step,

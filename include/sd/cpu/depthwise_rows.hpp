@@ -9,7 +9,7 @@
 
 #include "sd/cpu/cut.hpp"
 #include "sd/cpu/lattice.hpp"
-#include "sd/cpu/slab.hpp"
+#include "sd/cpu/slab_source.hpp"
 
 #include <algorithm>
 #include <span>
@@ -98,12 +98,14 @@ struct RingShape {
 };
 
 /// Rows of an image with everything pending applied, and zeros beside them. Rows of padding are not there.
-template <class T, class Source>
+template <class T>
 class RowRing {
+    using A = accumulate_t<T>;
+
 public:
     /// Of some channels, in memory of shape.size(blocks of the channels) elements.
-    RowRing(const Source& source, const RingShape<T>& shape, Index sample, Index first_channel, Index channels,
-            T* memory)
+    RowRing(const SlabSource<T>& source, const RingShape<A>& shape, Index sample, Index first_channel, Index channels,
+            A* memory)
         : source_(source),
           shape_(shape),
           sample_(sample),
@@ -117,11 +119,11 @@ public:
         first_ = point_row * shape_.row_step + shape_.first_row;
         next_ = std::max({next_, first_, Index{0}});
         const Index last = std::min(first_ + shape_.rows, source_.extents().height);
-        for (; next_ < last; ++next_) pack_slab<T>(source_, slab(next_, 1), memory_ + next_ % shape_.rows * row_size_);
+        for (; next_ < last; ++next_) source_.pack(slab(next_, 1), memory_ + next_ % shape_.rows * row_size_);
     }
 
     /// Asks for the rows that the next row of points reads and this one did not, in `calls` calls.
-    [[nodiscard]] SlabPrefetch<Source> ask_for_next(Index calls) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for_next(Index calls) const {
         const Index first = std::max(next_, first_ + shape_.row_step);
         return {source_, slab(first, first_ + shape_.row_step + shape_.rows - first), calls};
     }
@@ -144,7 +146,7 @@ public:
         }
         return located;
     }
-    [[nodiscard]] const T* block(Index number) const { return memory_ + number * shape_.plane; }
+    [[nodiscard]] const A* block(Index number) const { return memory_ + number * shape_.plane; }
 
 private:
     [[nodiscard]] SlabShape slab(Index row, Index rows) const {
@@ -157,10 +159,10 @@ private:
                 .channels = channels_};
     }
 
-    const Source& source_;
-    const RingShape<T>& shape_;
+    SlabSource<T> source_;
+    const RingShape<A>& shape_;
     Index sample_, first_channel_, channels_, row_size_;
-    T* memory_;
+    A* memory_;
     Index first_ = 0;  ///< row that the points read
     Index next_ = 0;   ///< row to be packed
 };

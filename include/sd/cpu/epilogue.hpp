@@ -8,9 +8,9 @@
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
-// Each is made once for a product. Each piece is a task with a `Task` of its own, which sees the tiles of all panels of
-// columns, and may be told of a tile beforehand, to ask for what it will read; what tasks gather is merged in their order, so the bits are the same for any number of threads. Sums come in
-// the type that they were computed in; what is gathered is gathered of the values as they are stored.
+// Each is made once for a product. Each piece is a task, which adds the tiles of all panels of columns; what tasks gather
+// is merged in their order, so the bits are the same for any number of threads. Sums come in the type that they were
+// computed in; what is gathered is gathered of the values as they are stored.
 #pragma once
 
 #include "sd/core/moments.hpp"
@@ -67,38 +67,44 @@ template <class T, Index vectors, class Count>
     }
 }
 
+/// What products know of an epilogue: they are compiled once for all of them, and a call for a tile costs nothing beside
+/// its sums. Tasks run at the same time; the tiles of one come one after the other.
 template <class T>
-class Store {
+class Epilogue {
+public:
+    /// Before any task: how many there are.
+    virtual void reserve(Index) {}
+    /// Asks for what add() of such a tile will read.
+    virtual void ask_for(const TileResult<accumulate_t<T>>&) const {}
+    /// Takes a tile of a task.
+    virtual void add(Index task, const TileResult<accumulate_t<T>>& tile) = 0;
+
+protected:
+    ~Epilogue() = default;
+};
+
+template <class T>
+class Store final : public Epilogue<T> {
 public:
     /// Of so many columns.
     Store(Tensor<T>& target, Index columns) : target_(target, columns) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const Store& epilogue, Index) : target_(epilogue.target_) {}
-        void ask_for(const TileResult<accumulate_t<T>>&) {}
-        void add(const TileResult<accumulate_t<T>>& tile) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    put(target_, values, tile.at(r, c), count);
-                }
-            });
-        }
-
-    private:
-        Target<T> target_;
-    };
+    void add(Index, const TileResult<accumulate_t<T>>& tile) override {
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
 
 private:
     Target<T> target_;
 };
 
 template <class T>
-class StoreActivated {
+class StoreActivated final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -106,48 +112,38 @@ public:
     StoreActivated(Tensor<T>& target, const A* shift, Index columns, Activation activation)
         : target_(target, columns), shift_(padded(shift, columns)), activation_(activation) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const StoreActivated& epilogue, Index) : epilogue_(epilogue) {}
-        void ask_for(const TileResult<A>&) {}
-        void add(const TileResult<A>& tile) {
-            const Activation activation = epilogue_.activation_;
-            if (has_own_path(activation)) {
-                const bool relu = activation == Activation::relu;
-                store(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
-            } else {
-                store(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
-            }
+    void add(Index, const TileResult<A>& tile) override {
+        const Activation activation = activation_;
+        if (has_own_path(activation)) {
+            const bool relu = activation == Activation::relu;
+            store_by(tile, [&](const Vector<T>& value) { return relu ? rectified<T>(value) : value; });
+        } else {
+            store_by(tile, [&](const Vector<T>& value) { return activated<A>(activation, value); });
         }
-
-    private:
-        template <class Act>
-        [[gnu::always_inline]] void store(const TileResult<A>& tile, const Act& act) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> shift[vectors];
-                load_all(epilogue_.shift_.data() + tile.column + c, shift);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
-                    put(epilogue_.target_, values, tile.at(r, c), count);
-                }
-            });
-        }
-
-        const StoreActivated& epilogue_;
-    };
+    }
 
 private:
+    template <class Act>
+    [[gnu::always_inline]] void store_by(const TileResult<A>& tile, const Act& act) {
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> shift[vectors];
+            load_all(shift_.data() + tile.column + c, shift);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) values[v] = act(values[v] + shift[v]);
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
+
     Target<T> target_;
     Tensor<A> shift_;
     Activation activation_;
 };
 
 template <class T>
-class StoreJoined {
+class StoreJoined final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -156,35 +152,26 @@ public:
     StoreJoined(Tensor<T>& target, const A* shift, Index columns, const Tensor<T>& shortcut, bool relu)
         : target_(target, columns), shift_(padded(shift, columns)), shortcut_(shortcut.data()), relu_(relu) {}
 
-    void reserve(Index) {}
-
-    class Task {
-    public:
-        Task(const StoreJoined& epilogue, Index) : epilogue_(epilogue) {}
-        void ask_for(const TileResult<A>& tile) {
-            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.shortcut_ + tile.at(r, 0));
-        }
-        void add(const TileResult<A>& tile) {
-            const bool relu = epilogue_.relu_;
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> shift[vectors];
-                load_all(epilogue_.shift_.data() + tile.column + c, shift);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> shortcut = load_some(epilogue_.shortcut_ + tile.at(r, c) + v * lanes<T>, count);
-                        values[v] = values[v] + shift[v] + shortcut;
-                        if (relu) values[v] = rectified<T>(values[v]);
-                    }
-                    put(epilogue_.target_, values, tile.at(r, c), count);
+    void ask_for(const TileResult<A>& tile) const override {
+        for (Index r = 0; r < tile.points; ++r) prefetch(shortcut_ + tile.at(r, 0));
+    }
+    void add(Index, const TileResult<A>& tile) override {
+        const bool relu = relu_;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> shift[vectors];
+            load_all(shift_.data() + tile.column + c, shift);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> shortcut = load_some(shortcut_ + tile.at(r, c) + v * lanes<T>, count);
+                    values[v] = values[v] + shift[v] + shortcut;
+                    if (relu) values[v] = rectified<T>(values[v]);
                 }
-            });
-        }
-
-    private:
-        const StoreJoined& epilogue_;
-    };
+                put(target_, values, tile.at(r, c), count);
+            }
+        });
+    }
 
 private:
     Target<T> target_;
@@ -211,67 +198,53 @@ private:
 };
 
 template <class T>
-class StoreWithMoments {
+class StoreWithMoments final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
     StoreWithMoments(Tensor<T>& target, Index columns) : target_(target, columns), moments_(columns) {}
 
-    void reserve(Index tasks) {
+    void reserve(Index tasks) override {
         moments_.reserve(tasks);
         counts_ = Tensor<A>(Shape{tasks, round_up(quotient_up(moments_.columns(), lanes<T>), line)});
     }
 
-    /// Merges the tiles' statistics into those of the task. A tile's are sums of differences from its first point, and of
+    /// Merges the tile's statistics into those of the task. They are sums of differences from its first point, and of
     /// their squares: as the point is one of those, what they cancel is never much more than what they leave.
-    class Task {
-    public:
-        Task(StoreWithMoments& epilogue, Index task)
-            : target_(epilogue.target_),
-              mean_(epilogue.moments_.first(task)),
-              m2_(epilogue.moments_.second(task)),
-              counts_(epilogue.counts_.data() + task * epilogue.counts_.extent(1)) {}
-
-        void ask_for(const TileResult<A>&) {}
-        void add(const TileResult<A>& tile) {
-            A& seen = counts_[tile.column / lanes<T>];
-            const A points = static_cast<A>(tile.points);
-            const A share = A(1) / points;
-            const A weight = points / (seen + points);
-            const A both = seen * weight;
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
-                tile.load_sums(0, c, pivot);
-                for (Vector<T>& value : pivot) value = as_stored<T>(value);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    put(target_, values, tile.at(r, c), count);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
-                        sum[v] += difference;
-                        squares[v] += difference * difference;
-                    }
-                }
+    void add(Index task, const TileResult<A>& tile) override {
+        A* task_means = moments_.first(task) + tile.column;
+        A* task_m2s = moments_.second(task) + tile.column;
+        A& seen = counts_.data()[task * counts_.extent(1) + tile.column / lanes<T>];
+        const A points = static_cast<A>(tile.points);
+        const A share = A(1) / points;
+        const A weight = points / (seen + points);
+        const A both = seen * weight;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            Vector<T> pivot[vectors], sum[vectors] = {}, squares[vectors] = {};
+            tile.load_sums(0, c, pivot);
+            for (Vector<T>& value : pivot) value = as_stored<T>(value);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                put(target_, values, tile.at(r, c), count);
                 for (Index v = 0; v < vectors; ++v) {
-                    const Vector<T> mean = pivot[v] + sum[v] * share;
-                    const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
-                    A* task_mean = mean_ + tile.column + c + v * lanes<T>;
-                    A* task_m2 = m2_ + tile.column + c + v * lanes<T>;
-                    const Vector<T> delta = mean - load(task_mean);
-                    store<A>(load(task_mean) + delta * weight, task_mean);
-                    store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
+                    const Vector<T> difference = as_stored<T>(values[v]) - pivot[v];
+                    sum[v] += difference;
+                    squares[v] += difference * difference;
                 }
-            });
-            seen += points;
-        }
-
-    private:
-        Target<T> target_;
-        A* mean_;
-        A* m2_;
-        A* counts_;
-    };
+            }
+            for (Index v = 0; v < vectors; ++v) {
+                const Vector<T> mean = pivot[v] + sum[v] * share;
+                const Vector<T> m2 = rectified<T>(squares[v] - sum[v] * sum[v] * share);
+                A* task_mean = task_means + c + v * lanes<T>;
+                A* task_m2 = task_m2s + c + v * lanes<T>;
+                const Vector<T> delta = mean - load(task_mean);
+                store<A>(load(task_mean) + delta * weight, task_mean);
+                store<A>(load(task_m2) + m2 + delta * delta * both, task_m2);
+            }
+        });
+        seen += points;
+    }
 
     /// Writes the statistics of the columns to channels [first_channel, first_channel + columns) of `moments`.
     void merge(Index first_channel, Moments<A>& moments) {
@@ -301,7 +274,7 @@ private:
 };
 
 template <class T>
-class StoreWithSums {
+class StoreWithSums final : public Epilogue<T> {
     using A = accumulate_t<T>;
 
 public:
@@ -317,61 +290,22 @@ public:
           inverse_std_(pass.inverse_std.data() + first_channel),
           sums_(columns) {}
 
-    void reserve(Index tasks) { sums_.reserve(tasks); }
+    void reserve(Index tasks) override { sums_.reserve(tasks); }
 
-    class Task {
-    public:
-        Task(StoreWithSums& epilogue, Index task)
-            : epilogue_(epilogue), dweight_(epilogue.sums_.first(task)), dbias_(epilogue.sums_.second(task)) {}
-
-        void ask_for(const TileResult<A>& tile) {
-            for (Index r = 0; r < tile.points; ++r) prefetch(epilogue_.z_ + tile.at(r, 0));
+    void ask_for(const TileResult<A>& tile) const override {
+        for (Index r = 0; r < tile.points; ++r) prefetch(z_ + tile.at(r, 0));
+    }
+    void add(Index task, const TileResult<A>& tile) override {
+        const Activation activation = activation_;
+        if (has_own_path(activation)) {
+            const bool relu = activation == Activation::relu;
+            add_by(task, tile,
+                   [&](const Vector<T>& dy, const Vector<T>& v) { return relu ? gradient_before_relu<T>(dy, v) : dy; });
+        } else {
+            add_by(task, tile,
+                   [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
         }
-        void add(const TileResult<A>& tile) {
-            const Activation activation = epilogue_.activation_;
-            if (has_own_path(activation)) {
-                const bool relu = activation == Activation::relu;
-                add(tile, [&](const Vector<T>& dy, const Vector<T>& v) {
-                    return relu ? gradient_before_relu<T>(dy, v) : dy;
-                });
-            } else {
-                add(tile,
-                    [&](const Vector<T>& dy, const Vector<T>& v) { return gradient_before<A>(activation, dy, v); });
-            }
-        }
-
-    private:
-        /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
-        template <class Gradient>
-        [[gnu::always_inline]] void add(const TileResult<A>& tile, const Gradient& gradient) {
-            for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
-                const Index column = tile.column + c;
-                Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
-                load_all(epilogue_.scale_.data() + column, scale);
-                load_all(epilogue_.shift_.data() + column, shift);
-                load_all(epilogue_.center_.data() + column, center);
-                load_all(dweight_ + column, dweight);
-                load_all(dbias_ + column, dbias);
-                for (Index r = 0; r < tile.points; ++r) {
-                    Vector<T> values[vectors];
-                    tile.load_sums(r, c, values);
-                    for (Index v = 0; v < vectors; ++v) {
-                        const Vector<T> z = load_some(epilogue_.z_ + tile.at(r, c) + v * lanes<T>, count);
-                        values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
-                        dbias[v] += values[v];
-                        dweight[v] += values[v] * (z - center[v]);
-                    }
-                    put(epilogue_.target_, values, tile.at(r, c), count);
-                }
-                store_vectors<A>(dweight, dweight_ + column);
-                store_vectors<A>(dbias, dbias_ + column);
-            });
-        }
-
-        const StoreWithSums& epilogue_;
-        A* dweight_;
-        A* dbias_;
-    };
+    }
 
     /// Adds the sums of the columns to channels [first_channel, first_channel + columns) of `sums`, but for those before
     /// `begin`, which another epilogue has added.
@@ -392,6 +326,35 @@ public:
     }
 
 private:
+    /// gradient(dy, v) is the gradient by v = scale z + shift of a gradient dy by act(v).
+    template <class Gradient>
+    [[gnu::always_inline]] void add_by(Index task, const TileResult<A>& tile, const Gradient& gradient) {
+        A* task_dweight = sums_.first(task) + tile.column;
+        A* task_dbias = sums_.second(task) + tile.column;
+        for_each_line<T>(tile.columns, [&](Index c, auto vectors, auto count) {
+            const Index column = tile.column + c;
+            Vector<T> scale[vectors], shift[vectors], center[vectors], dweight[vectors], dbias[vectors];
+            load_all(scale_.data() + column, scale);
+            load_all(shift_.data() + column, shift);
+            load_all(center_.data() + column, center);
+            load_all(task_dweight + c, dweight);
+            load_all(task_dbias + c, dbias);
+            for (Index r = 0; r < tile.points; ++r) {
+                Vector<T> values[vectors];
+                tile.load_sums(r, c, values);
+                for (Index v = 0; v < vectors; ++v) {
+                    const Vector<T> z = load_some(z_ + tile.at(r, c) + v * lanes<T>, count);
+                    values[v] = as_stored<T>(gradient(values[v], scale[v] * z + shift[v]));
+                    dbias[v] += values[v];
+                    dweight[v] += values[v] * (z - center[v]);
+                }
+                put(target_, values, tile.at(r, c), count);
+            }
+            store_vectors<A>(dweight, task_dweight + c);
+            store_vectors<A>(dbias, task_dbias + c);
+        });
+    }
+
     Target<T> target_;
     const T* z_;
     Activation activation_;

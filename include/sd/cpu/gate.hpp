@@ -63,9 +63,9 @@ template <cpu::Vectorized T>
     if (before == nullptr) {
         const cpu::PendingSource<T> source(x);
         const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
-            source.with_channels(c, count, [&](const auto& value_at) {
+            source.with_channels(c, cpu::constant<1>, count, [&](const auto& value_at) {
                 for (Index p = 0; p < pixels; ++p, element += x.channels()) {
-                    sums[0] += cpu::load_some(dy.data() + element, count) * value_at(element);
+                    sums[0] += cpu::load_some(dy.data() + element, count) * value_at(element, cpu::constant<0>);
                 }
             });
         };

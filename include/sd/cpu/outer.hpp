@@ -5,7 +5,7 @@
 #pragma once
 
 #include "sd/core/parallel.hpp"
-#include "sd/cpu/slab.hpp"
+#include "sd/cpu/slab_source.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 
@@ -49,8 +49,7 @@ struct OuterOperands {
 /// The outer product of one panel of dy, with `vectors` vectors in use, with all channels and taps of x, which are
 /// stored as T. `step` as in multiply_tile.
 template <class T, Index vectors, Index step>
-void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<PendingSource<T>>& x_ahead,
-               SlabPrefetch<GradientSource<T>>& dy_ahead) {
+void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<T>& x_ahead, SlabPrefetch<T>& dy_ahead) {
     using A = accumulate_t<T>;
     constexpr Index rows = outer_rows<A, vectors>;
     const auto pixel_stride = [&] {
@@ -88,8 +87,7 @@ void run_outer(const OuterOperands<accumulate_t<T>>& operands, SlabPrefetch<Pend
 }
 
 template <class T>
-using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<PendingSource<T>>&,
-                          SlabPrefetch<GradientSource<T>>&);
+using RunOuter = void (*)(const OuterOperands<accumulate_t<T>>&, SlabPrefetch<T>&, SlabPrefetch<T>&);
 
 /// run_outer for the vectors in use, at most most_outer_vectors, and a step.
 template <class T>
@@ -105,8 +103,8 @@ template <class T>
 /// The outer products of all panels that `channels` channels of dy make; `operands` begin with the first one, and a
 /// panel has `panel_size` sums.
 template <class T>
-void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size,
-                SlabPrefetch<PendingSource<T>>& x_ahead, SlabPrefetch<GradientSource<T>>& dy_ahead) {
+void run_panels(OuterOperands<accumulate_t<T>> operands, Index channels, Index panel_size, SlabPrefetch<T>& x_ahead,
+                SlabPrefetch<T>& dy_ahead) {
     for (Index first = 0; first < channels; first += operands.columns) {
         const Index vectors = quotient_up(std::min(operands.columns, channels - first), lanes<T>);
         find_run_outer<T>(vectors, operands.point_step)(operands, x_ahead, dy_ahead);

@@ -181,7 +181,7 @@ private:
         const Piece piece = whole_piece(number);
         const PairSlab slab = slab_of(piece);
         const Index plane = (lines_ + 1) * pair_lanes;
-        slab.pack(x_, side_.plan.first_in(group), side_.depth, plane, memory.lines);
+        slab.pack(SlabSource<T>(x_), side_.plan.first_in(group), side_.depth, plane, memory.lines);
         for (Index panel = 0; panel < panels_; ++panel) {
             bfloat16* lines = memory.lines + panel * plane;
             clear_lines(lines, slab.lines(), lines_ + 1);
@@ -203,14 +203,15 @@ private:
     // Packs dy into lines at the places of its points, with zeros elsewhere.
     void pack_points(Index group, const Piece& piece, Index pitch, Index plane, bfloat16* lines) const {
         constexpr Index strip = 16;  // pixels
-        const Index pixel = dy_.extents().channels;
-        const Index rows = std::min(piece.rows, dy_.extents().height - piece.first_row);
-        const Index width = std::min(piece.width, dy_.extents().width - piece.first_column);
+        const ImageView& image = dy_.view();
+        const Index pixel = image.extents.channels;
+        const Index rows = std::min(piece.rows, image.extents.height - piece.first_row);
+        const Index width = std::min(piece.width, image.extents.width - piece.first_column);
         if (pitch > width || rows * width < steps_ * pair_lanes) {
             for (Index block = 0; block < blocks_; ++block) clear_lines(lines + block * plane, 0, steps_ * pair_lanes);
         }
         for (Index i = 0; i < rows; ++i) {
-            const Index element = dy_.element(piece.sample, piece.first_row + i, piece.first_column);
+            const Index element = image.element(piece.sample, piece.first_row + i, piece.first_column);
             for (Index j = 0; j < width; j += strip) {
                 pack_pixels(dy_, element + j * pixel, pixel, std::min(strip, width - j), side_.plan.first_out(group),
                             side_.plan.out(), strip * pixel, plane, lines + (i * pitch + j) * pair_lanes);

@@ -27,12 +27,12 @@ SD_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// Writes the points of a lattice, as Product, on the machine that is in use when it is made.
-template <class Source, class Epilogue>
+/// Writes the points of a lattice, T being bfloat16, as Product, on the machine that is in use when it is made.
+template <class T>
 class PairProduct {
 public:
-    PairProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    PairProduct(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+                const PanelSource<float>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           machine_(*tile_machine()),
@@ -47,11 +47,11 @@ public:
           epilogue_(epilogue),
           cut_(lattice, source.extents().samples,
                std::min(slab_bytes() / (64 * std::max<Index>(1, blocks_)),
-                        shared_pixels<bfloat16>(source.extents().channels, channels_, target[3])),
+                        shared_pixels<T>(source.extents().channels, channels_, target[3])),
                weights_stay_ ? 8 : 4),
           chunk_(weights_stay_ ? blocks_
                                : std::clamp<Index>(chunk_bytes / (taps_ * step_bytes), 1, std::max<Index>(1, blocks_))),
-          weights_(panels.panels<Tensor<bfloat16>>(
+          weights_(panels.template panels<Tensor<T>>(
               map, pair_lanes, [&] { return pack_pair_panels(panels.weight(), map, panels.factors()); })) {}
 
     /// Of the batch.
@@ -61,7 +61,7 @@ public:
 
     /// A thread's own.
     struct Memory {
-        bfloat16* slab;
+        T* slab;
         float* sums;
         Index* tap_offsets;   ///< of the slab's lines
         Index* step_offsets;  ///< of the panel's steps
@@ -70,7 +70,7 @@ public:
     class Workspace {
     public:
         explicit Workspace(const PairProduct& product)
-            : slabs_(Tensor<bfloat16>::empty({num_threads(), product.slab_size()})),
+            : slabs_(Tensor<T>::empty({num_threads(), product.slab_size()})),
               sums_(Tensor<float>::empty({num_threads(), product.sums_size()})),
               offsets_(Tensor<Index>::empty({num_threads(), 2 * product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
@@ -80,7 +80,7 @@ public:
         }
 
     private:
-        Tensor<bfloat16> slabs_;
+        Tensor<T> slabs_;
         Tensor<float> sums_;
         Tensor<Index> offsets_;
     };
@@ -97,9 +97,8 @@ public:
         slab.pack(source_, first_channel_, channels_, plane, memory.slab);
         slab.tap_offsets(pair_lanes, memory.tap_offsets);
         for (Index tap = 0; tap < taps_; ++tap) memory.step_offsets[tap] = tap * pair_step;
-        typename Epilogue::Task task(epilogue_, number);
-        const auto ask_for = [&](const TileResult<float>& row) { task.ask_for(row); };
-        const auto add = [&](const TileResult<float>& row) { task.add(row); };
+        const auto ask_for = [&](const TileResult<float>& row) { epilogue_.ask_for(row); };
+        const auto add = [&](const TileResult<float>& row) { epilogue_.add(number, row); };
         machine_.begin();
         if (weights_stay_) {
             for_each_tile(piece, slab, [&](const Tile& tile) {
@@ -128,7 +127,7 @@ public:
     }
 
 private:
-    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(bfloat16));
+    static constexpr Index step_bytes = pair_step * static_cast<Index>(sizeof(T));
     static constexpr Index chunk_bytes = Index{36} << 10;  // of a panel stay in the first-level cache, nearly
 
     /// Of a slab that stays in the second-level cache; larger weights are the seldomer read the larger it is.
@@ -137,9 +136,7 @@ private:
     }
 
     [[nodiscard]] Index chunks() const { return std::max<Index>(1, quotient_up(blocks_, chunk_)); }
-    [[nodiscard]] static Index plane_of(const PairSlab& slab) {
-        return spread_stride<bfloat16>(slab.lines() * pair_lanes);
-    }
+    [[nodiscard]] static Index plane_of(const PairSlab& slab) { return spread_stride<T>(slab.lines() * pair_lanes); }
     /// With room for a tile that begins at the last line.
     [[nodiscard]] Index slab_size() const {
         return blocks_ * plane_of(PairSlab(lattice_, cut_.largest())) + pair_lanes * pair_lanes;
@@ -201,16 +198,16 @@ private:
         }
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     const TileMachine& machine_;
     Index first_channel_, first_column_, channels_, columns_, taps_, blocks_;
     bool weights_stay_;  ///< in the second-level cache beside a slab
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     PairCut cut_;
     Index chunk_;  ///< blocks of the depth
-    std::shared_ptr<const Tensor<bfloat16>> weights_;
+    std::shared_ptr<const Tensor<T>> weights_;
 };
 
 }  // namespace cpu

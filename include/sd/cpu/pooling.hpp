@@ -43,18 +43,18 @@ template <class A>
 template <class T, class Each>
 void for_each_maximum(const PendingSource<T>& x, const Pool2dOptions& options, Index n, Index oh, Index out_width,
                       const Each& each) {
-    const Extents& image = x.extents();
+    const Extents& image = x.view().extents;
     const WindowRange rows(oh, options, image.height);
     for (Index ow = 0; ow < out_width; ++ow) {  // channels inside: the rows are then read from end to end, as they lie
         const WindowRange columns(ow, options, image.width);
         for_each_vector<T>(image.channels, [&](Index c, auto count) {
-            x.with_channels(c, count, [&](const auto& value_at) {
-                Vector<T> maximum = value_at(x.element(n, rows.first, columns.first) + c);
+            x.with_channels(c, constant<1>, count, [&](const auto& value_at) {
+                Vector<T> maximum = value_at(x.view().element(n, rows.first, columns.first) + c, constant<0>);
                 Vector<T> position = {};
                 accumulate_t<T> number = 0;
                 for (Index h = rows.first; h < rows.last; ++h) {
                     for (Index w = columns.first; w < columns.last; ++w, number += accumulate_t<T>(1)) {
-                        const Vector<T> value = value_at(x.element(n, h, w) + c);
+                        const Vector<T> value = value_at(x.view().element(n, h, w) + c, constant<0>);
                         const auto larger = (value > maximum) | (value != value);
                         maximum = larger ? value : maximum;
                         position = larger ? Vector<T>{} + number : position;
@@ -241,8 +241,10 @@ template <cpu::Vectorized T>
     detail::expect_global_avg_pool(x.shape());
     const cpu::PendingSource<T> source(x);
     const auto add = [&](Index element, Index pixels, Index c, auto count, auto& sums) {
-        source.with_channels(c, count, [&](const auto& value_at) {
-            for (Index p = 0; p < pixels; ++p, element += x.channels()) sums[0] += value_at(element);
+        source.with_channels(c, cpu::constant<1>, count, [&](const auto& value_at) {
+            for (Index p = 0; p < pixels; ++p, element += x.channels()) {
+                sums[0] += value_at(element, cpu::constant<0>);
+            }
         });
     };
     const double share = 1 / static_cast<double>(x.shape()[1] * x.shape()[2]);

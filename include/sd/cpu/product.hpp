@@ -16,7 +16,7 @@
 #include "sd/cpu/cut.hpp"
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/kept_panels.hpp"
-#include "sd/cpu/slab.hpp"
+#include "sd/cpu/slab_source.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 
@@ -46,13 +46,15 @@ template <class T>
 }
 
 /// Writes the points of a lattice, piece by piece.
-template <class T, class Source, class Epilogue>
+template <class T>
 class Product {
+    using A = accumulate_t<T>;
+
 public:
     /// Reads channels [first_channel, first_channel + depth of the weights) of the source and writes channels
     /// [first_column, first_column + columns of the weights) of an image of the given shape.
-    Product(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-            const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    Product(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+            const PanelSource<A>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -62,17 +64,17 @@ public:
           taps_(map.tap_count()),
           target_(target),
           epilogue_(epilogue),
-          shape_(choose_tile<T>(lattice.width, columns_)),
+          shape_(choose_tile<A>(lattice.width, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
-          multiply_(find_multiply_tile<T>(shape_, slab_column_step(lattice))),
-          chunk_(chunk_channels<T>(channels_, std::max<Index>(taps_, 1), width_)),
+          multiply_(find_multiply_tile<A>(shape_, slab_column_step(lattice))),
+          chunk_(chunk_channels<A>(channels_, std::max<Index>(taps_, 1), width_)),
           chunks_(std::max<Index>(1, quotient_up(channels_, chunk_))),
           cut_(Cut::of(
               lattice, source.extents().samples,
-              std::min(slab_pixels<T>(chunk_), shared_pixels<T>(source.extents().channels, channels_, target[3])),
+              std::min(slab_pixels<A>(chunk_), shared_pixels<A>(source.extents().channels, channels_, target[3])),
               points_)),
-          weights_(panels.template panels<Tensor<T>>(
+          weights_(panels.template panels<Tensor<A>>(
               map, width_, [&] { return pack_panels(panels.weight(), map, width_, panels.factors()); })) {}
 
     /// Of the batch.
@@ -82,16 +84,16 @@ public:
 
     /// A thread's own.
     struct Memory {
-        T* slab;
-        T* sums;
+        A* slab;
+        A* sums;
         Index* tap_offsets;
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
     public:
         explicit Workspace(const Product& product)
-            : slabs_(Tensor<T>::empty({num_threads(), product.slab_size()})),
-              sums_(Tensor<T>::empty({num_threads(), product.sums_size()})),
+            : slabs_(Tensor<A>::empty({num_threads(), product.slab_size()})),
+              sums_(Tensor<A>::empty({num_threads(), product.sums_size()})),
               offsets_(Tensor<Index>::empty({num_threads(), product.taps_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1), sums_.data() + thread * sums_.extent(1),
@@ -99,34 +101,33 @@ public:
         }
 
     private:
-        Tensor<T> slabs_, sums_;
+        Tensor<A> slabs_, sums_;
         Tensor<Index> offsets_;
     };
 
     /// Asks for all that a piece reads while `products` products compute another; for nothing if there are chunks,
     /// whose slabs are not read at once.
-    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for(Index next, Index products) const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
         return {source_, cut_.piece(lattice_, next).slab(lattice_, 0, source_.extents().channels),
                 chunks_ == 1 ? tiles_of(largest) * products : 0};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T>& ahead) {
         const Piece piece = cut_.piece(lattice_, number);
-        typename Epilogue::Task task(epilogue_, number);
         for (Index chunk = 0; chunk < chunks_; ++chunk) {
             const SlabShape shape = slab_of(piece, chunk);
-            pack_slab<T>(source_, shape, memory.slab);
+            source_.pack(shape, memory.slab);
             tap_offsets(lattice_, shape.columns, lanes<T>, memory.tap_offsets);
-            TileOperands<T> operands{.point = nullptr,
+            TileOperands<A> operands{.point = nullptr,
                                      .point_step = slab_column_step(lattice_),
-                                     .plane = shape.plane<T>(),
+                                     .plane = shape.plane<A>(),
                                      .channels = shape.channels,
                                      .tap_offsets = memory.tap_offsets,
                                      .taps = taps_,
                                      .weights = nullptr};
-            T* tile_sums = memory.sums;
+            A* tile_sums = memory.sums;
             for (Index c = 0; c < columns_; c += width_) {
                 operands.weights =
                     weights_->data() + c / width_ * weights_->extent(1) + chunk * chunk_ * taps_ * width_;
@@ -136,7 +137,7 @@ public:
                             i * slab_row_step(lattice_) * shape.columns + j * slab_column_step(lattice_);
                         operands.point = memory.slab + pixel * lanes<T>;
                         multiply_(operands, tile_sums, chunk > 0);
-                        if (chunk + 1 == chunks_) task.add(result(piece, i, j, c, tile_sums));
+                        if (chunk + 1 == chunks_) epilogue_.add(number, result(piece, i, j, c, tile_sums));
                         if (chunks_ > 1) tile_sums += points_ * width_;
                         ahead.advance();
                     }
@@ -152,7 +153,7 @@ private:
     }
     [[nodiscard]] Index slab_size() const {
         const Piece largest{0, 0, 0, cut_.rows_each, cut_.columns_each};
-        return slab_of(largest, 0).template size<T>(points_ * slab_column_step(lattice_));
+        return slab_of(largest, 0).template size<A>(points_ * slab_column_step(lattice_));
     }
     [[nodiscard]] Index tiles_of(const Piece& piece) const {
         return piece.rows * quotient_up(piece.width, points_) * quotient_up(columns_, width_);
@@ -163,7 +164,7 @@ private:
         return (chunks_ == 1 ? 1 : tiles_of(largest)) * points_ * width_;
     }
 
-    [[nodiscard]] TileResult<T> result(const Piece& piece, Index i, Index j, Index c, const T* sums) const {
+    [[nodiscard]] TileResult<A> result(const Piece& piece, Index i, Index j, Index c, const A* sums) const {
         const Index row = lattice_.row + (piece.first_row + i) * lattice_.step;
         const Index column = lattice_.column + (piece.first_column + j) * lattice_.step;
         return {.sums = sums,
@@ -175,17 +176,17 @@ private:
                 .pixel_stride = lattice_.step * target_[3]};
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     Index first_channel_, first_column_, channels_, columns_, taps_;
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     std::size_t shape_;
     Index points_, width_;
-    MultiplyTile<T> multiply_;
+    MultiplyTile<A> multiply_;
     Index chunk_, chunks_;
     Cut cut_;
-    std::shared_ptr<const Tensor<T>> weights_;
+    std::shared_ptr<const Tensor<A>> weights_;
 };
 
 /// Runs the products of all groups of a convolution, which differ in channels and weights alone: in parallel over

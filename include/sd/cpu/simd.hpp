@@ -340,6 +340,13 @@ template <class T, class Use>
     if (first < size) use(first, size - first);
 }
 
+/// Calls use(constant<i>) for each i < count.
+template <Index count, class Use>
+[[gnu::always_inline]] inline void with_each(const Use& use) {
+    [&]<Index... i>(std::integer_sequence<Index, i...>) { (use(constant<i>), ...); }
+    (std::make_integer_sequence<Index, count>{});
+}
+
 /// Vectors that are written together: two of bfloat16, which are a line of the cache where a vector of floats is one.
 template <class T>
 inline constexpr Index line_vectors = std::is_same_v<T, bfloat16> ? 2 : 1;

@@ -4,6 +4,9 @@
 #include "sd/core/pending_gradient.hpp"
 #include "sd/cpu/vector_activation.hpp"
 
+#include <array>
+#include <type_traits>
+
 SD_NAMESPACE_BEGIN
 
 namespace cpu {
@@ -77,6 +80,38 @@ private:
     mutable Vector<T> current_ = {};
 };
 
+/// Numbers of the channels of `blocks` neighbouring vectors.
+template <class T, Index blocks>
+struct ChannelBlocks {
+    /// Those that stand there, `count` lanes of a single vector.
+    template <class Count>
+    ChannelBlocks(const accumulate_t<T>* from, Count count) {
+        for (Index b = 0; b < blocks; ++b) vectors[b] = load_some(from + b * lanes<T>, count);
+    }
+    /// The same number for all.
+    explicit ChannelBlocks(accumulate_t<T> value) {
+        for (Vector<T>& vector : vectors) vector = Vector<T>{} + value;
+    }
+    [[nodiscard, gnu::always_inline]] const Vector<T>& operator[](Index block) const { return vectors[block]; }
+
+    Vector<T> vectors[blocks];
+};
+
+/// SampleFactors of the channels of `blocks` neighbouring vectors.
+template <class T, Index blocks>
+struct FactorBlocks {
+    FactorBlocks(const SampleFactors<T>& factors, Index channel, Index count) {
+        for (Index b = 0; b < blocks; ++b) vectors[b] = factors.of_channels(channel + b * lanes<T>, count);
+    }
+    [[nodiscard]] explicit operator bool() const { return static_cast<bool>(vectors[0]); }
+    /// Those of a block, for an element of the first one.
+    [[nodiscard, gnu::always_inline]] Vector<T> at(Index element, Index block) const {
+        return vectors[block].at(element);
+    }
+
+    SampleFactors<T> vectors[blocks];
+};
+
 /// The values of a pending tensor, a vector at a time.
 template <class T>
 class PendingSource {
@@ -95,36 +130,37 @@ public:
           gate_(x.gate, x.raw.size()),
           view_(view) {}
 
-    [[nodiscard]] const Extents& extents() const { return view_.extents; }
-    [[nodiscard]] Index element(Index sample, Index row, Index column) const {
-        return view_.element(sample, row, column);
-    }
-    void prefetch_line(Index element) const { prefetch(raw_ + element); }
+    [[nodiscard]] const ImageView& view() const { return view_; }
+    /// The tensors that an element is read from, nullptr for a second one that is not there.
+    [[nodiscard]] std::array<const T*, 2> tensors() const { return {raw_, nullptr}; }
 
-    /// Calls use(value_at), where value_at(element) gives the values of channels [channel, channel + count), at most a
-    /// vector, of the pixel whose `channel` stands at the element. What the channels share is loaded here, once. The
-    /// count is a constant where it is known.
-    template <class Count, class Use>
-    void with_channels(Index channel, Count count, const Use& use) const {
+    /// Calls use(value_at), where value_at(element, constant<b>) gives the values of block b of channels, for the pixel
+    /// whose `channel` stands at the element: block 0 begins with it and each has a vector, or a single one `count`
+    /// channels. What the pixels share is loaded here, once. The count is a constant where it is known.
+    template <Index blocks, class Count, class Use>
+    void with_channels(Index channel, std::integral_constant<Index, blocks>, Count count, const Use& use) const {
+        using Channels = ChannelBlocks<T, blocks>;
         const T* raw = raw_;
+        const auto stored = [=](Index element, auto b) { return load_some(raw + element + b * lanes<T>, count); };
         if (gate_ || !has_own_path(activation_)) {
-            const Vector<T> scale = scale_ == nullptr ? Vector<T>{} + A(1) : load_some(scale_ + channel, count);
-            const Vector<T> shift = scale_ == nullptr ? Vector<T>{} : load_some(shift_ + channel, count);
-            use([=, activation = activation_, gate = gate_.of_channels(channel, count)](Index element) {
-                const Vector<T> value = activated<A>(activation, scale * load_some(raw + element, count) + shift);
-                return gate ? gate.at(element) * value : value;
+            const Channels scale = scale_ == nullptr ? Channels(A(1)) : Channels(scale_ + channel, count);
+            const Channels shift = scale_ == nullptr ? Channels(A(0)) : Channels(shift_ + channel, count);
+            use([=, activation = activation_, gate = FactorBlocks<T, blocks>(gate_, channel, count)](Index element,
+                                                                                                     auto b) {
+                const Vector<T> value = activated<A>(activation, scale[b] * stored(element, b) + shift[b]);
+                return gate ? gate.at(element, b) * value : value;
             });
         } else if (scale_ == nullptr && activation_ == Activation::none) {
-            use([=](Index element) { return load_some(raw + element, count); });
+            use(stored);
         } else if (scale_ == nullptr) {
-            use([=](Index element) { return rectified<T>(load_some(raw + element, count)); });
+            use([=](Index element, auto b) { return rectified<T>(stored(element, b)); });
         } else {
-            const Vector<T> scale = load_some(scale_ + channel, count);
-            const Vector<T> shift = load_some(shift_ + channel, count);
+            const Channels scale(scale_ + channel, count);
+            const Channels shift(shift_ + channel, count);
             if (activation_ == Activation::relu) {
-                use([=](Index element) { return rectified<T>(scale * load_some(raw + element, count) + shift); });
+                use([=](Index element, auto b) { return rectified<T>(scale[b] * stored(element, b) + shift[b]); });
             } else {
-                use([=](Index element) { return scale * load_some(raw + element, count) + shift; });
+                use([=](Index element, auto b) { return scale[b] * stored(element, b) + shift[b]; });
             }
         }
     }
@@ -159,47 +195,42 @@ public:
           common_(dy.gate.common, dy.dy.size()),
           view_(dy.shape()) {}
 
-    [[nodiscard]] const Extents& extents() const { return view_.extents; }
-    [[nodiscard]] Index element(Index sample, Index row, Index column) const {
-        return view_.element(sample, row, column);
-    }
-    void prefetch_line(Index element) const {
-        prefetch(dy_ + element);
-        if (z_ != nullptr) prefetch(z_ + element);
-    }
+    [[nodiscard]] const ImageView& view() const { return view_; }
+    [[nodiscard]] std::array<const T*, 2> tensors() const { return {dy_, z_}; }
 
-    template <class Count, class Use>
-    void with_channels(Index channel, Count count, const Use& use) const {
+    template <Index blocks, class Count, class Use>
+    void with_channels(Index channel, std::integral_constant<Index, blocks>, Count count, const Use& use) const {
+        using Channels = ChannelBlocks<T, blocks>;
         const T* dy = dy_;
         const T* z = z_;
+        const auto stored = [=](const T* from, Index element, auto b) {
+            return load_some(from + element + b * lanes<T>, count);
+        };
         if (z == nullptr) {
-            use([=](Index element) { return load_some(dy + element, count); });
+            use([=](Index element, auto b) { return stored(dy, element, b); });
             return;
         }
-        const Vector<T> scale = load_some(scale_ + channel, count);
-        const Vector<T> shift = load_some(shift_ + channel, count);
-        const Vector<T> center = load_some(center_ + channel, count);
-        const Vector<T> slope = load_some(slope_ + channel, count);
-        const Vector<T> offset = load_some(offset_ + channel, count);
+        const Channels scale(scale_ + channel, count), shift(shift_ + channel, count), center(center_ + channel, count),
+            slope(slope_ + channel, count), offset(offset_ + channel, count);
         if (gate_ || !has_own_path(activation_)) {
-            use([=, activation = activation_, gate = gate_.of_channels(channel, count),
-                 common = common_.of_channels(channel, count)](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                Vector<T> upstream = load_some(dy + element, count);
-                if (gate) upstream = gate.at(element) * upstream + common.at(element);
-                const Vector<T> g = gradient_before<A>(activation, upstream, scale * raw + shift);
-                return scale * g + slope * (raw - center) + offset;
+            use([=, activation = activation_, gate = FactorBlocks<T, blocks>(gate_, channel, count),
+                 common = FactorBlocks<T, blocks>(common_, channel, count)](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                Vector<T> upstream = stored(dy, element, b);
+                if (gate) upstream = gate.at(element, b) * upstream + common.at(element, b);
+                const Vector<T> g = gradient_before<A>(activation, upstream, scale[b] * raw + shift[b]);
+                return scale[b] * g + slope[b] * (raw - center[b]) + offset[b];
             });
         } else if (activation_ == Activation::relu) {
-            use([=](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                const Vector<T> g = load_some(dy + element, count);
-                return scale * gradient_before_relu<T>(g, scale * raw + shift) + slope * (raw - center) + offset;
+            use([=](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                const Vector<T> g = gradient_before_relu<T>(stored(dy, element, b), scale[b] * raw + shift[b]);
+                return scale[b] * g + slope[b] * (raw - center[b]) + offset[b];
             });
         } else {
-            use([=](Index element) {
-                const Vector<T> raw = load_some(z + element, count);
-                return scale * load_some(dy + element, count) + slope * (raw - center) + offset;
+            use([=](Index element, auto b) {
+                const Vector<T> raw = stored(z, element, b);
+                return scale[b] * stored(dy, element, b) + slope[b] * (raw - center[b]) + offset[b];
             });
         }
     }

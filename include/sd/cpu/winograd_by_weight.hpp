@@ -111,9 +111,9 @@ private:
             const Index calls = !has_next ? 0
                                           : quotient_up(channels, width_) * Tiles::positions *
                                                 quotient_up(side_.depth, outer_rows<A, most_outer_vectors>);
-            SlabPrefetch<PendingSource<T>> x_ahead(x_, x_slab(group, next_sample, next_row, next_rows), calls);
-            SlabPrefetch<GradientSource<T>> dy_ahead(
-                dy_, dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
+            SlabPrefetch<T> x_ahead(SlabSource<T>(x_), x_slab(group, next_sample, next_row, next_rows), calls);
+            SlabPrefetch<T> dy_ahead(SlabSource<T>(dy_),
+                                     dy_slab(group, next_sample, next_row, next_rows, first_channel, channels), calls);
             run_panels<T>({.x = memory.x.data,
                            .x_columns = 0,
                            .x_plane = memory.x.plane,
@@ -144,10 +144,10 @@ private:
             const Index rows = std::min(last - row, cut_.tile_rows - row_of_sample);
             const Index tile = (row - first) * cut_.tile_columns;
             const SlabShape x = x_slab(group, sample, row_of_sample, rows);
-            pack_slab<A>(x_, x, memory.slab);
+            SlabSource<T>(x_).pack(x, memory.slab);
             transform_tiles<Tiles::extent>(memory.slab, x, rows, cut_.tile_columns, memory.x, tile, WinogradInput());
             const SlabShape dy = dy_slab(group, sample, row_of_sample, rows, first_channel, channels);
-            pack_slab<A>(dy_, dy, memory.slab);
+            SlabSource<T>(dy_).pack(dy, memory.slab);
             transform_tiles<m>(memory.slab, dy, rows, cut_.tile_columns, memory.dy, tile, WinogradOutputAdjoint());
             row += rows;
         }

@@ -11,7 +11,7 @@
 #include "sd/cpu/epilogue.hpp"
 #include "sd/cpu/lattice.hpp"
 #include "sd/cpu/product.hpp"
-#include "sd/cpu/slab.hpp"
+#include "sd/cpu/slab_source.hpp"
 #include "sd/cpu/tile.hpp"
 #include "sd/cpu/weights.hpp"
 #include "sd/cpu/winograd_cut.hpp"
@@ -67,14 +67,15 @@ private:
 };
 
 /// Writes the points of a lattice that suits; as Product.
-template <class T, class Source, class Epilogue>
+template <class T>
 class WinogradProduct {
-    static constexpr Index m = winograd_outputs<typename Source::Stored>;
-    using Tiles = WinogradTiles<T, m>;
+    using A = accumulate_t<T>;
+    static constexpr Index m = winograd_outputs<T>;
+    using Tiles = WinogradTiles<A, m>;
 
 public:
-    WinogradProduct(const Source& source, const Lattice& lattice, Index first_channel, Index first_column,
-                    const PanelSource<T>& panels, const WeightMap& map, const Shape& target, Epilogue& epilogue)
+    WinogradProduct(const SlabSource<T>& source, const Lattice& lattice, Index first_channel, Index first_column,
+                    const PanelSource<A>& panels, const WeightMap& map, const Shape& target, Epilogue<T>& epilogue)
         : source_(source),
           lattice_(lattice),
           first_channel_(first_channel),
@@ -85,17 +86,17 @@ public:
           epilogue_(epilogue),
           cut_(WinogradCut<m>::of(
               lattice, std::min(tiles_of_piece(channels_),
-                                shared_pixels<T>(source.extents().channels, channels_, target[3]) / (m * m)))),
+                                shared_pixels<A>(source.extents().channels, channels_, target[3]) / (m * m)))),
           tiles_(cut_.rows_each * cut_.tile_columns),
-          shape_(choose_tile<T>(tiles_, columns_)),
+          shape_(choose_tile<A>(tiles_, columns_)),
           points_(tile_shapes[shape_].points),
           width_(tile_shapes[shape_].vectors * lanes<T>),
-          multiply_(find_multiply_tile<T>(shape_, 1)),
-          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(T)) <= resident_bytes
+          multiply_(find_multiply_tile<A>(shape_, 1)),
+          together_(Tiles::positions * channels_ * width_ * static_cast<Index>(sizeof(A)) <= resident_bytes
                         ? points_
                         : round_up(tiles_, points_)),
-          weights_(panels.template panels<WinogradPanels<T, m>>(map, width_, [&] {
-              return WinogradPanels<T, m>(panels.weight(), map, lattice, width_, panels.factors());
+          weights_(panels.template panels<WinogradPanels<A, m>>(map, width_, [&] {
+              return WinogradPanels<A, m>(panels.weight(), map, lattice, width_, panels.factors());
           })) {}
 
     /// Of the batch.
@@ -105,10 +106,10 @@ public:
 
     /// A thread's own.
     struct Memory {
-        T* slab;
+        A* slab;
         Tiles tiles;
-        T* sums;  ///< (position, tile, column)
-        T* rows;  ///< (row of m, pixel, column)
+        A* sums;  ///< (position, tile, column)
+        A* rows;  ///< (row of m, pixel, column)
     };
     /// The memory of all threads, for any product of the same extents.
     class Workspace {
@@ -116,11 +117,11 @@ public:
         explicit Workspace(const WinogradProduct& product)
             : padded_tiles_(round_up(product.tiles_, product.points_)),
               channels_(product.channels_),
-              slabs_(Tensor<T>::empty(
-                  {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<T>(0)})),
-              tiles_(Tensor<T>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
-              sums_(Tensor<T>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
-              rows_(Tensor<T>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
+              slabs_(Tensor<A>::empty(
+                  {num_threads(), product.slab_of(0, product.first_channel_, channels_).template size<A>(0)})),
+              tiles_(Tensor<A>::empty({num_threads(), Tiles::of(nullptr, padded_tiles_, channels_).size()})),
+              sums_(Tensor<A>::empty({num_threads(), Tiles::positions * product.together_ * product.width_})),
+              rows_(Tensor<A>::empty({num_threads(), m * m * product.together_ * product.width_})) {}
         [[nodiscard]] Memory of(Index thread) {
             return {slabs_.data() + thread * slabs_.extent(1),
                     Tiles::of(tiles_.data() + thread * tiles_.extent(1), padded_tiles_, channels_),
@@ -129,28 +130,27 @@ public:
 
     private:
         Index padded_tiles_, channels_;
-        Tensor<T> slabs_, tiles_, sums_, rows_;
+        Tensor<A> slabs_, tiles_, sums_, rows_;
     };
 
     /// Asks for all that a piece reads while `products` products compute another.
-    [[nodiscard]] SlabPrefetch<Source> ask_for(Index next, Index products) const {
+    [[nodiscard]] SlabPrefetch<T> ask_for(Index next, Index products) const {
         const Index calls = Tiles::positions * quotient_up(tiles_, points_) * quotient_up(columns_, width_);
         return {source_, slab_of(next, 0, source_.extents().channels), calls * products};
     }
 
     /// Writes the points of a piece.
-    void run_piece(Index number, const Memory& memory, SlabPrefetch<Source>& ahead) {
+    void run_piece(Index number, const Memory& memory, SlabPrefetch<T>& ahead) {
         const SlabShape slab = slab_of(number, first_channel_, channels_);
         const Index first_row = number % cut_.pieces_of_sample * cut_.rows_each;
         const Index tile_rows = cut_.rows(first_row);
         const Index tiles = tile_rows * cut_.tile_columns;
-        pack_slab<T>(source_, slab, memory.slab);
+        source_.pack(slab, memory.slab);
         transform_tiles<Tiles::extent>(memory.slab, slab, tile_rows, cut_.tile_columns, memory.tiles, 0,
                                        WinogradInput());
 
-        typename Epilogue::Task task(epilogue_, number);
         constexpr Index no_offset = 0;
-        TileOperands<T> operands{.point = nullptr,
+        TileOperands<A> operands{.point = nullptr,
                                  .point_step = 1,
                                  .plane = memory.tiles.plane,
                                  .channels = channels_,
@@ -168,7 +168,7 @@ public:
                         ahead.advance();
                     }
                 }
-                finish(task, slab.sample, first_row, first, last, c, memory);
+                finish(number, slab.sample, first_row, first, last, c, memory);
             }
         }
     }
@@ -179,7 +179,7 @@ private:
     /// Transformed, they stay in the second-level cache beside a panel.
     [[nodiscard]] static Index tiles_of_piece(Index channels) {
         constexpr Index bytes = Index{400} << 10;
-        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(T)));
+        return bytes / (Tiles::positions * round_up(channels, lanes<T>) * static_cast<Index>(sizeof(A)));
     }
 
     [[nodiscard]] SlabShape slab_of(Index piece, Index first_channel, Index channels) const {
@@ -189,15 +189,15 @@ private:
     }
 
     // Transforms tiles [first, last) of a piece back, a run of tiles in one row after the other.
-    void finish(typename Epilogue::Task& task, Index sample, Index first_row, Index first, Index last, Index c,
+    void finish(Index task, Index sample, Index first_row, Index first, Index last, Index c,
                 const Memory& memory) const {
         for (Index tile = first; tile < last;) {
             const Index tile_row = tile / cut_.tile_columns;
             const Index end = std::min(last, (tile_row + 1) * cut_.tile_columns);
             const Index pixels = m * (end - tile);
             for (Index t = tile; t < end; ++t) {
-                const T* sums = memory.sums + (t - first) * width_;
-                T* pixel = memory.rows + m * (t - tile) * width_;
+                const A* sums = memory.sums + (t - first) * width_;
+                A* pixel = memory.rows + m * (t - tile) * width_;
                 for (Index v = 0; v < width_; v += lanes<T>) {
                     Vector<T> transformed[Tiles::extent][Tiles::extent];
                     Vector<T> y[m][m];
@@ -209,38 +209,38 @@ private:
 #pragma GCC unroll 4
                     for (Index r = 0; r < m; ++r) {
 #pragma GCC unroll 4
-                        for (Index j = 0; j < m; ++j) store<T>(y[r][j], pixel + (r * pixels + j) * width_ + v);
+                        for (Index j = 0; j < m; ++j) store<A>(y[r][j], pixel + (r * pixels + j) * width_ + v);
                     }
                 }
             }
             const Index row = m * (first_row + tile_row);
             const Index column = m * (tile % cut_.tile_columns);
             for (Index r = 0; r < std::min(m, lattice_.height - row); ++r) {
-                task.add({.sums = memory.rows + r * pixels * width_,
-                          .width = width_,
-                          .points = std::min(pixels, lattice_.width - column),
-                          .columns = std::min(width_, columns_ - c),
-                          .column = c,
-                          .element =
-                              ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] + first_column_ + c,
-                          .pixel_stride = target_[3]});
+                epilogue_.add(task, {.sums = memory.rows + r * pixels * width_,
+                                     .width = width_,
+                                     .points = std::min(pixels, lattice_.width - column),
+                                     .columns = std::min(width_, columns_ - c),
+                                     .column = c,
+                                     .element = ((sample * target_[1] + row + r) * target_[2] + column) * target_[3] +
+                                                first_column_ + c,
+                                     .pixel_stride = target_[3]});
             }
             tile = end;
         }
     }
 
-    const Source& source_;
+    SlabSource<T> source_;
     const Lattice& lattice_;
     Index first_channel_, first_column_, channels_, columns_;
     Shape target_;
-    Epilogue& epilogue_;
+    Epilogue<T>& epilogue_;
     WinogradCut<m> cut_;
     Index tiles_;  ///< of a piece, at most
     std::size_t shape_;
     Index points_, width_;
-    MultiplyTile<T> multiply_;
+    MultiplyTile<A> multiply_;
     Index together_;  ///< tiles whose sums are held at a time
-    std::shared_ptr<const WinogradPanels<T, m>> weights_;
+    std::shared_ptr<const WinogradPanels<A, m>> weights_;
 };
 
 }  // namespace cpu
