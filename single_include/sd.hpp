@@ -6617,7 +6617,8 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/cpu/depthwise_rows.hpp
 
-// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image that are at hand with everything pending applied.
+// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image
+// that are at hand with everything pending applied.
 //
 //     runs    neighbouring taps of one row of the kernel, read together: pixel q of a tile meets taps q, q - 1, ...
 //     ring    the last rows of the image that the points of one row read, channels in blocks of one vector:
@@ -10482,7 +10483,8 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift)
 ///
-/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if settings or shapes do not fit.
+/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if
+/// settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
@@ -10536,7 +10538,8 @@ template <cpu::Vectorized T>
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
 ///
 /// If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of its backward, gathered as
-/// dx is written. What is written then is the gradient before the activation of `before`, which the sums are of. Throws std::invalid_argument if settings or shapes do not fit.
+/// dx is written. What is written then is the gradient before the activation of `before`, which the sums are of. Throws
+/// std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
                                         const Conv2dOptions& options, const Shape& x_shape,
@@ -14309,8 +14312,8 @@ inline void apply_to_blocks(const std::vector<NamedBlock>& blocks, const Stochas
 /// Makes every block of the model whose branch has the name options.target_layer_name stochastic, or every block if that
 /// is empty, in forward order and in place: parameters keep their addresses and names, so optimizers and checkpoints stay
 /// valid. Drop rates grow over the matched blocks alone. A block without a shortcut counts among them and stays as it is;
-/// one whose shortcut is not the identity has the rate 0 unless options.drop_at_projections. Applied again it changes the settings and nests nothing; masks that were given are
-/// forgotten. Without a match it warns and changes nothing.
+/// one whose shortcut is not the identity has the rate 0 unless options.drop_at_projections. Applied again it changes the
+/// settings and nests nothing; masks that were given are forgotten. Without a match it warns and changes nothing.
 ///
 /// The model has visit(visitor), and blocks of type StochasticResidual; a branch's name is its layer_name, or the one
 /// given to register_branch. If optimizers are given, each parameter of the blocks must be held by one of them or be
@@ -17762,8 +17765,8 @@ SD_NAMESPACE_BEGIN
 /// On a device that computes beside the CPU, scores are read a batch late, so that it never waits: see
 /// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
 /// an epoch and of the run, and before an algorithm that may look at them acts at an event from after_loss on, such as
-/// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
-/// several ranks nothing is late.
+/// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last
+/// read. With several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
 requires(!BatchLoader<L>)  // so that a loader is not taken for a loss
     class Trainer {
@@ -20534,7 +20537,8 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     }
 }
 
-/// All settings as pairs of key and value; drop_at_projections is named where it is false. Throws std::invalid_argument for a value outside its enumeration.
+/// All settings as pairs of key and value; drop_at_projections is named where it is false. Throws std::invalid_argument for
+/// a value outside its enumeration.
 [[nodiscard]] inline std::vector<std::pair<std::string, std::string>> option_texts(
     const StochasticDepthOptions& options) {
     std::vector<std::pair<std::string, std::string>> all{

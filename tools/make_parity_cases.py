@@ -9,9 +9,10 @@ hold
     kind  model | kernel
     spec  JSON: the settings. Of a kernel `op` and its options; of a model its build, classes, method, compute,
           scaling, distribution, drop_rate, drop_rates (of every block), mode, steps, label_smoothing, dtype and no_grad
-          (the parameters without a gradient after step 0), optimizer (sgd if absent, adamw, rmsprop, rmsprop_tf) with lr, weight_decay and momentum, nesterov | betas,
-          eps | alpha, eps, momentum, no_decay (names of parameters without weight decay), max_norm (of the gradients,
-          cut to it before each step), ema_decay (of averages that begin as the start values)
+          (the parameters without a gradient after step 0), optimizer (sgd if absent, adamw, rmsprop, rmsprop_tf) with
+          lr, weight_decay and momentum, nesterov | betas, eps | alpha, eps, momentum, no_decay (names of parameters
+          without weight decay), max_norm (of the gradients, cut to it before each step), ema_decay (of averages that
+          begin as the start values)
           Of another family than ResNet: family, stages, bn_eps, bn_momentum and what parity_families.py has beside, and
           shortcuts, for each block whether it has one; masks are of those that have
 

@@ -165,7 +165,8 @@ template <cpu::Vectorized T>
 ///
 ///     y = act(scale (x * weight) + shift) = act(x * (scale weight) + shift)
 ///
-/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if settings or shapes do not fit.
+/// What is made of weight and scale is kept in `kept`, if that is given, for the next call. Throws std::invalid_argument if
+/// settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_batch_norm_forward(const Pending<T>& x, const Tensor<accumulate_t<T>>& weight,
                                                   const Conv2dOptions& options, const Tensor<accumulate_t<T>>& scale,
@@ -219,7 +220,8 @@ template <cpu::Vectorized T>
 ///     dx(n, h, w, i) = sum over o, kh, kw of weight(o, i, kh, kw) dy(n, oh, ow, o) where x(n, h, w, i) met it forward
 ///
 /// If x came from a batch norm, `before` is its forward pass and `sums` receives the sums of its backward, gathered as
-/// dx is written. What is written then is the gradient before the activation of `before`, which the sums are of. Throws std::invalid_argument if settings or shapes do not fit.
+/// dx is written. What is written then is the gradient before the activation of `before`, which the sums are of. Throws
+/// std::invalid_argument if settings or shapes do not fit.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> conv2d_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
                                         const Conv2dOptions& options, const Shape& x_shape,

@@ -1,4 +1,5 @@
-// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image that are at hand with everything pending applied.
+// What depthwise convolutions share, forward, by input and by weight: how their taps are read, and the rows of an image
+// that are at hand with everything pending applied.
 //
 //     runs    neighbouring taps of one row of the kernel, read together: pixel q of a tile meets taps q, q - 1, ...
 //     ring    the last rows of the image that the points of one row read, channels in blocks of one vector:

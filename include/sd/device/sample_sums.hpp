@@ -38,7 +38,8 @@ struct SampleSums {
     }
 };
 
-/// Starts Kernel<T, width>{sweep, arguments...} over the pixels of images (N, H, W, C) such that a block of rows is a sample.
+/// Starts Kernel<T, width>{sweep, arguments...} over the pixels of images (N, H, W, C) such that a block of rows is a
+/// sample.
 template <Accelerator Device, class T, template <class, int> class Kernel, class... Arguments>
 void launch_by_sample(const Shape& images, const Arguments&... arguments) {
     with_width<T>(images[3], [&](auto width) {

@@ -63,7 +63,8 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
     }
 }
 
-/// All settings as pairs of key and value; drop_at_projections is named where it is false. Throws std::invalid_argument for a value outside its enumeration.
+/// All settings as pairs of key and value; drop_at_projections is named where it is false. Throws std::invalid_argument for
+/// a value outside its enumeration.
 [[nodiscard]] inline std::vector<std::pair<std::string, std::string>> option_texts(
     const StochasticDepthOptions& options) {
     std::vector<std::pair<std::string, std::string>> all{

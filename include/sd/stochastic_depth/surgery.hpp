@@ -124,8 +124,8 @@ inline void apply_to_blocks(const std::vector<NamedBlock>& blocks, const Stochas
 /// Makes every block of the model whose branch has the name options.target_layer_name stochastic, or every block if that
 /// is empty, in forward order and in place: parameters keep their addresses and names, so optimizers and checkpoints stay
 /// valid. Drop rates grow over the matched blocks alone. A block without a shortcut counts among them and stays as it is;
-/// one whose shortcut is not the identity has the rate 0 unless options.drop_at_projections. Applied again it changes the settings and nests nothing; masks that were given are
-/// forgotten. Without a match it warns and changes nothing.
+/// one whose shortcut is not the identity has the rate 0 unless options.drop_at_projections. Applied again it changes the
+/// settings and nests nothing; masks that were given are forgotten. Without a match it warns and changes nothing.
 ///
 /// The model has visit(visitor), and blocks of type StochasticResidual; a branch's name is its layer_name, or the one
 /// given to register_branch. If optimizers are given, each parameter of the blocks must be held by one of them or be

@@ -46,8 +46,8 @@ struct CheckpointOptions {
 ///
 /// A checkpoint is written whenever a multiple of the interval has been passed, at the end of the run, and when a stop
 /// is requested; after everything else that belongs to the batch, metrics on the disk included. A state whose
-/// parameters, running statistics, optimizer's or algorithms' tensors are not all finite is not written: the run then ends with
-/// std::runtime_error, which names the first of them, and goes on from the checkpoint before.
+/// parameters, running statistics, optimizer's or algorithms' tensors are not all finite is not written: the run then ends
+/// with std::runtime_error, which names the first of them, and goes on from the checkpoint before.
 template <class Trainer>
 class CheckpointSaver {
 public:

@@ -58,8 +58,8 @@ SD_NAMESPACE_BEGIN
 /// On a device that computes beside the CPU, scores are read a batch late, so that it never waits: see
 /// late_scores.hpp. What is logged is the same, in the same order. Scores are read before an evaluation, at the end of
 /// an epoch and of the run, and before an algorithm that may look at them acts at an event from after_loss on, such as
-/// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last read. With
-/// several ranks nothing is late.
+/// the writing of a checkpoint; at earlier events of a batch it sees State::loss and State::epoch_score as they were last
+/// read. With several ranks nothing is late.
 template <TrainableModel Model, BatchLoader TrainLoader, BatchLoader EvalLoader = TrainLoader, class L = CrossEntropy>
 requires(!BatchLoader<L>)  // so that a loader is not taken for a loss
     class Trainer {
