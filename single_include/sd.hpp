@@ -15272,7 +15272,7 @@ SD_NAMESPACE_END
 
 // ---------------------------------------------------------------------------- sd/train/machine_kind.hpp
 
-// Which kind of machine a run's numbers come from, as its log and its checkpoints have it.
+// Which kinds of machines a run's numbers come from, as its log and its checkpoints have them.
 
 SD_NAMESPACE_BEGIN
 
@@ -15281,10 +15281,21 @@ SD_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The kind of machine that computes a model's activations, empty if all give the same bits.
-template <class Model>
-[[nodiscard]] std::string machine_of() {
-    return machine_kind(Tensor<typename Model::value_type, typename Model::device_type>());
+/// The kinds of machines that compute with tensors of such elements, empty if all give the same bits: that of all ranks, or if
+/// they differ each rank's in order, as in "amx, float". All ranks call it.
+template <class T, class Device>
+[[nodiscard]] std::string machines_of(Communicator& communicator) {
+    const std::string own = machine_kind(Tensor<T, Device>());
+    if (own.empty()) return own;
+    using Name = std::array<char, 32>;
+    Name name{};
+    own.copy(name.data(), name.size() - 1);
+    std::vector<Name> names(static_cast<std::size_t>(communicator.size()));
+    communicator.all_gather(std::span<const Name>(&name, 1), std::span(names));
+    std::string all = names.front().data();
+    if (std::all_of(names.begin(), names.end(), [&](const Name& other) { return other == names.front(); })) return all;
+    for (std::size_t rank = 1; rank < names.size(); ++rank) all += std::string(", ") + names[rank].data();
+    return all;
 }
 
 }  // namespace detail
@@ -17747,7 +17758,7 @@ SD_NAMESPACE_BEGIN
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
 ///
-/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machine_kind().
+/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machines().
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks.
@@ -17830,9 +17841,7 @@ public:
         const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
-        if (std::string machine = detail::machine_of<Model>(); !machine.empty()) {
-            logger_.log("machine", std::move(machine));
-        }
+        if (!machines_.empty()) logger_.log("machine", machines_);
         logger_.start(state_.run, state_.timestamp, state_.evaluation_is_pending);
         metrics_.start();
         scores_.forget();
@@ -17878,6 +17887,9 @@ public:
     [[nodiscard]] const LossType& loss() const { return loss_; }
     /// The ranks that train together.
     [[nodiscard]] Communicator& communicator() { return communicator_; }
+    /// The kind of machine that computes, see machine_kind(), where the last bits of results depend on it, or else nothing;
+    /// of ranks on different ones the kind of each, as in "amx, float".
+    [[nodiscard]] const std::string& machines() const { return machines_; }
     /// The settings, as given.
     [[nodiscard]] const Options& options() const { return options_; }
     /// Where the batches come from.
@@ -17917,6 +17929,7 @@ private:
           loss_(std::move(loss)),
           options_(std::move(options)),
           communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
+          machines_(detail::machines_of<T, Device>(communicator_)),
           train_loader_(train_loader),
           eval_loader_(std::move(eval_loader)),
           base_learning_rate_(optimizer.learning_rate()),
@@ -18137,6 +18150,7 @@ private:
     Options options_;
     Communicator alone_;
     Communicator& communicator_;
+    std::string machines_;
     TrainLoader train_loader_;
     std::optional<EvalLoader> eval_loader_;
     double base_learning_rate_;

@@ -11,8 +11,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -199,6 +202,38 @@ TEST_CASE("bfloat16: log and checkpoints name the kind of machine, and a run tha
                             "other settings: machine: amx_model instead of float;"));
     CHECK(sd_test::contains(shown, "from batch 2 on  machine amx_model\n"));
     CHECK(saved_machine() == "amx_model");
+}
+
+/// Three ranks, of which this one is the second and the others have other machines.
+class RanksOnOthers : public sd::Communicator {
+public:
+    explicit RanksOnOthers(std::string name_of_others) : others_(std::move(name_of_others)) {}
+    sd::Index rank() const override { return 1; }
+    sd::Index size() const override { return 3; }
+
+protected:
+    void all_gather_bytes(std::span<const std::byte> own, std::span<std::byte> all) override {
+        std::fill(all.begin(), all.end(), std::byte{0});
+        std::copy(own.begin(), own.end(), all.begin() + static_cast<std::ptrdiff_t>(own.size()));
+        for (const std::size_t rank : {std::size_t{0}, std::size_t{2}}) {
+            std::memcpy(all.data() + rank * own.size(), others_.data(), others_.size());
+        }
+    }
+
+private:
+    std::string others_;
+};
+
+TEST_CASE("bfloat16: ranks on different kinds of machines are told one by one") {
+    const sd_test::UseTileMachine use(&sd::testing::amx_model);
+    const auto machines = [](const char* others) {
+        RanksOnOthers ranks(others);
+        return sd::detail::machines_of<bfloat16, sd::Cpu>(ranks);
+    };
+    CHECK(machines("amx_model") == "amx_model");
+    CHECK(machines("avx512_bf16") == "avx512_bf16, amx_model, avx512_bf16");
+    RanksOnOthers ranks("amx");
+    CHECK(sd::detail::machines_of<float, sd::Cpu>(ranks).empty());
 }
 
 TEST_CASE("bfloat16: of other numbers no kind of machine is told, whose results do not depend on it") {

@@ -7,7 +7,6 @@
 #include "sd/core/shape.hpp"
 #include "sd/nn/freeze.hpp"
 #include "sd/train/loss.hpp"
-#include "sd/train/machine_kind.hpp"
 
 #include <algorithm>
 #include <array>
@@ -61,8 +60,7 @@ template <class Trainer>
     for (const auto& [key, value] : state.optimizer.settings()) all[text("optimizer.", key)] = value;
     for (const auto& [key, value] : settings_of(trainer.loss())) all[text("loss.", key)] = value;
     if (std::string frozen = frozen_parameters(trainer.model()); frozen != "none") all["frozen"] = std::move(frozen);
-    using Model = std::remove_cvref_t<decltype(trainer.model())>;
-    if (std::string machine = machine_of<Model>(); !machine.empty()) all["machine"] = std::move(machine);
+    if (!trainer.machines().empty()) all["machine"] = trainer.machines();
     return all;
 }
 

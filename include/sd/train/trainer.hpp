@@ -40,7 +40,7 @@ SD_NAMESPACE_BEGIN
 /// a run that starts from the state of an interrupted one (set state().timestamp and epoch_score, load model and
 /// optimizer) goes on as the other would have.
 ///
-/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machine_kind().
+/// Logged at the start, if the last bits of results depend on it: `machine`, the kind of machine, see machines().
 /// Logged after every batch: `loss/train`, `accuracy/train`, `top5_accuracy/train`, `learning_rate`,
 /// `images_per_second` and, if there are stochastic blocks, one number for each of them in
 /// `stochastic_depth/drop_rates`, the applied ones, and `stochastic_depth/kept_fraction`, the mean of their masks.
@@ -123,9 +123,7 @@ public:
         const LearningRateRestored restored{state_.optimizer, base_learning_rate_};
         state_.stopping = false;
         run_event(Event::fit_start);
-        if (std::string machine = detail::machine_of<Model>(); !machine.empty()) {
-            logger_.log("machine", std::move(machine));
-        }
+        if (!machines_.empty()) logger_.log("machine", machines_);
         logger_.start(state_.run, state_.timestamp, state_.evaluation_is_pending);
         metrics_.start();
         scores_.forget();
@@ -171,6 +169,9 @@ public:
     [[nodiscard]] const LossType& loss() const { return loss_; }
     /// The ranks that train together.
     [[nodiscard]] Communicator& communicator() { return communicator_; }
+    /// The kind of machine that computes, see machine_kind(), where the last bits of results depend on it, or else nothing;
+    /// of ranks on different ones the kind of each, as in "amx, float".
+    [[nodiscard]] const std::string& machines() const { return machines_; }
     /// The settings, as given.
     [[nodiscard]] const Options& options() const { return options_; }
     /// Where the batches come from.
@@ -210,6 +211,7 @@ private:
           loss_(std::move(loss)),
           options_(std::move(options)),
           communicator_(options_.communicator == nullptr ? alone_ : *options_.communicator),
+          machines_(detail::machines_of<T, Device>(communicator_)),
           train_loader_(train_loader),
           eval_loader_(std::move(eval_loader)),
           base_learning_rate_(optimizer.learning_rate()),
@@ -430,6 +432,7 @@ private:
     Options options_;
     Communicator alone_;
     Communicator& communicator_;
+    std::string machines_;
     TrainLoader train_loader_;
     std::optional<EvalLoader> eval_loader_;
     double base_learning_rate_;
