@@ -10638,7 +10638,7 @@ namespace reference {
 /// y(n, o) = bias(o) + sum over i of x(n, i) weight(o, i).
 template <class T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                       const Tensor<accumulate_t<T>>& bias) {
+                                       const Tensor<accumulate_t<T>>& bias, KeptWeights* = nullptr) {
     using A = accumulate_t<T>;
     detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     Tensor<T> y(Shape{x.extent(0), weight.extent(0)});
@@ -10719,15 +10719,16 @@ template <class T>
 
 }  // namespace cpu
 
-/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O).
+/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O). What is made of the weight is kept in `kept`, if
+/// that is given, for the next call.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                       const Tensor<accumulate_t<T>>& bias) {
+                                       const Tensor<accumulate_t<T>>& bias, KeptWeights* kept = nullptr) {
     detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     using A = accumulate_t<T>;
     return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x)),
                                         weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
-                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
+                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none, kept)
         .reshape({x.extent(0), weight.extent(0)});
 }
 
@@ -15113,7 +15114,7 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { activation_forward(x, activation) } -> std::same_as<Tensor<T, D>>;
     { activation_by_input(x, x, activation) } -> std::same_as<Tensor<T, D>>;
     { with_channels(x, index) } -> std::same_as<Tensor<T, D>>;
-    { linear_forward(x, a, a) } -> std::same_as<Tensor<T, D>>;
+    { linear_forward(x, a, a, &kept) } -> std::same_as<Tensor<T, D>>;
     { linear_by_input(x, a) } -> std::same_as<Tensor<T, D>>;
     { linear_by_weight(x, x) } -> std::same_as<Tensor<A, D>>;
     { linear_by_bias(x) } -> std::same_as<Tensor<A, D>>;
@@ -17346,7 +17347,9 @@ public:
 
     /// y (N, out_features) of x (N, in_features). Throws std::invalid_argument for another shape.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value);
+        if (context.gradients()) kept_.clear();
+        KeptWeights* kept = context.gradients() ? nullptr : &kept_;
+        Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value, kept);
         input_.keep(context, x);
         return y;
     }
@@ -17388,6 +17391,7 @@ private:
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
     Cache<Tensor<T, Device>> input_;
+    KeptWeights kept_;  ///< from passes without gradients; any other gives it back
 };
 
 SD_NAMESPACE_END

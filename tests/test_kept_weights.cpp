@@ -148,6 +148,24 @@ TEST_CASE_TEMPLATE("evaluation sees every change of a parameter or of statistics
     }
 }
 
+TEST_CASE_TEMPLATE("a linear layer in evaluation sees every change of its weight and bias", T, float, sd::bfloat16) {
+    using A = sd::accumulate_t<T>;
+    sd::Linear<T> layer(random_tensor<A>({7, 40}, 1), random_tensor<A>({7}, 2));
+    const auto x = random_tensor<T>({3, 40}, 3);
+    const auto agrees_with_new = [&] {
+        sd::Linear<T> fresh(layer.weight()->value, layer.bias()->value);
+        return sd_test::same_bits<T>({layer.forward(x, Context::eval())}, {fresh.forward(x, Context::eval())});
+    };
+    CHECK(agrees_with_new());
+    CHECK(agrees_with_new());
+    for (const auto& parameter : {layer.weight(), layer.bias()}) {
+        const auto before = layer.forward(x, Context::eval());
+        for (A& number : parameter->value) number = number / 2 + 1;
+        CHECK(agrees_with_new());
+        CHECK_FALSE(sd_test::same_bits<T>({layer.forward(x, Context::eval())}, {before}));
+    }
+}
+
 TEST_CASE("several threads evaluate one network that has kept nothing yet") {
     auto net = network<float>();
     const auto x = random_tensor<float>({1, 24, 24, 3}, 1);

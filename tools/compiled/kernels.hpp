@@ -17,7 +17,7 @@
                                                   const Shape&, const BatchNormPass<T>*, BatchNormSums<A>*);           \
     linkage template Tensor<A> conv2d_by_weight<T>(const Pending<T>&, const PendingGradient<T>&, const Conv2dOptions&, \
                                                    const Shape&);                                                      \
-    linkage template Tensor<T> linear_forward<T>(const Tensor<T>&, const Tensor<A>&, const Tensor<A>&);                \
+    linkage template Tensor<T> linear_forward<T>(const Tensor<T>&, const Tensor<A>&, const Tensor<A>&, KeptWeights*);  \
     linkage template Tensor<T> linear_by_input<T>(const Tensor<T>&, const Tensor<A>&);                                 \
     linkage template Tensor<A> linear_by_weight<T>(const Tensor<T>&, const Tensor<T>&);                                \
     linkage template Tensor<A> linear_by_bias<T>(const Tensor<T>&)

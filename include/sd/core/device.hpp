@@ -233,7 +233,7 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { activation_forward(x, activation) } -> std::same_as<Tensor<T, D>>;
     { activation_by_input(x, x, activation) } -> std::same_as<Tensor<T, D>>;
     { with_channels(x, index) } -> std::same_as<Tensor<T, D>>;
-    { linear_forward(x, a, a) } -> std::same_as<Tensor<T, D>>;
+    { linear_forward(x, a, a, &kept) } -> std::same_as<Tensor<T, D>>;
     { linear_by_input(x, a) } -> std::same_as<Tensor<T, D>>;
     { linear_by_weight(x, x) } -> std::same_as<Tensor<A, D>>;
     { linear_by_bias(x) } -> std::same_as<Tensor<A, D>>;

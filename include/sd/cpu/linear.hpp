@@ -23,15 +23,16 @@ template <class T>
 
 }  // namespace cpu
 
-/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O).
+/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O). What is made of the weight is kept in `kept`, if
+/// that is given, for the next call.
 template <cpu::Vectorized T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                       const Tensor<accumulate_t<T>>& bias) {
+                                       const Tensor<accumulate_t<T>>& bias, KeptWeights* kept = nullptr) {
     detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     using A = accumulate_t<T>;
     return conv2d_batch_norm_forward<T>(Pending<T>(cpu::as_pixels(x)),
                                         weight.reshape({weight.extent(0), weight.extent(1), 1, 1}), {},
-                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none)
+                                        Tensor<A>::full(bias.shape(), A(1)), bias, Activation::none, kept)
         .reshape({x.extent(0), weight.extent(0)});
 }
 

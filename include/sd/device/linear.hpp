@@ -1,6 +1,7 @@
 // The fully connected layer on a device.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/linear.hpp"
 #include "sd/device/batch_norm_backward.hpp"
 #include "sd/device/elementwise.hpp"
@@ -92,12 +93,13 @@ struct LinearEngine {
 
 }  // namespace cuda
 
-/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O).
+/// y = x weight^T + bias with x (N, I), weight (O, I), bias (O), y (N, O). Nothing is made of the weight, so nothing is kept.
 /// Throws std::invalid_argument if shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<T, Device> linear_forward(const Tensor<T, Device>& x,
                                                const Tensor<accumulate_t<T>, Device>& weight,
-                                               const Tensor<accumulate_t<T>, Device>& bias) {
+                                               const Tensor<accumulate_t<T>, Device>& bias,
+                                               KeptWeights* /*kept*/ = nullptr) {
     detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     auto y = Tensor<T, Device>::empty({x.extent(0), weight.extent(0)});
     if (y.size() > 0) cuda::LinearEngine<T, Device>::forward(x, weight, bias, y);

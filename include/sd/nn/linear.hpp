@@ -1,6 +1,7 @@
 // The fully connected layer.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/parameter.hpp"
 #include "sd/cpu/linear.hpp"
 #include "sd/nn/cache.hpp"
@@ -48,7 +49,9 @@ public:
 
     /// y (N, out_features) of x (N, in_features). Throws std::invalid_argument for another shape.
     [[nodiscard]] Tensor<T, Device> forward(const Tensor<T, Device>& x, const Context& context) {
-        Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value);
+        if (context.gradients()) kept_.clear();
+        KeptWeights* kept = context.gradients() ? nullptr : &kept_;
+        Tensor<T, Device> y = linear_forward(x, weight_->value, bias_->value, kept);
         input_.keep(context, x);
         return y;
     }
@@ -90,6 +93,7 @@ private:
     ParameterPtr<A, Device> weight_;
     ParameterPtr<A, Device> bias_;
     Cache<Tensor<T, Device>> input_;
+    KeptWeights kept_;  ///< from passes without gradients; any other gives it back
 };
 
 SD_NAMESPACE_END

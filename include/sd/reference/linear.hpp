@@ -1,6 +1,7 @@
 // The fully connected layer.
 #pragma once
 
+#include "sd/core/kept_weights.hpp"
 #include "sd/core/linear.hpp"
 #include "sd/core/tensor.hpp"
 
@@ -11,7 +12,7 @@ namespace reference {
 /// y(n, o) = bias(o) + sum over i of x(n, i) weight(o, i).
 template <class T>
 [[nodiscard]] Tensor<T> linear_forward(const Tensor<T>& x, const Tensor<accumulate_t<T>>& weight,
-                                       const Tensor<accumulate_t<T>>& bias) {
+                                       const Tensor<accumulate_t<T>>& bias, KeptWeights* = nullptr) {
     using A = accumulate_t<T>;
     detail::expect_linear(x.shape(), weight.shape(), bias.shape());
     Tensor<T> y(Shape{x.extent(0), weight.extent(0)});
