@@ -9,6 +9,7 @@ Times are the compiler's own processor time, the least of the repetitions; memor
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -32,7 +33,17 @@ def programs(folder):
         if name == "sd/sd.hpp":
             yield f"`{name}`, -O3", source, OPTIMISED
     for source in sorted((ROOT / "examples").glob("*.cpp")):
-        yield f"`examples/{source.name}`, -O3", source, OPTIMISED
+        options = mpi_options() if "sd/mpi/" in source.read_text() else []
+        if options is not None:
+            yield f"`examples/{source.name}`, -O3", source, OPTIMISED + options
+
+
+def mpi_options():
+    """What a program that includes MPI is compiled with, None if there is no Open MPI."""
+    if shutil.which("mpicxx") is None:
+        return None
+    shown = subprocess.run(["mpicxx", "--showme:compile"], capture_output=True, text=True, check=False)
+    return shown.stdout.split() if shown.returncode == 0 else None
 
 
 def measure(compiler, source, options):
