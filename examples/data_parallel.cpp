@@ -2,7 +2,7 @@
 //
 //     mpirun -n 2 data_parallel
 #include <sd/mpi/session.hpp>
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <iostream>
 

@@ -7,7 +7,7 @@
 // Without weights it starts from random ones.
 #include <sd/data/image_folder.hpp>
 #include <sd/io/state_dict.hpp>
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <exception>
 #include <filesystem>

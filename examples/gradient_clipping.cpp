@@ -1,5 +1,5 @@
 // Training with clipped gradients: the library's algorithm, and what it logs.
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <iostream>
 

@@ -1,7 +1,7 @@
 // A run that is saved and goes on: interrupt it at any moment and start it again.
 //
 //     resume [folder]
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 #include <sd/train/checkpoint_saver.hpp>
 
 #include <iostream>

@@ -1,7 +1,7 @@
 // Trains a ResNet-50 with sample-wise stochastic depth.
 //
 //     train_resnet50 [steps] [batch size] [image size]
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <string>
 

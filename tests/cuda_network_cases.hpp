@@ -5,7 +5,7 @@
 
 #include "kernel_inputs.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include "sd/device/kernels.hpp"
 

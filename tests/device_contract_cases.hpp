@@ -3,7 +3,7 @@
 // unit tests.
 #pragma once
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

@@ -105,7 +105,7 @@ inline void check_close(const Tensor<sd::bfloat16>& got, const Tensor<double>& e
 }
 
 /// All activations.
-inline constexpr Index activations = static_cast<Index>(sd::detail::EnumNames<sd::Activation>::names.size());
+inline constexpr Index activations = static_cast<Index>(std::size(sd::detail::EnumNames<sd::Activation>::names));
 [[nodiscard]] inline sd::Activation activation_of(Index number) {
     return static_cast<sd::Activation>(number % activations);
 }

@@ -3,7 +3,7 @@
 
 #include "messages.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <cstdint>
 #include <functional>

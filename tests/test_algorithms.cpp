@@ -3,7 +3,7 @@
 #include "random.hpp"
 #include "small_network.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

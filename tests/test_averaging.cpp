@@ -4,7 +4,7 @@
 #include "small_network.hpp"
 #include "temporary_directory.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
 #include <doctest/doctest.h>

@@ -5,7 +5,7 @@
 #include "temporary_directory.hpp"
 #include "use_tile_machine.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/testing/amx_model.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 

@@ -5,7 +5,7 @@
 #include "small_network.hpp"
 #include "toy_branches.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

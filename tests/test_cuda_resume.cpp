@@ -5,7 +5,7 @@
 #include "temporary_directory.hpp"
 
 #include "sd/device/kernels.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
 #include <doctest/doctest.h>

@@ -7,7 +7,7 @@
 
 #include "sd/device/kernels.hpp"
 #include "sd/device/write_arguments.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

@@ -3,7 +3,7 @@
 #include "messages.hpp"
 #include "temporary_directory.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

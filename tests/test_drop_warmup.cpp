@@ -2,7 +2,7 @@
 #include "messages.hpp"
 #include "small_network.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

@@ -3,7 +3,7 @@
 #include "model_state.hpp"
 #include "random.hpp"
 
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <doctest/doctest.h>
 

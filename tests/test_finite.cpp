@@ -7,7 +7,7 @@
 #include "sd/core/bfloat16.hpp"
 #include "sd/core/finite.hpp"
 #include "sd/io/state_dict.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 

@@ -5,7 +5,7 @@
 #include "temporary_directory.hpp"
 
 #include "sd/io/state_dict.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 #include "sd/logs/json_lines_logger.hpp"
 

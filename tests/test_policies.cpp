@@ -4,7 +4,7 @@
 #include "toy_branches.hpp"
 #include "user_policy.hpp"
 
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <doctest/doctest.h>
 

@@ -2,7 +2,7 @@
 #include "temporary_directory.hpp"
 
 #include <sd/io/state_dict.hpp>
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <doctest/doctest.h>
 

@@ -63,7 +63,7 @@ TEST_CASE("activation: values and derivatives, those at kinks included") {
          {0, 0, 0, 0.16666666666666666, 0.16666666666666666, 0.16666666666666666, 0.16666666666666666,
           0.16666666666666666, 0, 0, 0, 0}},
     };
-    CHECK(std::size(cases) == sd::detail::EnumNames<Activation>::names.size());
+    CHECK(std::size(cases) == std::size(sd::detail::EnumNames<Activation>::names));
     for (const Case& one : cases) {
         CAPTURE(sd::to_string(one.activation));
         for (std::size_t i = 0; i < points.size(); ++i) {
@@ -81,8 +81,8 @@ TEST_CASE("activation: values and derivatives, those at kinks included") {
 TEST_CASE("activation: tensors, and their gradients against the values") {
     const auto x = random_tensor<double>({5, 7, 3}, 1, -8, 8);
     for (const auto& one : sd::detail::EnumNames<Activation>::names) {
-        const Activation activation = one.first;
-        CAPTURE(one.second);
+        const Activation activation = one.value;
+        CAPTURE(one.name);
         check_gradient([&]<class N>(const Tensor<N>& v) { return reference::activation_forward(v, activation); },
                        [&](const Tensor<double>& dy) { return reference::activation_by_input(dy, x, activation); }, x);
         CHECK(std::isnan(sd::activate(activation, not_a_number)));

@@ -56,8 +56,8 @@ TEST_CASE("batch_moments: by hand, far from zero, empty") {
 
 TEST_CASE("batch norm: gradients through the batch's own statistics") {
     for (const auto& one : sd::detail::EnumNames<sd::Activation>::names) {
-        const sd::Activation activation = one.first;
-        CAPTURE(one.second);
+        const sd::Activation activation = one.value;
+        CAPTURE(one.name);
         const auto z = random_tensor<double>({3, 2, 2, 4}, 1, -2, 3);
         const auto weight = random_tensor<double>({4}, 2, 3, 6);  // to the ends of relu6 and hardswish
         const auto bias = random_tensor<double>({4}, 3);

@@ -3,7 +3,7 @@
 #include "saved_run.hpp"
 #include "temporary_directory.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
 #include <doctest/doctest.h>

@@ -6,7 +6,7 @@
 #include "temporary_directory.hpp"
 
 #include "sd/io/state_dict.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <doctest/doctest.h>
 #include <Eigen/Core>

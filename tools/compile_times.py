@@ -25,6 +25,7 @@ def programs(folder):
         ("Eigen/Core and Tensor", "#include <Eigen/Core>\n#include <unsupported/Eigen/CXX11/Tensor>\n"),
         ("sd/core/tensor.hpp", "#include <sd/core/tensor.hpp>\n"),
         ("sd/sd.hpp", "#include <sd/sd.hpp>\n"),
+        ("sd/training.hpp", "#include <sd/training.hpp>\n"),
         ("sd/eigen.hpp", "#include <sd/eigen.hpp>\n"),
     ]:
         source = pathlib.Path(folder) / "program.cpp"

@@ -4,7 +4,7 @@
 //     sd_demo DIRECTORY      writes each run's metrics there, METHOD-SEED.jsonl
 #include "noisy_labels.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/logs/json_lines_logger.hpp"
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 // includes the kernels of its device first.
 #pragma once
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/testing/gradcheck.hpp"
 
 #include <algorithm>

@@ -5,7 +5,7 @@
 #include "parity_families.hpp"
 
 #include "sd/io/safetensors.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <nlohmann/json.hpp>
 

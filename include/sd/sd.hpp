@@ -1,5 +1,6 @@
-// Everything that needs Eigen alone. Readers that need another library, tests of gradients and other devices are opt-in
-// headers of their own.
+// Networks with stochastic depth and what a loop of one's own trains them with: tensors, kernels, layers, models, surgery,
+// optimizers, batches in memory. Needs Eigen alone. sd/training.hpp has the trainer beside it; readers that need another
+// library, tests of gradients and other devices are opt-in headers of their own.
 #pragma once
 
 // First, since it says what compiler is needed.
@@ -8,7 +9,6 @@
 // Then what refuses types of a user's: a compiler's message names every file on the way to them.
 #include "sd/nn/sequential.hpp"
 #include "sd/stochastic_depth/stochastic_residual.hpp"
-#include "sd/train/trainer.hpp"
 
 #include "sd/core/activation.hpp"
 #include "sd/core/batch_part.hpp"
@@ -39,10 +39,7 @@
 #include "sd/cpu/pooling.hpp"
 #include "sd/cpu/residual_join.hpp"
 #include "sd/cpu/update_parameters.hpp"
-#include "sd/data/cifar.hpp"
-#include "sd/data/idx.hpp"
 #include "sd/data/loader.hpp"
-#include "sd/data/prefetch.hpp"
 #include "sd/data/synthetic.hpp"
 #include "sd/nn/activation.hpp"
 #include "sd/nn/batch_norm2d.hpp"
@@ -90,35 +87,9 @@
 #include "sd/stochastic_depth/schedule.hpp"
 #include "sd/stochastic_depth/subset_policy.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
-#include "sd/train/algorithm.hpp"
-#include "sd/logs/console_logger.hpp"
-#include "sd/logs/csv_logger.hpp"
-#include "sd/logs/tensorboard_logger.hpp"
-#include "sd/train/data_parallel.hpp"
-#include "sd/train/engine.hpp"
-#include "sd/train/event.hpp"
-#include "sd/train/gradient_sum.hpp"
-#include "sd/algorithms/cutmix.hpp"
-#include "sd/algorithms/gradient_clipping.hpp"
-#include "sd/algorithms/label_smoothing.hpp"
-#include "sd/optim/learning_rate.hpp"
-#include "sd/logs/logger.hpp"
-#include "sd/algorithms/mixup.hpp"
-#include "sd/algorithms/weight_averaging.hpp"
-#include "sd/train/loss.hpp"
-#include "sd/train/model_view.hpp"
-#include "sd/train/score.hpp"
 #include "sd/optim/adamw.hpp"
 #include "sd/optim/grouped_optimizer.hpp"
 #include "sd/optim/optimizer.hpp"
 #include "sd/optim/parameter_groups.hpp"
 #include "sd/optim/rmsprop.hpp"
 #include "sd/optim/sgd.hpp"
-#include "sd/train/state.hpp"
-#include "sd/algorithms/stochastic_depth.hpp"
-#include "sd/core/time.hpp"
-#include "sd/core/timestamp.hpp"
-#include "sd/train/trainer_options.hpp"
-#include "sd/train/training_metrics.hpp"
-#include "sd/train/training_scores.hpp"
-#include "sd/train/training_step.hpp"

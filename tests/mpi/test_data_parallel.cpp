@@ -8,7 +8,7 @@
 #include "random.hpp"
 #include "ranks.hpp"
 
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <algorithm>
 #include <cstring>

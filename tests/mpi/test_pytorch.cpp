@@ -7,7 +7,7 @@
 #include "ranks.hpp"
 
 #include "sd/io/safetensors.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <nlohmann/json.hpp>
 

@@ -11,7 +11,7 @@
 #include "temporary_directory.hpp"
 
 #include "sd/mpi/communicator.hpp"
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 #include "sd/train/checkpoint_saver.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // A model of double is trained with a loader of float.
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <memory>
 

@@ -1,5 +1,5 @@
 // A trainer with a loss that gives no gradient.
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <memory>
 

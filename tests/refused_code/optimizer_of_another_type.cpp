@@ -1,5 +1,5 @@
 // A model of floats with an optimizer of doubles.
-#include "sd/sd.hpp"
+#include "sd/training.hpp"
 
 #include <memory>
 

@@ -1,5 +1,5 @@
 // A trainer with an optimizer that has no step.
-#include <sd/sd.hpp>
+#include <sd/training.hpp>
 
 #include <memory>
 

@@ -4,10 +4,8 @@
 #include "sd/core/config.hpp"
 #include "sd/core/enum_names.hpp"
 
-#include <array>
 #include <cmath>
 #include <string_view>
-#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -28,11 +26,11 @@ namespace detail {
 template <>
 struct EnumNames<Activation> {
     static constexpr std::string_view setting = "activation";
-    static constexpr std::array names{
-        std::pair{Activation::none, "none"},           std::pair{Activation::relu, "relu"},
-        std::pair{Activation::relu6, "relu6"},         std::pair{Activation::silu, "silu"},
-        std::pair{Activation::hardswish, "hardswish"}, std::pair{Activation::gelu, "gelu"},
-        std::pair{Activation::sigmoid, "sigmoid"},     std::pair{Activation::hardsigmoid, "hardsigmoid"}};
+    static constexpr EnumName<Activation> names[]{
+        {Activation::none, "none"},           {Activation::relu, "relu"},
+        {Activation::relu6, "relu6"},         {Activation::silu, "silu"},
+        {Activation::hardswish, "hardswish"}, {Activation::gelu, "gelu"},
+        {Activation::sigmoid, "sigmoid"},     {Activation::hardsigmoid, "hardsigmoid"}};
 };
 
 /// One of two numbers. Types of number whose comparisons give more than a bool have an overload of their own.

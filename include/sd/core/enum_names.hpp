@@ -3,20 +3,26 @@
 
 #include "sd/core/error.hpp"
 
-#include <array>
 #include <cstddef>
+#include <iterator>
 #include <string>
 #include <string_view>
-#include <utility>
 
 SD_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// A value of an enumeration and its name.
+template <class Enum>
+struct EnumName {
+    Enum value;
+    std::string_view name;
+};
+
 /// To be specialised for each enumeration that has names:
 ///
 ///     static constexpr std::string_view setting = "compute";
-///     static constexpr std::array names{std::pair{Compute::all, "all"}, ...};
+///     static constexpr EnumName<Compute> names[]{{Compute::all, "all"}, ...};
 template <class Enum>
 struct EnumNames;
 
@@ -25,8 +31,8 @@ template <class Enum>
 [[nodiscard]] std::string allowed_names() {
     constexpr auto& names = detail::EnumNames<Enum>::names;
     std::string all;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-        all += text(i == 0 ? "" : i + 1 == names.size() ? " or " : ", ", names[i].second);
+    for (std::size_t i = 0; i < std::size(names); ++i) {
+        all += text(i == 0 ? "" : i + 1 == std::size(names) ? " or " : ", ", names[i].name);
     }
     return all;
 }
@@ -40,7 +46,7 @@ template <class Enum>
 }
 {
     for (const auto& [known, name] : detail::EnumNames<Enum>::names) {
-        if (known == value) return name;
+        if (known == value) return std::string(name);
     }
     refuse("to_string", std::string(detail::EnumNames<Enum>::setting), static_cast<int>(value),
            detail::allowed_names<Enum>());

@@ -7,11 +7,12 @@
 #include "sd/core/shape.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -73,11 +74,9 @@ public:
         const std::size_t capacity = round_up(bytes);
         {
             const std::lock_guard lock(mutex_);
-            for (auto found = free_.lower_bound(capacity); found != free_.end() && found->first <= most(capacity);
-                 ++found) {
-                if (found->second == nullptr) continue;
-                Block* block = found->second;
-                found->second = block->next_free;
+            for (std::size_t size = place(capacity); size <= place(most(capacity)); ++size) {
+                if (free_[size] == nullptr) continue;
+                Block* block = std::exchange(free_[size], free_[size]->next_free);
                 block->references.store(1, std::memory_order_relaxed);
                 block->set_used(bytes);
                 return block;
@@ -94,20 +93,14 @@ public:
 
     void release(Block* block) noexcept {
         block->set_used(0);
-        try {
-            const std::lock_guard lock(mutex_);
-            Block*& head = free_[block->capacity];
-            block->next_free = head;
-            head = block;
-        } catch (...) {  // no memory for the table's entry: give the block back instead of keeping it
-            destroy(block);
-        }
+        const std::lock_guard lock(mutex_);
+        block->next_free = std::exchange(free_[place(block->capacity)], block);
     }
 
     /// Returns every free block to the system.
     void trim() {
         const std::lock_guard lock(mutex_);
-        for (auto& [capacity, head] : free_) {
+        for (Block*& head : free_) {
             while (head != nullptr) destroy(std::exchange(head, head->next_free));
         }
     }
@@ -115,7 +108,7 @@ public:
     /// Overwrites the elements of every free block with ones, which floating-point types read as NaN.
     void poison() {
         const std::lock_guard lock(mutex_);
-        for (auto& [capacity, head] : free_) {
+        for (Block* head : free_) {
             for (Block* block = head; block != nullptr; block = block->next_free) {
                 block->set_used(block->capacity);
                 std::memset(block->elements(), 0xFF, block->capacity);
@@ -128,11 +121,20 @@ public:
     [[nodiscard]] std::int64_t allocations() const { return allocations_.load(std::memory_order_relaxed); }
 
 private:
-    // Eight sizes an octave, so that nearby sizes share blocks.
-    static std::size_t round_up(std::size_t bytes) {
+    // Sizes are 1 to 8 times the alignment, then 5 to 8 times its double and so on, so that nearby ones share blocks.
+    static std::size_t step_of(std::size_t bytes) {
         std::size_t step = alignment;
         while (step * 8 < bytes) step *= 2;
+        return step;
+    }
+    static std::size_t round_up(std::size_t bytes) {
+        const std::size_t step = step_of(bytes);
         return (bytes + step - 1) / step * step;
+    }
+    // Where a size stands among all sizes.
+    static std::size_t place(std::size_t capacity) {
+        const std::size_t step = step_of(capacity);
+        return 4 * static_cast<std::size_t>(std::countr_zero(step / alignment)) + capacity / step;
     }
 
     // The largest free block that may serve a request: what varies from step to step, such as the number of kept
@@ -160,7 +162,7 @@ private:
     }
 
     std::mutex mutex_;
-    std::map<std::size_t, Block*> free_;
+    std::array<Block*, 256> free_{};  // by place(): 64 octaves of four are more than there are
     std::atomic<std::int64_t> allocations_{0};
 };
 

@@ -30,8 +30,8 @@ namespace detail {
 template <>
 struct EnumNames<TimeUnit> {
     static constexpr std::string_view setting = "unit of time";
-    static constexpr std::array names{std::pair{TimeUnit::epoch, "ep"}, std::pair{TimeUnit::batch, "ba"},
-                                      std::pair{TimeUnit::sample, "sp"}, std::pair{TimeUnit::duration, "dur"}};
+    static constexpr EnumName<TimeUnit> names[]{{TimeUnit::epoch, "ep"}, {TimeUnit::batch, "ba"},
+                                      {TimeUnit::sample, "sp"}, {TimeUnit::duration, "dur"}};
 };
 
 constexpr const char* time_forms = "a whole number with ep, ba or sp (5ep, 500ba, 1e6sp), or 0 to 1 with dur (0.1dur)";
@@ -63,7 +63,7 @@ public:
     [[nodiscard]] static Time parse(std::string_view text) {
         for (const auto& [unit, name] : detail::EnumNames<TimeUnit>::names) {
             if (!text.ends_with(name)) continue;
-            const auto value = detail::parse_finite(text.substr(0, text.size() - std::string_view(name).size()));
+            const auto value = detail::parse_finite(text.substr(0, text.size() - name.size()));
             if (value && valid(*value, unit)) return {*value, unit};
         }
         refuse("Time", "time", sd::text('"', text, '"'), detail::time_forms);

@@ -41,10 +41,10 @@ namespace detail {
 template <>
 struct EnumNames<LogEvent> {
     static constexpr std::string_view setting = "event of a log";
-    static constexpr std::array names{std::pair{LogEvent::fit_start, "fit_start"}, std::pair{LogEvent::batch, "batch"},
-                                      std::pair{LogEvent::epoch, "epoch"},
-                                      std::pair{LogEvent::evaluation, "evaluation"},
-                                      std::pair{LogEvent::fit_end, "fit_end"}};
+    static constexpr EnumName<LogEvent> names[]{{LogEvent::fit_start, "fit_start"}, {LogEvent::batch, "batch"},
+                                      {LogEvent::epoch, "epoch"},
+                                      {LogEvent::evaluation, "evaluation"},
+                                      {LogEvent::fit_end, "fit_end"}};
 };
 
 }  // namespace detail

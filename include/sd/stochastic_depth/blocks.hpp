@@ -4,7 +4,6 @@
 #include "sd/stochastic_depth/any_block.hpp"
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -42,13 +41,15 @@ namespace detail {
 
 /// Throws std::invalid_argument, naming both, if two stochastic blocks share a block_index().
 inline void expect_own_numbers(const char* where, const std::vector<NamedBlock>& blocks) {
-    std::map<std::uint32_t, std::string> names;
-    for (const auto& [name, block] : blocks) {
-        if (!block->policy().is_stochastic) continue;
-        const auto [place, is_new] = names.emplace(block->block_index(), name);
-        if (is_new) continue;
-        refuse(where, text("block_index of ", name), text(block->block_index(), ", that of ", place->second),
-               "a number for each block; call number_blocks(model) once");
+    std::vector<const NamedBlock*> seen;
+    for (const NamedBlock& named : blocks) {
+        if (!named.block->policy().is_stochastic) continue;
+        for (const NamedBlock* other : seen) {
+            if (other->block->block_index() != named.block->block_index()) continue;
+            refuse(where, text("block_index of ", named.name), text(named.block->block_index(), ", that of ", other->name),
+                   "a number for each block; call number_blocks(model) once");
+        }
+        seen.push_back(&named);
     }
 }
 

@@ -6,7 +6,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -47,32 +46,32 @@ namespace detail {
 template <>
 struct EnumNames<StochasticMethod> {
     static constexpr std::string_view setting = "stochastic_method";
-    static constexpr std::array names{std::pair{StochasticMethod::block, "block"},
-                                      std::pair{StochasticMethod::sample, "sample"}};
+    static constexpr EnumName<StochasticMethod> names[]{{StochasticMethod::block, "block"},
+                                      {StochasticMethod::sample, "sample"}};
 };
 template <>
 struct EnumNames<DropDistribution> {
     static constexpr std::string_view setting = "drop_distribution";
-    static constexpr std::array names{std::pair{DropDistribution::uniform, "uniform"},
-                                      std::pair{DropDistribution::linear, "linear"},
-                                      std::pair{DropDistribution::linear_huang, "linear_huang"},
-                                      std::pair{DropDistribution::linear_efficientnet, "linear_efficientnet"}};
+    static constexpr EnumName<DropDistribution> names[]{{DropDistribution::uniform, "uniform"},
+                                      {DropDistribution::linear, "linear"},
+                                      {DropDistribution::linear_huang, "linear_huang"},
+                                      {DropDistribution::linear_efficientnet, "linear_efficientnet"}};
 };
 template <>
 struct EnumNames<Compute> {
     static constexpr std::string_view setting = "compute";
-    static constexpr std::array names{std::pair{Compute::all, "all"}, std::pair{Compute::survivors, "survivors"}};
+    static constexpr EnumName<Compute> names[]{{Compute::all, "all"}, {Compute::survivors, "survivors"}};
 };
 template <>
 struct EnumNames<Scaling> {
     static constexpr std::string_view setting = "scaling";
-    static constexpr std::array names{std::pair{Scaling::inference, "inference"}, std::pair{Scaling::train, "train"}};
+    static constexpr EnumName<Scaling> names[]{{Scaling::inference, "inference"}, {Scaling::train, "train"}};
 };
 template <>
 struct EnumNames<SkippedGradient> {
     static constexpr std::string_view setting = "skipped_gradient";
-    static constexpr std::array names{std::pair{SkippedGradient::none, "none"},
-                                      std::pair{SkippedGradient::zero, "zero"}};
+    static constexpr EnumName<SkippedGradient> names[]{{SkippedGradient::none, "none"},
+                                      {SkippedGradient::zero, "zero"}};
 };
 
 /// Refuses a rate outside [0, 1]; NaN is outside.

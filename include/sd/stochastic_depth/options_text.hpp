@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -102,7 +101,7 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
 /// Throws std::invalid_argument for an unknown or repeated key, a key without value, or a value that is not allowed.
 [[nodiscard]] inline StochasticDepthOptions parse_options(std::string_view settings) {
     StochasticDepthOptions options;
-    std::set<std::string_view> seen;
+    std::vector<std::string_view> seen;
     while (true) {
         settings.remove_prefix(std::min(settings.find_first_not_of(' '), settings.size()));
         if (settings.empty()) return options;
@@ -111,7 +110,10 @@ inline void set_option(StochasticDepthOptions& options, std::string_view key, st
         const std::size_t equals = item.find('=');
         if (equals == std::string_view::npos) refuse("parse_options", "setting", text('"', item, '"'), "key=value");
         const std::string_view key = item.substr(0, equals);
-        if (!seen.insert(key).second) refuse("parse_options", "setting", text('"', key, "\" twice"), "it once");
+        for (const std::string_view other : seen) {
+            if (other == key) refuse("parse_options", "setting", text('"', key, "\" twice"), "it once");
+        }
+        seen.push_back(key);
         detail::set_option(options, key, item.substr(equals + 1));
     }
 }

@@ -5,11 +5,12 @@
 #include "sd/stochastic_depth/block_policy.hpp"
 #include "sd/stochastic_depth/options.hpp"
 #include "sd/stochastic_depth/sample_policy.hpp"
+#include "sd/stochastic_depth/subset_policy.hpp"
 
 #include <functional>
-#include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -41,34 +42,51 @@ public:
         return makers;
     }
 
-    void add(const std::string& name, Make make, TypeId type) {
+    template <class Policy>
+    void add() {
+        const std::string name(Policy::method);
+        const Make make = [](const StochasticDepthOptions& options, double drop_rate) {
+            return AnyPolicy(policy_of_options<Policy>(options, drop_rate));
+        };
+        const TypeId type = type_id<Policy>();
         const std::lock_guard lock(mutex_);
-        const auto [place, is_new] = makers_.emplace(name, Maker{make, type});
-        if (!is_new && place->second.type != type) {
+        auto place = makers_.begin();
+        while (place != makers_.end() && place->name < name) ++place;
+        if (place == makers_.end() || place->name != name) {
+            makers_.insert(place, {name, make, type});
+        } else if (place->type != type) {
             refuse("register_policy", "name", text('"', name, '"'), "one that no other policy has");
         }
     }
     /// Null for an unknown name.
     [[nodiscard]] Make find(const std::string& name) const {
         const std::lock_guard lock(mutex_);
-        const auto found = makers_.find(name);
-        return found == makers_.end() ? nullptr : found->second.make;
+        for (const Maker& maker : makers_) {
+            if (maker.name == name) return maker.make;
+        }
+        return nullptr;
     }
     /// "A, B, C" of the names.
     [[nodiscard]] std::string list() const {
         const std::lock_guard lock(mutex_);
         std::string all;
-        for (const auto& [name, maker] : makers_) all += text(all.empty() ? "" : ", ", name);
+        for (const Maker& maker : makers_) all += text(all.empty() ? "" : ", ", maker.name);
         return all;
     }
 
 private:
     struct Maker {
+        std::string name;
         Make make;
         TypeId type;
     };
+
+    /// With the library's own, but for those of the methods. Here and not beside them: what registers itself costs every
+    /// program that includes it code before main.
+    PolicyMakers() { add<SubsetPolicy>(); }
+
     mutable std::mutex mutex_;
-    std::map<std::string, Maker> makers_;
+    std::vector<Maker> makers_;  // sorted by name
 };
 
 }  // namespace detail
@@ -87,14 +105,8 @@ requires requires(Policy policy) {
     policy.drop_rate = 0.5;
 }
 bool register_policy() {
-    const std::string name(Policy::method);
-    detail::expect_name("register_policy", "method", name);
-    detail::PolicyMakers::instance().add(
-        name,
-        [](const StochasticDepthOptions& options, double drop_rate) {
-            return AnyPolicy(detail::policy_of_options<Policy>(options, drop_rate));
-        },
-        detail::type_id<Policy>());
+    detail::expect_name("register_policy", "method", std::string(Policy::method));
+    detail::PolicyMakers::instance().add<Policy>();
     return true;
 }
 

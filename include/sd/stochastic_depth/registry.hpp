@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 SD_NAMESPACE_BEGIN
 
@@ -25,34 +25,46 @@ public:
 
     void add(TypeId type, const std::string& name) {
         const std::lock_guard lock(mutex_);
-        const auto [place, is_new] = names_.emplace(type, name);
-        if (!is_new && place->second != name) {
-            refuse("register_branch", "name of a type that has one", text('"', name, '"'),
-                   text('"', place->second, '"'));
+        for (const Entry& entry : entries_) {
+            if (entry.type != type) continue;
+            if (entry.name == name) return;
+            refuse("register_branch", "name of a type that has one", text('"', name, '"'), text('"', entry.name, '"'));
         }
+        auto place = entries_.begin();
+        while (place != entries_.end() && place->name < name) ++place;
+        entries_.insert(place, {type, name});
     }
     [[nodiscard]] std::string name_of(TypeId type) const {
         const std::lock_guard lock(mutex_);
-        const auto found = names_.find(type);
-        return found == names_.end() ? std::string() : found->second;
+        for (const Entry& entry : entries_) {
+            if (entry.type == type) return entry.name;
+        }
+        return {};
     }
     [[nodiscard]] bool has(const std::string& name) const {
         const std::lock_guard lock(mutex_);
-        return std::any_of(names_.begin(), names_.end(), [&](const auto& entry) { return entry.second == name; });
+        for (const Entry& entry : entries_) {
+            if (entry.name == name) return true;
+        }
+        return false;
     }
     /// "A, B, C" of the registered names, each once.
     [[nodiscard]] std::string list() const {
         const std::lock_guard lock(mutex_);
-        std::map<std::string, bool> sorted;
-        for (const auto& [type, name] : names_) sorted[name] = true;
         std::string all;
-        for (const auto& [name, present] : sorted) all += text(", ", name);
+        for (std::size_t i = 0; i < entries_.size(); ++i) {
+            if (i == 0 || entries_[i].name != entries_[i - 1].name) all += text(", ", entries_[i].name);
+        }
         return all;
     }
 
 private:
+    struct Entry {
+        TypeId type;
+        std::string name;
+    };
     mutable std::mutex mutex_;
-    std::map<TypeId, std::string> names_;
+    std::vector<Entry> entries_;  // sorted by name
 };
 
 }  // namespace detail

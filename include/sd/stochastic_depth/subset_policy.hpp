@@ -2,7 +2,6 @@
 #pragma once
 
 #include "sd/stochastic_depth/policy.hpp"
-#include "sd/stochastic_depth/policy_registry.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -51,9 +50,5 @@ struct SubsetPolicy {
         return training && kept > 0 ? static_cast<double>(mask.size()) / static_cast<double>(kept) : 1;
     }
 };
-
-namespace detail {
-inline const bool subset_policy_is_registered = register_policy<SubsetPolicy>();
-}  // namespace detail
 
 SD_NAMESPACE_END

@@ -3,9 +3,7 @@
 
 #include "sd/core/enum_names.hpp"
 
-#include <array>
 #include <string_view>
-#include <utility>
 
 SD_NAMESPACE_BEGIN
 
@@ -64,27 +62,27 @@ namespace detail {
 template <>
 struct EnumNames<Event> {
     static constexpr std::string_view setting = "event";
-    static constexpr std::array names{std::pair{Event::init, "init"},
-                                      std::pair{Event::fit_start, "fit_start"},
-                                      std::pair{Event::epoch_start, "epoch_start"},
-                                      std::pair{Event::batch_start, "batch_start"},
-                                      std::pair{Event::before_forward, "before_forward"},
-                                      std::pair{Event::after_forward, "after_forward"},
-                                      std::pair{Event::before_loss, "before_loss"},
-                                      std::pair{Event::after_loss, "after_loss"},
-                                      std::pair{Event::before_backward, "before_backward"},
-                                      std::pair{Event::after_backward, "after_backward"},
-                                      std::pair{Event::batch_end, "batch_end"},
-                                      std::pair{Event::batch_checkpoint, "batch_checkpoint"},
-                                      std::pair{Event::epoch_end, "epoch_end"},
-                                      std::pair{Event::epoch_checkpoint, "epoch_checkpoint"},
-                                      std::pair{Event::fit_end, "fit_end"},
-                                      std::pair{Event::eval_start, "eval_start"},
-                                      std::pair{Event::eval_batch_start, "eval_batch_start"},
-                                      std::pair{Event::eval_before_forward, "eval_before_forward"},
-                                      std::pair{Event::eval_after_forward, "eval_after_forward"},
-                                      std::pair{Event::eval_batch_end, "eval_batch_end"},
-                                      std::pair{Event::eval_end, "eval_end"}};
+    static constexpr EnumName<Event> names[]{{Event::init, "init"},
+                                      {Event::fit_start, "fit_start"},
+                                      {Event::epoch_start, "epoch_start"},
+                                      {Event::batch_start, "batch_start"},
+                                      {Event::before_forward, "before_forward"},
+                                      {Event::after_forward, "after_forward"},
+                                      {Event::before_loss, "before_loss"},
+                                      {Event::after_loss, "after_loss"},
+                                      {Event::before_backward, "before_backward"},
+                                      {Event::after_backward, "after_backward"},
+                                      {Event::batch_end, "batch_end"},
+                                      {Event::batch_checkpoint, "batch_checkpoint"},
+                                      {Event::epoch_end, "epoch_end"},
+                                      {Event::epoch_checkpoint, "epoch_checkpoint"},
+                                      {Event::fit_end, "fit_end"},
+                                      {Event::eval_start, "eval_start"},
+                                      {Event::eval_batch_start, "eval_batch_start"},
+                                      {Event::eval_before_forward, "eval_before_forward"},
+                                      {Event::eval_after_forward, "eval_after_forward"},
+                                      {Event::eval_batch_end, "eval_batch_end"},
+                                      {Event::eval_end, "eval_end"}};
 };
 
 }  // namespace detail

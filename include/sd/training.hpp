@@ -1,0 +1,37 @@
+// sd/sd.hpp and everything else that needs Eigen alone: the trainer, its algorithms, where it logs, and readers of data.
+#pragma once
+
+#include "sd/sd.hpp"
+
+// First, since it refuses types of a user's: a compiler's message names every file on the way to them.
+#include "sd/train/trainer.hpp"
+
+#include "sd/algorithms/cutmix.hpp"
+#include "sd/algorithms/gradient_clipping.hpp"
+#include "sd/algorithms/label_smoothing.hpp"
+#include "sd/algorithms/mixup.hpp"
+#include "sd/algorithms/stochastic_depth.hpp"
+#include "sd/algorithms/weight_averaging.hpp"
+#include "sd/core/time.hpp"
+#include "sd/core/timestamp.hpp"
+#include "sd/data/cifar.hpp"
+#include "sd/data/idx.hpp"
+#include "sd/data/prefetch.hpp"
+#include "sd/logs/console_logger.hpp"
+#include "sd/logs/csv_logger.hpp"
+#include "sd/logs/logger.hpp"
+#include "sd/logs/tensorboard_logger.hpp"
+#include "sd/optim/learning_rate.hpp"
+#include "sd/train/algorithm.hpp"
+#include "sd/train/data_parallel.hpp"
+#include "sd/train/engine.hpp"
+#include "sd/train/event.hpp"
+#include "sd/train/gradient_sum.hpp"
+#include "sd/train/loss.hpp"
+#include "sd/train/model_view.hpp"
+#include "sd/train/score.hpp"
+#include "sd/train/state.hpp"
+#include "sd/train/trainer_options.hpp"
+#include "sd/train/training_metrics.hpp"
+#include "sd/train/training_scores.hpp"
+#include "sd/train/training_step.hpp"
