@@ -3,6 +3,7 @@
 #include "networks.hpp"
 
 #include "sd/mpi/session.hpp"
+#include "sd/train/data_parallel.hpp"
 
 #include <CLI/CLI.hpp>
 

@@ -10,8 +10,8 @@ set(command ${compiler} ${warnings} ${flags} -DNDEBUG "-DSD_TEST_DATA_DIR=\"${SO
 set(arguments)
 
 if(WHAT STREQUAL headers)
-  # and those beside sd.hpp that read and write files everywhere
-  set(headers sd.hpp data/cifar.hpp data/idx.hpp io/safetensors.hpp io/state_dict.hpp logs/json_lines_logger.hpp)
+  # and those beside training.hpp that read and write files everywhere
+  set(headers training.hpp data/cifar.hpp data/idx.hpp io/safetensors.hpp io/state_dict.hpp logs/json_lines_logger.hpp)
   list(TRANSFORM headers REPLACE "(.+)" "#include \"sd/\\1\"\n")
   file(WRITE ${program}.cpp ${headers})
   run(${command} -c ${program}.cpp -o ${program}.o)
