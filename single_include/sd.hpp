@@ -3985,7 +3985,8 @@ SD_NAMESPACE_END
 // activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
 // layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
 // and nothing is pending; a residual branch that ends in a convolution, with a norm or layer scale behind it or without,
-// hands its block's addition to that convolution, which adds the shortcut to what it writes.
+// hands its block's addition to that convolution, which adds the shortcut to what it writes. Backward, in training, a
+// branch that begins with a convolution hands it the addition of the two gradients by the block's input.
 
 SD_NAMESPACE_BEGIN
 
@@ -4020,9 +4021,10 @@ struct FusedGradient {
 ///                                                them
 struct FusedLayer {};
 
-/// One that may end in a convolution is derived from this, and also has
+/// One that may begin or end in a convolution is derived from this, and also has
 ///
 ///     forward_joined(x, join, context)           the join with the layer's output, of a pass without gradients
+///     backward_joined(dy, dshortcut)             dshortcut + dx
 struct JoinedLayer : FusedLayer {};
 
 template <class LayerType>
@@ -4126,6 +4128,23 @@ public:
         }
     }
 
+    /// A branch's gradient by its input, computed, and the shortcut's.
+    template <class T, class Device>
+    static Tensor<T, Device> joined(const FusedGradient<T, Device>& dx, const Tensor<T, Device>& dshortcut) {
+        return add_selected<T>(dshortcut, dx.dy, BranchSamples());
+    }
+
+    /// dshortcut + dx, added by the layer's first convolution where there is one at its beginning.
+    template <class LayerType>
+    static TensorOf<LayerType> backward_joined(LayerType& layer, const GradientOf<LayerType>& dy,
+                                               const TensorOf<LayerType>& dshortcut) {
+        if constexpr (is_joined<LayerType>) {
+            return layer.backward_joined(dy, dshortcut);
+        } else {
+            return joined(backward(layer, dy, nullptr, InputGradient::computed), dshortcut);
+        }
+    }
+
     /// A convolution and the norm behind it.
     template <class T, class Device>
     class ConvNorm {
@@ -4156,15 +4175,23 @@ public:
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
+            return conv_.backward_raw(by_raw(dy), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(by_raw(dy), dshortcut);
+        }
+
+    private:
+        // Adds the gradients of norm and bias; what is left is by the convolution's raw output.
+        PendingGradient<T, Device> by_raw(const FusedGradient<T, Device>& dy) {
             PendingGradient<T, Device> dz = norm_.backward_pending(dy);
             if (conv_.bias()) {
                 dz = materialize(dz);
                 conv_.backward_bias(dz.dy);
             }
-            return conv_.backward_raw(dz, before, input_gradient);
+            return dz;
         }
 
-    private:
         Conv2d<T, Device>& conv_;
         BatchNorm2d<T, Device>& norm_;
         Activation activation_;
@@ -4192,14 +4219,20 @@ public:
         }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
-            if (activation_ != Activation::none) {
-                return conv_.backward_raw(conv_.backward_pending(dy), before, input_gradient);
-            }
-            conv_.backward_bias(dy.dy);
-            return conv_.backward_raw(dy.dy, before, input_gradient);
+            return conv_.backward_raw(by_raw(dy), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(by_raw(dy), dshortcut);
         }
 
     private:
+        // Adds the gradient of the bias; what is left is by the convolution's raw output.
+        PendingGradient<T, Device> by_raw(const FusedGradient<T, Device>& dy) {
+            if (activation_ != Activation::none) return conv_.backward_pending(dy);
+            conv_.backward_bias(dy.dy);
+            return dy.dy;
+        }
+
         Conv2d<T, Device>& conv_;
         Activation activation_;
     };
@@ -4226,6 +4259,9 @@ public:
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
             return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(scale_.backward_pending(dy, conv_.bias()), dshortcut);
         }
 
     private:
@@ -4254,6 +4290,9 @@ public:
                                           InputGradient) {
             return {materialize(norm_.backward_pending(dy))};
         }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return joined(backward(dy, nullptr, InputGradient::computed), dshortcut);
+        }
 
     private:
         BatchNorm2d<T, Device>& norm_;
@@ -4279,6 +4318,9 @@ public:
         GradientOf<LayerType> backward(const GradientOf<LayerType>& dy, const PassOf<LayerType>* before,
                                        InputGradient input_gradient) {
             return Fusion::backward(layer_, dy, before, input_gradient);
+        }
+        TensorOf<LayerType> backward_joined(const GradientOf<LayerType>& dy, const TensorOf<LayerType>& dshortcut) {
+            return Fusion::backward_joined(layer_, dy, dshortcut);
         }
 
     private:
@@ -5004,6 +5046,17 @@ private:
         } else {
             return own.backward(backward_fused<next>(dy, own.output_pass(before), InputGradient::computed), before,
                                 input_gradient);
+        }
+    }
+
+    Tensor<T, Device> backward_joined(const Gradient& dy, const Tensor<T, Device>& dshortcut) {
+        auto first = group<0>(layers_);
+        constexpr std::size_t next = group_length<0>();
+        if constexpr (next == count) {
+            return first.backward_joined(dy, dshortcut);
+        } else {
+            return first.backward_joined(backward_fused<next>(dy, first.output_pass(nullptr), InputGradient::computed),
+                                         dshortcut);
         }
     }
 
@@ -8824,6 +8877,14 @@ template <class T>
     return dx;
 }
 
+/// dx = dshortcut + conv2d_by_input(dy, weight, options): the gradient by the input of a residual block whose branch
+/// begins with this convolution. Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_join_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                             const Conv2dOptions& options, const Tensor<T>& dshortcut) {
+    return reference::add_selected(dshortcut, reference::conv2d_by_input(dy, weight, options, dshortcut.shape()), {});
+}
+
 /// dweight += dy x over all products. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,
@@ -9017,7 +9078,8 @@ SD_NAMESPACE_END
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
-//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation
+//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation; and by
+//                          input at its start: the shortcut's gradient added
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //
@@ -10347,6 +10409,7 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
+using reference::conv2d_join_by_input;
 using reference::conv2d_join_forward;
 
 namespace cpu {
@@ -10463,6 +10526,34 @@ void write_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>&
                   groups);
 }
 
+/// Runs a pass by input. epilogue_of(target, first channel, channels) makes an epilogue, finish(epilogue, first channel,
+/// begin) takes what it gathered of channels from `begin` on; another one gathered those before.
+template <class T, class EpilogueOf, class Finish>
+[[nodiscard]] Tensor<T> by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                 const Conv2dGeometry& geometry, const EpilogueOf& epilogue_of, const Finish& finish) {
+    expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
+    const Shape x_shape = geometry.input_shape();
+    Tensor<T> dx = Tensor<T>::empty(x_shape);
+    if (dx.size() == 0) return dx;
+    const PooledVector<Lattice> lattices = by_input_lattices(geometry);
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
+        const GradientSource<T> source(dy);
+        auto epilogue = epilogue_of(dx, Index{0}, geometry.in_channels);
+        DepthwiseProduct<T>(SlabSource<T>(source), lattices, weight, nullptr, x_shape).run(epilogue);
+        finish(epilogue, Index{0}, Index{0});
+        return dx;
+    }
+    const GroupPlan plan(geometry, group_lanes<T>());
+    for (const Lattice& lattice : lattices) {
+        with_epilogues<T>(
+            plan.count,
+            [&](const auto& epilogues) { write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues); },
+            [&](Index group) { return epilogue_of(dx, plan.first_in(group), plan.in()); },
+            [&](auto& epilogue, Index group) { finish(epilogue, plan.first_in(group), group * plan.in()); });
+    }
+    return dx;
+}
+
 }  // namespace cpu
 
 /// y = x * weight, x (N, H, W, C) pending, weight (O, C / groups, KH, KW), y (N, OH, OW, O); extents as in
@@ -10555,45 +10646,38 @@ template <cpu::Vectorized T>
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
-    expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
-    if (before != nullptr) {
-        detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
-        const Shape channels{geometry.in_channels};
-        *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
+    if (before == nullptr) {
+        return cpu::by_input<T>(
+            dy, weight, geometry, [](Tensor<T>& dx, Index, Index count) { return cpu::Store<T>(dx, count); },
+            [](const auto&, Index, Index) {});
     }
-    Tensor<T> dx = Tensor<T>::empty(x_shape);
-    if (dx.size() == 0) return dx;
-    const PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (is_depthwise(geometry.weight_shape(), options)) {
-        const cpu::GradientSource<T> source(dy);
-        const cpu::DepthwiseProduct<T> product(cpu::SlabSource<T>(source), lattices, weight, nullptr, x_shape);
-        if (before != nullptr) {
-            cpu::StoreWithSums<T> epilogue(dx, *before, 0, geometry.in_channels);
-            product.run(epilogue);
-            epilogue.merge(0, 0, *sums);
-        } else {
-            cpu::Store<T> epilogue(dx, geometry.in_channels);
-            product.run(epilogue);
-        }
-        return dx;
-    }
-    const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
-    for (const cpu::Lattice& lattice : lattices) {
-        const auto write = [&](const auto& epilogues) {
-            cpu::write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues);
-        };
-        if (before != nullptr) {
-            cpu::with_epilogues<T>(
-                plan.count, write,
-                [&](Index group) { return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in()); },
-                [&](auto& epilogue, Index group) { epilogue.merge(plan.first_in(group), group * plan.in(), *sums); });
-        } else {
-            cpu::with_epilogues<T>(
-                plan.count, write, [&](Index) { return cpu::Store<T>(dx, plan.in()); }, [](const auto&, Index) {});
-        }
-    }
-    return dx;
+    detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
+    const Shape channels{geometry.in_channels};
+    *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
+    return cpu::by_input<T>(
+        dy, weight, geometry,
+        [&](Tensor<T>& dx, Index first, Index count) { return cpu::StoreWithSums<T>(dx, *before, first, count); },
+        [&](auto& epilogue, Index first, Index begin) { epilogue.merge(first, begin, *sums); });
+}
+
+/// The gradient by the input x of a residual block whose branch begins with this convolution, of a gradient dy by its
+/// output and dshortcut, the shortcut's gradient by x:
+///
+///     dx = dshortcut + conv2d_by_input(dy, weight, options, shape of dshortcut)
+///
+/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_join_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                             const Conv2dOptions& options, const Tensor<T>& dshortcut) {
+    const Conv2dGeometry geometry(dshortcut.shape(), weight.shape(), options);
+    const Tensor<accumulate_t<T>> no_shift(Shape{geometry.in_channels});
+    return cpu::by_input<T>(
+        dy, weight, geometry,
+        [&](Tensor<T>& dx, Index, Index count) {
+            return cpu::StoreJoined<T>(dx, no_shift.data(), count, dshortcut, false);
+        },
+        [](const auto&, Index, Index) {});
 }
 
 SD_NAMESPACE_END
@@ -11091,16 +11175,28 @@ private:
     detail::FusedGradient<T, Device> backward_raw(const PendingGradient<T, Device>& dz,
                                                   const BatchNormPass<T, Device>* before,
                                                   InputGradient input_gradient) {
+        const PendingGradient<T, Device> operand = backward_weight(dz);
+        detail::FusedGradient<T, Device> dx;
+        if (input_gradient == InputGradient::computed) {
+            dx.dy = conv2d_by_input<T>(operand, kernel(), options_, input_.get("Conv2d").shape(), before,
+                                       before == nullptr ? nullptr : &dx.sums);
+        }
+        return dx;
+    }
+
+    // Adds the gradient of the weight and returns dshortcut + dx.
+    Tensor<T, Device> backward_joined(const PendingGradient<T, Device>& dz, const Tensor<T, Device>& dshortcut) {
+        expect_shape("Conv2d", "the shortcut's gradient", dshortcut.shape(), input_.get("Conv2d").shape());
+        return conv2d_join_by_input<T>(backward_weight(dz), kernel(), options_, dshortcut);
+    }
+
+    // Adds the gradient of the weight and returns what the convolution by input loads.
+    PendingGradient<T, Device> backward_weight(const PendingGradient<T, Device>& dz) {
         const PendingGradient<T, Device> operand = conv2d_operand(dz, kernel_shape_, options_);
         const Pending<T, Device>& x = input_.get("Conv2d");
         weight_->add_computed_grad(
             [&] { return conv2d_by_weight<T>(x, operand, options_, kernel_shape_).reshape(weight_->value.shape()); });
-        detail::FusedGradient<T, Device> dx;
-        if (input_gradient == InputGradient::computed) {
-            dx.dy = conv2d_by_input<T>(operand, kernel(), options_, x.shape(), before,
-                                       before == nullptr ? nullptr : &dx.sums);
-        }
-        return dx;
+        return operand;
     }
 
     Tensor<T, Device> add_bias(const Tensor<T, Device>& z) const {
@@ -12572,11 +12668,11 @@ public:
         }
         const auto [dshortcut, dbranch] = split(dy, pass);
         const Tensor<T, Device> dx = shortcut_.backward(dshortcut);
-        const Tensor<T, Device> of_branch = run_back(dbranch, pass.plan);
-        if (!pass.plan.runs) return dx;
         // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
-        return add_selected<T>(dx, of_branch,
-                               pass.plan.kept_alone ? BranchSamples(pass.plan.branch_sample) : BranchSamples());
+        const bool of_all = !pass.plan.kept_alone || pass.plan.branch_sample.empty();
+        if (pass.plan.runs && of_all) return detail::Fusion::backward_joined(branch_, dbranch, dx);
+        const Tensor<T, Device> of_branch = run_back(dbranch, pass.plan);
+        return pass.plan.runs ? add_selected<T>(dx, of_branch, pass.plan.branch_sample) : dx;
     }
 
     /// Gives back what the last forward pass left for backward.
@@ -13041,6 +13137,7 @@ concept HasKernels = requires(Tensor<T, D> x, Tensor<A, D> a, Pending<T, D> pend
     { conv2d_batch_norm_forward(pending, a, conv, a, a, activation, &kept) } -> std::same_as<Tensor<T, D>>;
     { conv2d_join_forward(pending, a, conv, a, a, join, &kept) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_input(gradient, a, conv, shape, &pass, &sums) } -> std::same_as<Tensor<T, D>>;
+    { conv2d_join_by_input(gradient, a, conv, x) } -> std::same_as<Tensor<T, D>>;
     { conv2d_by_weight(pending, gradient, conv, shape) } -> std::same_as<Tensor<A, D>>;
     // Batch norm: reference/batch_norm.hpp, nn/joint_statistics.hpp
     { batch_moments(x) } -> std::same_as<Moments<A, D>>;
@@ -15398,6 +15495,9 @@ private:
                                                     const BatchNormPass<T, Device>* before,
                                                     InputGradient input_gradient) {
         return layer_ ? detail::Fusion::backward(*layer_, dy, before, input_gradient) : dy;
+    }
+    Tensor<T, Device> backward_joined(const detail::FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+        return layer_ ? detail::Fusion::backward_joined(*layer_, dy, dshortcut) : detail::Fusion::joined(dy, dshortcut);
     }
 
     std::optional<LayerType> layer_;

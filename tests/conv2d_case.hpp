@@ -20,14 +20,15 @@ class Conv2dCase {
 public:
     /// What the kernels make of the inputs.
     struct Results {
-        Tensor<T> y, y_alone, folded, joined, dx, dx_alone;  ///< `alone`: nothing was gathered on the way
+        Tensor<T> y, y_alone, folded, joined, dx, dx_alone, dx_joined;  ///< `alone`: nothing was gathered on the way
         Tensor<A> dweight;
         sd::Moments<A> moments;
         sd::BatchNormSums<A> sums;
 
         [[nodiscard]] std::vector<Tensor<double>> all() const {
-            return {in_double(y),          in_double(y_alone),      in_double(folded),    in_double(joined),
-                    in_double(dx),         in_double(dx_alone),     in_double(dweight),   in_double(moments.mean),
+            return {in_double(y),          in_double(y_alone),      in_double(folded),
+                    in_double(joined),     in_double(dx),           in_double(dx_alone),
+                    in_double(dx_joined),  in_double(dweight),      in_double(moments.mean),
                     in_double(moments.m2), in_double(sums.dweight), in_double(sums.dbias)};
         }
     };
@@ -45,7 +46,8 @@ public:
           join{random_pending<T>(sd::Conv2dGeometry(x_shape, weight_shape, options).output_shape(), 40,
                                  kind / 2 % pending_kinds),
                A(0.5), kind % 2 == 0},
-          before(random_pass<T>(x_shape, 30, activation, true)) {}
+          before(random_pass<T>(x_shape, 30, activation, true)),
+          dshortcut(random_tensor<T>(x_shape, 50)) {}
 
     [[nodiscard]] Results run() const {
         Results results;
@@ -55,6 +57,7 @@ public:
         results.joined = sd::conv2d_join_forward(x, weight, options, scale, shift, join);
         results.dx = sd::conv2d_by_input<T>(dy, weight, options, x.shape(), &before, &results.sums);
         results.dx_alone = sd::conv2d_by_input<T>(dy, weight, options, x.shape());
+        results.dx_joined = sd::conv2d_join_by_input<T>(dy, weight, options, dshortcut);
         results.dweight = sd::conv2d_by_weight<T>(x, dy, options, weight.shape());
         return results;
     }
@@ -121,6 +124,7 @@ public:
         const auto before_in_double = in_double(before);
         const auto dx = sd::reference::conv2d_by_input<double>(operands.dy, operands.weight, options, x.shape());
         compare(results.dx_alone, dx, 1);
+        compare(results.dx_joined, sd::reference::add_selected(in_double(dshortcut), dx, {}), 1);
         CHECK(results.sums.of_written);
         Tensor<double> before_activation(dx.shape());
         for (Index i = 0; i < dx.size(); ++i) {
@@ -146,6 +150,7 @@ public:
     sd::PendingGradient<T> dy;
     sd::ResidualJoin<T> join;  ///< of a scale that no rounding of the weights sees
     sd::BatchNormPass<T> before;
+    Tensor<T> dshortcut;
 
 private:
     /// value(o, i) is element i of the weight, of output channel o.

@@ -48,6 +48,9 @@ TEST_CASE_TEMPLATE("device: conv2d", T, float, double, sd::bfloat16) {
         const Tensor<T> dx = sd::conv2d_by_input<T>(dy, weight, options, x_shape, &before, &sums);
         check_close(dx, sd::reference::conv2d_by_input<double>(in_double(dy), in_double(weight), options, x_shape));
         check_close(sums, sd::reference::batch_norm_sums(in_double(dx), in_double(before)));
+        const auto dshortcut = random_tensor<T>(x_shape, 50);
+        check_close(sd::conv2d_join_by_input<T>(dy, weight, options, dshortcut),
+                    sd::reference::add_selected(in_double(dshortcut), in_double(dx), {}));
         check_close(sd::conv2d_by_weight<T>(Pending<T>(x), dy, options, weight_shape),
                     sd::reference::conv2d_by_weight<double>(in_double(x), in_double(dy), options, weight_shape));
     }

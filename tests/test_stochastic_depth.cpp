@@ -3,6 +3,7 @@
 #include "model_state.hpp"
 #include "random.hpp"
 #include "toy_branches.hpp"
+#include "use_tile_machine.hpp"
 
 #include "sd/models/resnet_variants.hpp"
 #include "sd/stochastic_depth/surgery.hpp"
@@ -53,6 +54,23 @@ Tensor<double> expected_join(const Tensor<double>& x, const sd::Mask& mask, doub
         y.data()[i] = std::max(0.0, x.data()[i] + branch);
     }
     return y;
+}
+
+// Sends back a gradient with a row too many.
+struct TooLargeGradient {
+    using value_type = double;
+    Tensor<double> forward(const Tensor<double>& x, const sd::Context&) { return x; }
+    Tensor<double> backward(const Tensor<double>& dy) {
+        return Tensor<double>({dy.extent(0), dy.extent(1) + 1, dy.extent(2), dy.extent(3)});
+    }
+    template <class Visitor>
+    void visit(Visitor&&) {}
+};
+
+template <class T>
+auto pointwise_branch(Index channels) {
+    sd::Initializer initializer(3);
+    return sd::Sequential{sd::named("conv", sd::Conv2d<T>(channels, channels, 1, {}, initializer))};
 }
 
 }  // namespace
@@ -232,6 +250,40 @@ TEST_CASE("the activation is a parameter of the block") {
     for (double& value : sum) value = -value;
     CHECK(sd_test::relative_error(user.forward(x, train(0)), sum) < 1e-15);
     CHECK(sd_test::relative_error(user.backward(x), sum) < 1e-15);
+}
+
+TEST_CASE("the two gradients by a block's input are added before either is rounded") {
+    const sd_test::UseTileMachine floats(nullptr);
+    using T = sd::bfloat16;
+    constexpr Index channels = 24;
+    sd::StochasticResidual<decltype(pointwise_branch<T>(channels)), sd::SamplePolicy, sd::NoActivation> block(
+        pointwise_branch<T>(channels), {.drop_rate = 0.5});
+    const auto x = random_tensor<T>({4, 9, 8, channels}, 4);
+    const auto dy = random_tensor<T>(x.shape(), 5);
+    block.set_mask(sd::Mask{1, 0, 1, 1});
+    (void)block.forward(x, train(0));
+    const Tensor<T> dx = block.backward(dy);
+    const Tensor<float> weight = block.branch().layer<0>().weight()->value;
+    for (Index pixel = 0; pixel < x.size() / channels; ++pixel) {
+        const bool kept = pixel / (x.size() / channels / 4) != 1;
+        for (Index i = 0; i < channels; ++i) {
+            double expected = static_cast<double>(float(dy.data()[pixel * channels + i]));
+            for (Index o = 0; kept && o < channels; ++o) {
+                expected += static_cast<double>(weight(o, i, 0, 0)) *
+                            static_cast<double>(float(dy.data()[pixel * channels + o]));
+            }
+            const auto got = static_cast<double>(float(dx.data()[pixel * channels + i]));
+            CHECK(std::abs(got - expected) <= std::abs(expected) / 256 + 1e-6);  // 8 bits
+        }
+    }
+}
+
+TEST_CASE("a shortcut's gradient of another shape than the block's input is refused") {
+    sd::StochasticResidual<decltype(pointwise_branch<double>(3)), sd::KeepAllPolicy, sd::NoActivation, TooLargeGradient>
+        block(pointwise_branch<double>(3));
+    const auto x = random_tensor<double>({2, 4, 4, 3}, 4);
+    (void)block.forward(x, train(0));
+    CHECK(contains(message_of([&] { (void)block.backward(x); }), "the shortcut's gradient: got (2, 5, 4, 3)"));
 }
 
 TEST_CASE("a block without a forward pass that keeps gradients refuses backward") {

@@ -15,6 +15,8 @@
                                                       KeptWeights*);                                                   \
     linkage template Tensor<T> conv2d_by_input<T>(const PendingGradient<T>&, const Tensor<A>&, const Conv2dOptions&,   \
                                                   const Shape&, const BatchNormPass<T>*, BatchNormSums<A>*);           \
+    linkage template Tensor<T> conv2d_join_by_input<T>(const PendingGradient<T>&, const Tensor<A>&,                    \
+                                                       const Conv2dOptions&, const Tensor<T>&);                        \
     linkage template Tensor<A> conv2d_by_weight<T>(const Pending<T>&, const PendingGradient<T>&, const Conv2dOptions&, \
                                                    const Shape&);                                                      \
     linkage template Tensor<T> linear_forward<T>(const Tensor<T>&, const Tensor<A>&, const Tensor<A>&, KeptWeights*);  \

@@ -21,6 +21,7 @@ SD_NAMESPACE_BEGIN
 using reference::conv2d_batch_norm_forward;
 using reference::conv2d_by_input;
 using reference::conv2d_forward;
+using reference::conv2d_join_by_input;
 using reference::conv2d_join_forward;
 
 namespace cpu {
@@ -137,6 +138,34 @@ void write_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>&
                   groups);
 }
 
+/// Runs a pass by input. epilogue_of(target, first channel, channels) makes an epilogue, finish(epilogue, first channel,
+/// begin) takes what it gathered of channels from `begin` on; another one gathered those before.
+template <class T, class EpilogueOf, class Finish>
+[[nodiscard]] Tensor<T> by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                 const Conv2dGeometry& geometry, const EpilogueOf& epilogue_of, const Finish& finish) {
+    expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
+    const Shape x_shape = geometry.input_shape();
+    Tensor<T> dx = Tensor<T>::empty(x_shape);
+    if (dx.size() == 0) return dx;
+    const PooledVector<Lattice> lattices = by_input_lattices(geometry);
+    if (is_depthwise(geometry.weight_shape(), geometry.options)) {
+        const GradientSource<T> source(dy);
+        auto epilogue = epilogue_of(dx, Index{0}, geometry.in_channels);
+        DepthwiseProduct<T>(SlabSource<T>(source), lattices, weight, nullptr, x_shape).run(epilogue);
+        finish(epilogue, Index{0}, Index{0});
+        return dx;
+    }
+    const GroupPlan plan(geometry, group_lanes<T>());
+    for (const Lattice& lattice : lattices) {
+        with_epilogues<T>(
+            plan.count,
+            [&](const auto& epilogues) { write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues); },
+            [&](Index group) { return epilogue_of(dx, plan.first_in(group), plan.in()); },
+            [&](auto& epilogue, Index group) { finish(epilogue, plan.first_in(group), group * plan.in()); });
+    }
+    return dx;
+}
+
 }  // namespace cpu
 
 /// y = x * weight, x (N, H, W, C) pending, weight (O, C / groups, KH, KW), y (N, OH, OW, O); extents as in
@@ -229,45 +258,38 @@ template <cpu::Vectorized T>
                                         BatchNormSums<accumulate_t<T>>* sums = nullptr) {
     using A = accumulate_t<T>;
     const Conv2dGeometry geometry(x_shape, weight.shape(), options);
-    expect_shape("conv2d_by_input", "dy", dy.shape(), geometry.output_shape());
     detail::expect_pass_and_sums("conv2d_by_input", before, sums);
-    if (before != nullptr) {
-        detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
-        const Shape channels{geometry.in_channels};
-        *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
+    if (before == nullptr) {
+        return cpu::by_input<T>(
+            dy, weight, geometry, [](Tensor<T>& dx, Index, Index count) { return cpu::Store<T>(dx, count); },
+            [](const auto&, Index, Index) {});
     }
-    Tensor<T> dx = Tensor<T>::empty(x_shape);
-    if (dx.size() == 0) return dx;
-    const PooledVector<cpu::Lattice> lattices = cpu::by_input_lattices(geometry);
-    if (is_depthwise(geometry.weight_shape(), options)) {
-        const cpu::GradientSource<T> source(dy);
-        const cpu::DepthwiseProduct<T> product(cpu::SlabSource<T>(source), lattices, weight, nullptr, x_shape);
-        if (before != nullptr) {
-            cpu::StoreWithSums<T> epilogue(dx, *before, 0, geometry.in_channels);
-            product.run(epilogue);
-            epilogue.merge(0, 0, *sums);
-        } else {
-            cpu::Store<T> epilogue(dx, geometry.in_channels);
-            product.run(epilogue);
-        }
-        return dx;
-    }
-    const cpu::GroupPlan plan(geometry, cpu::group_lanes<T>());
-    for (const cpu::Lattice& lattice : lattices) {
-        const auto write = [&](const auto& epilogues) {
-            cpu::write_by_input(dy, weight, geometry, plan, lattice, x_shape, epilogues);
-        };
-        if (before != nullptr) {
-            cpu::with_epilogues<T>(
-                plan.count, write,
-                [&](Index group) { return cpu::StoreWithSums<T>(dx, *before, plan.first_in(group), plan.in()); },
-                [&](auto& epilogue, Index group) { epilogue.merge(plan.first_in(group), group * plan.in(), *sums); });
-        } else {
-            cpu::with_epilogues<T>(
-                plan.count, write, [&](Index) { return cpu::Store<T>(dx, plan.in()); }, [](const auto&, Index) {});
-        }
-    }
-    return dx;
+    detail::expect_batch_norm_pass("conv2d_by_input", *before, x_shape);
+    const Shape channels{geometry.in_channels};
+    *sums = {Tensor<A>(channels), Tensor<A>(channels), true};
+    return cpu::by_input<T>(
+        dy, weight, geometry,
+        [&](Tensor<T>& dx, Index first, Index count) { return cpu::StoreWithSums<T>(dx, *before, first, count); },
+        [&](auto& epilogue, Index first, Index begin) { epilogue.merge(first, begin, *sums); });
+}
+
+/// The gradient by the input x of a residual block whose branch begins with this convolution, of a gradient dy by its
+/// output and dshortcut, the shortcut's gradient by x:
+///
+///     dx = dshortcut + conv2d_by_input(dy, weight, options, shape of dshortcut)
+///
+/// written once. Throws std::invalid_argument if settings or shapes do not fit.
+template <cpu::Vectorized T>
+[[nodiscard]] Tensor<T> conv2d_join_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                             const Conv2dOptions& options, const Tensor<T>& dshortcut) {
+    const Conv2dGeometry geometry(dshortcut.shape(), weight.shape(), options);
+    const Tensor<accumulate_t<T>> no_shift(Shape{geometry.in_channels});
+    return cpu::by_input<T>(
+        dy, weight, geometry,
+        [&](Tensor<T>& dx, Index, Index count) {
+            return cpu::StoreJoined<T>(dx, no_shift.data(), count, dshortcut, false);
+        },
+        [](const auto&, Index, Index) {});
 }
 
 SD_NAMESPACE_END

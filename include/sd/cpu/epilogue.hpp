@@ -4,7 +4,8 @@
 //     Store                forward and by input, nothing else
 //     StoreWithMoments     forward in training: count, mean and squared deviations for the batch norm that follows
 //     StoreActivated       forward in evaluation: batch norm folded into weights and shift, then the activation
-//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation
+//     StoreJoined          the same at the end of a residual branch: the shortcut added before the activation; and by
+//                          input at its start: the shortcut's gradient added
 //     StoreWithSums        by input in training: the gradient before the activation of the batch norm before, and the
 //                          sums of that norm's backward
 //

@@ -92,6 +92,15 @@ template <class T, cuda::Accelerator Device>
     return dx;
 }
 
+/// The gradient by the input of a residual block whose branch begins with this convolution, as on the CPU: the
+/// shortcut's gradient is added in a pass of its own.
+template <class T, cuda::Accelerator Device>
+[[nodiscard]] Tensor<T, Device> conv2d_join_by_input(const PendingGradient<T, Device>& dy,
+                                                     const Tensor<accumulate_t<T>, Device>& weight,
+                                                     const Conv2dOptions& options, const Tensor<T, Device>& dshortcut) {
+    return add_selected<T>(dshortcut, conv2d_by_input<T>(dy, weight, options, dshortcut.shape()), {});
+}
+
 /// The gradient by the weights, as on the CPU. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T, cuda::Accelerator Device>
 [[nodiscard]] Tensor<accumulate_t<T>, Device> conv2d_by_weight(const Pending<T, Device>& x,

@@ -178,16 +178,28 @@ private:
     detail::FusedGradient<T, Device> backward_raw(const PendingGradient<T, Device>& dz,
                                                   const BatchNormPass<T, Device>* before,
                                                   InputGradient input_gradient) {
+        const PendingGradient<T, Device> operand = backward_weight(dz);
+        detail::FusedGradient<T, Device> dx;
+        if (input_gradient == InputGradient::computed) {
+            dx.dy = conv2d_by_input<T>(operand, kernel(), options_, input_.get("Conv2d").shape(), before,
+                                       before == nullptr ? nullptr : &dx.sums);
+        }
+        return dx;
+    }
+
+    // Adds the gradient of the weight and returns dshortcut + dx.
+    Tensor<T, Device> backward_joined(const PendingGradient<T, Device>& dz, const Tensor<T, Device>& dshortcut) {
+        expect_shape("Conv2d", "the shortcut's gradient", dshortcut.shape(), input_.get("Conv2d").shape());
+        return conv2d_join_by_input<T>(backward_weight(dz), kernel(), options_, dshortcut);
+    }
+
+    // Adds the gradient of the weight and returns what the convolution by input loads.
+    PendingGradient<T, Device> backward_weight(const PendingGradient<T, Device>& dz) {
         const PendingGradient<T, Device> operand = conv2d_operand(dz, kernel_shape_, options_);
         const Pending<T, Device>& x = input_.get("Conv2d");
         weight_->add_computed_grad(
             [&] { return conv2d_by_weight<T>(x, operand, options_, kernel_shape_).reshape(weight_->value.shape()); });
-        detail::FusedGradient<T, Device> dx;
-        if (input_gradient == InputGradient::computed) {
-            dx.dy = conv2d_by_input<T>(operand, kernel(), options_, x.shape(), before,
-                                       before == nullptr ? nullptr : &dx.sums);
-        }
-        return dx;
+        return operand;
     }
 
     Tensor<T, Device> add_bias(const Tensor<T, Device>& z) const {

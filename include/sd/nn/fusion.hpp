@@ -12,7 +12,8 @@
 // activation. Every other layer is a group of its own. What a group leaves pending, the next one loads if it can; other
 // layers get a plain tensor. In evaluation without gradients norm, bias and activation are folded into the convolution,
 // and nothing is pending; a residual branch that ends in a convolution, with a norm or layer scale behind it or without,
-// hands its block's addition to that convolution, which adds the shortcut to what it writes.
+// hands its block's addition to that convolution, which adds the shortcut to what it writes. Backward, in training, a
+// branch that begins with a convolution hands it the addition of the two gradients by the block's input.
 #pragma once
 
 #include "sd/core/pending_gradient.hpp"
@@ -56,9 +57,10 @@ struct FusedGradient {
 ///                                                them
 struct FusedLayer {};
 
-/// One that may end in a convolution is derived from this, and also has
+/// One that may begin or end in a convolution is derived from this, and also has
 ///
 ///     forward_joined(x, join, context)           the join with the layer's output, of a pass without gradients
+///     backward_joined(dy, dshortcut)             dshortcut + dx
 struct JoinedLayer : FusedLayer {};
 
 template <class LayerType>
@@ -162,6 +164,23 @@ public:
         }
     }
 
+    /// A branch's gradient by its input, computed, and the shortcut's.
+    template <class T, class Device>
+    static Tensor<T, Device> joined(const FusedGradient<T, Device>& dx, const Tensor<T, Device>& dshortcut) {
+        return add_selected<T>(dshortcut, dx.dy, BranchSamples());
+    }
+
+    /// dshortcut + dx, added by the layer's first convolution where there is one at its beginning.
+    template <class LayerType>
+    static TensorOf<LayerType> backward_joined(LayerType& layer, const GradientOf<LayerType>& dy,
+                                               const TensorOf<LayerType>& dshortcut) {
+        if constexpr (is_joined<LayerType>) {
+            return layer.backward_joined(dy, dshortcut);
+        } else {
+            return joined(backward(layer, dy, nullptr, InputGradient::computed), dshortcut);
+        }
+    }
+
     /// A convolution and the norm behind it.
     template <class T, class Device>
     class ConvNorm {
@@ -192,15 +211,23 @@ public:
         const BatchNormPass<T, Device>* output_pass(const BatchNormPass<T, Device>*) { return &norm_.pass(); }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
+            return conv_.backward_raw(by_raw(dy), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(by_raw(dy), dshortcut);
+        }
+
+    private:
+        // Adds the gradients of norm and bias; what is left is by the convolution's raw output.
+        PendingGradient<T, Device> by_raw(const FusedGradient<T, Device>& dy) {
             PendingGradient<T, Device> dz = norm_.backward_pending(dy);
             if (conv_.bias()) {
                 dz = materialize(dz);
                 conv_.backward_bias(dz.dy);
             }
-            return conv_.backward_raw(dz, before, input_gradient);
+            return dz;
         }
 
-    private:
         Conv2d<T, Device>& conv_;
         BatchNorm2d<T, Device>& norm_;
         Activation activation_;
@@ -228,14 +255,20 @@ public:
         }
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
-            if (activation_ != Activation::none) {
-                return conv_.backward_raw(conv_.backward_pending(dy), before, input_gradient);
-            }
-            conv_.backward_bias(dy.dy);
-            return conv_.backward_raw(dy.dy, before, input_gradient);
+            return conv_.backward_raw(by_raw(dy), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(by_raw(dy), dshortcut);
         }
 
     private:
+        // Adds the gradient of the bias; what is left is by the convolution's raw output.
+        PendingGradient<T, Device> by_raw(const FusedGradient<T, Device>& dy) {
+            if (activation_ != Activation::none) return conv_.backward_pending(dy);
+            conv_.backward_bias(dy.dy);
+            return dy.dy;
+        }
+
         Conv2d<T, Device>& conv_;
         Activation activation_;
     };
@@ -262,6 +295,9 @@ public:
         FusedGradient<T, Device> backward(const FusedGradient<T, Device>& dy, const BatchNormPass<T, Device>* before,
                                           InputGradient input_gradient) {
             return conv_.backward_raw(scale_.backward_pending(dy, conv_.bias()), before, input_gradient);
+        }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return conv_.backward_joined(scale_.backward_pending(dy, conv_.bias()), dshortcut);
         }
 
     private:
@@ -290,6 +326,9 @@ public:
                                           InputGradient) {
             return {materialize(norm_.backward_pending(dy))};
         }
+        Tensor<T, Device> backward_joined(const FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+            return joined(backward(dy, nullptr, InputGradient::computed), dshortcut);
+        }
 
     private:
         BatchNorm2d<T, Device>& norm_;
@@ -315,6 +354,9 @@ public:
         GradientOf<LayerType> backward(const GradientOf<LayerType>& dy, const PassOf<LayerType>* before,
                                        InputGradient input_gradient) {
             return Fusion::backward(layer_, dy, before, input_gradient);
+        }
+        TensorOf<LayerType> backward_joined(const GradientOf<LayerType>& dy, const TensorOf<LayerType>& dshortcut) {
+            return Fusion::backward_joined(layer_, dy, dshortcut);
         }
 
     private:

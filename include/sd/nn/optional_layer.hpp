@@ -68,6 +68,9 @@ private:
                                                     InputGradient input_gradient) {
         return layer_ ? detail::Fusion::backward(*layer_, dy, before, input_gradient) : dy;
     }
+    Tensor<T, Device> backward_joined(const detail::FusedGradient<T, Device>& dy, const Tensor<T, Device>& dshortcut) {
+        return layer_ ? detail::Fusion::backward_joined(*layer_, dy, dshortcut) : detail::Fusion::joined(dy, dshortcut);
+    }
 
     std::optional<LayerType> layer_;
 };

@@ -203,6 +203,17 @@ private:
         }
     }
 
+    Tensor<T, Device> backward_joined(const Gradient& dy, const Tensor<T, Device>& dshortcut) {
+        auto first = group<0>(layers_);
+        constexpr std::size_t next = group_length<0>();
+        if constexpr (next == count) {
+            return first.backward_joined(dy, dshortcut);
+        } else {
+            return first.backward_joined(backward_fused<next>(dy, first.output_pass(nullptr), InputGradient::computed),
+                                         dshortcut);
+        }
+    }
+
     std::array<std::string, count> names_;
     std::tuple<detail::layer_or_stand_in_t<First>, detail::layer_or_stand_in_t<Others>...> layers_;
 };

@@ -106,6 +106,14 @@ template <class T>
     return dx;
 }
 
+/// dx = dshortcut + conv2d_by_input(dy, weight, options): the gradient by the input of a residual block whose branch
+/// begins with this convolution. Throws std::invalid_argument if settings or shapes do not fit.
+template <class T>
+[[nodiscard]] Tensor<T> conv2d_join_by_input(const PendingGradient<T>& dy, const Tensor<accumulate_t<T>>& weight,
+                                             const Conv2dOptions& options, const Tensor<T>& dshortcut) {
+    return reference::add_selected(dshortcut, reference::conv2d_by_input(dy, weight, options, dshortcut.shape()), {});
+}
+
 /// dweight += dy x over all products. Throws std::invalid_argument if settings or shapes do not fit.
 template <class T>
 [[nodiscard]] Tensor<accumulate_t<T>> conv2d_by_weight(const Pending<T>& x, const PendingGradient<T>& dy,

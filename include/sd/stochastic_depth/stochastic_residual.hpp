@@ -117,11 +117,11 @@ public:
         }
         const auto [dshortcut, dbranch] = split(dy, pass);
         const Tensor<T, Device> dx = shortcut_.backward(dshortcut);
-        const Tensor<T, Device> of_branch = run_back(dbranch, pass.plan);
-        if (!pass.plan.runs) return dx;
         // A branch that computed every sample sends every sample's gradient back: batch norm mixes samples.
-        return add_selected<T>(dx, of_branch,
-                               pass.plan.kept_alone ? BranchSamples(pass.plan.branch_sample) : BranchSamples());
+        const bool of_all = !pass.plan.kept_alone || pass.plan.branch_sample.empty();
+        if (pass.plan.runs && of_all) return detail::Fusion::backward_joined(branch_, dbranch, dx);
+        const Tensor<T, Device> of_branch = run_back(dbranch, pass.plan);
+        return pass.plan.runs ? add_selected<T>(dx, of_branch, pass.plan.branch_sample) : dx;
     }
 
     /// Gives back what the last forward pass left for backward.
