@@ -12060,15 +12060,15 @@ template <>
 struct EnumNames<StochasticMethod> {
     static constexpr std::string_view setting = "stochastic_method";
     static constexpr EnumName<StochasticMethod> names[]{{StochasticMethod::block, "block"},
-                                      {StochasticMethod::sample, "sample"}};
+                                                        {StochasticMethod::sample, "sample"}};
 };
 template <>
 struct EnumNames<DropDistribution> {
     static constexpr std::string_view setting = "drop_distribution";
     static constexpr EnumName<DropDistribution> names[]{{DropDistribution::uniform, "uniform"},
-                                      {DropDistribution::linear, "linear"},
-                                      {DropDistribution::linear_huang, "linear_huang"},
-                                      {DropDistribution::linear_efficientnet, "linear_efficientnet"}};
+                                                        {DropDistribution::linear, "linear"},
+                                                        {DropDistribution::linear_huang, "linear_huang"},
+                                                        {DropDistribution::linear_efficientnet, "linear_efficientnet"}};
 };
 template <>
 struct EnumNames<Compute> {
@@ -12084,7 +12084,7 @@ template <>
 struct EnumNames<SkippedGradient> {
     static constexpr std::string_view setting = "skipped_gradient";
     static constexpr EnumName<SkippedGradient> names[]{{SkippedGradient::none, "none"},
-                                      {SkippedGradient::zero, "zero"}};
+                                                       {SkippedGradient::zero, "zero"}};
 };
 
 /// Refuses a rate outside [0, 1]; NaN is outside.
@@ -16684,7 +16684,8 @@ inline void expect_own_numbers(const char* where, const std::vector<NamedBlock>&
         if (!named.block->policy().is_stochastic) continue;
         for (const NamedBlock* other : seen) {
             if (other->block->block_index() != named.block->block_index()) continue;
-            refuse(where, text("block_index of ", named.name), text(named.block->block_index(), ", that of ", other->name),
+            refuse(where, text("block_index of ", named.name),
+                   text(named.block->block_index(), ", that of ", other->name),
                    "a number for each block; call number_blocks(model) once");
         }
         seen.push_back(&named);
@@ -19112,26 +19113,26 @@ template <>
 struct EnumNames<Event> {
     static constexpr std::string_view setting = "event";
     static constexpr EnumName<Event> names[]{{Event::init, "init"},
-                                      {Event::fit_start, "fit_start"},
-                                      {Event::epoch_start, "epoch_start"},
-                                      {Event::batch_start, "batch_start"},
-                                      {Event::before_forward, "before_forward"},
-                                      {Event::after_forward, "after_forward"},
-                                      {Event::before_loss, "before_loss"},
-                                      {Event::after_loss, "after_loss"},
-                                      {Event::before_backward, "before_backward"},
-                                      {Event::after_backward, "after_backward"},
-                                      {Event::batch_end, "batch_end"},
-                                      {Event::batch_checkpoint, "batch_checkpoint"},
-                                      {Event::epoch_end, "epoch_end"},
-                                      {Event::epoch_checkpoint, "epoch_checkpoint"},
-                                      {Event::fit_end, "fit_end"},
-                                      {Event::eval_start, "eval_start"},
-                                      {Event::eval_batch_start, "eval_batch_start"},
-                                      {Event::eval_before_forward, "eval_before_forward"},
-                                      {Event::eval_after_forward, "eval_after_forward"},
-                                      {Event::eval_batch_end, "eval_batch_end"},
-                                      {Event::eval_end, "eval_end"}};
+                                             {Event::fit_start, "fit_start"},
+                                             {Event::epoch_start, "epoch_start"},
+                                             {Event::batch_start, "batch_start"},
+                                             {Event::before_forward, "before_forward"},
+                                             {Event::after_forward, "after_forward"},
+                                             {Event::before_loss, "before_loss"},
+                                             {Event::after_loss, "after_loss"},
+                                             {Event::before_backward, "before_backward"},
+                                             {Event::after_backward, "after_backward"},
+                                             {Event::batch_end, "batch_end"},
+                                             {Event::batch_checkpoint, "batch_checkpoint"},
+                                             {Event::epoch_end, "epoch_end"},
+                                             {Event::epoch_checkpoint, "epoch_checkpoint"},
+                                             {Event::fit_end, "fit_end"},
+                                             {Event::eval_start, "eval_start"},
+                                             {Event::eval_batch_start, "eval_batch_start"},
+                                             {Event::eval_before_forward, "eval_before_forward"},
+                                             {Event::eval_after_forward, "eval_after_forward"},
+                                             {Event::eval_batch_end, "eval_batch_end"},
+                                             {Event::eval_end, "eval_end"}};
 };
 
 }  // namespace detail
@@ -19238,8 +19239,8 @@ namespace detail {
 template <>
 struct EnumNames<TimeUnit> {
     static constexpr std::string_view setting = "unit of time";
-    static constexpr EnumName<TimeUnit> names[]{{TimeUnit::epoch, "ep"}, {TimeUnit::batch, "ba"},
-                                      {TimeUnit::sample, "sp"}, {TimeUnit::duration, "dur"}};
+    static constexpr EnumName<TimeUnit> names[]{
+        {TimeUnit::epoch, "ep"}, {TimeUnit::batch, "ba"}, {TimeUnit::sample, "sp"}, {TimeUnit::duration, "dur"}};
 };
 
 constexpr const char* time_forms = "a whole number with ep, ba or sp (5ep, 500ba, 1e6sp), or 0 to 1 with dur (0.1dur)";
@@ -19521,10 +19522,11 @@ namespace detail {
 template <>
 struct EnumNames<LogEvent> {
     static constexpr std::string_view setting = "event of a log";
-    static constexpr EnumName<LogEvent> names[]{{LogEvent::fit_start, "fit_start"}, {LogEvent::batch, "batch"},
-                                      {LogEvent::epoch, "epoch"},
-                                      {LogEvent::evaluation, "evaluation"},
-                                      {LogEvent::fit_end, "fit_end"}};
+    static constexpr EnumName<LogEvent> names[]{{LogEvent::fit_start, "fit_start"},
+                                                {LogEvent::batch, "batch"},
+                                                {LogEvent::epoch, "epoch"},
+                                                {LogEvent::evaluation, "evaluation"},
+                                                {LogEvent::fit_end, "fit_end"}};
 };
 
 }  // namespace detail

@@ -30,8 +30,8 @@ namespace detail {
 template <>
 struct EnumNames<TimeUnit> {
     static constexpr std::string_view setting = "unit of time";
-    static constexpr EnumName<TimeUnit> names[]{{TimeUnit::epoch, "ep"}, {TimeUnit::batch, "ba"},
-                                      {TimeUnit::sample, "sp"}, {TimeUnit::duration, "dur"}};
+    static constexpr EnumName<TimeUnit> names[]{
+        {TimeUnit::epoch, "ep"}, {TimeUnit::batch, "ba"}, {TimeUnit::sample, "sp"}, {TimeUnit::duration, "dur"}};
 };
 
 constexpr const char* time_forms = "a whole number with ep, ba or sp (5ep, 500ba, 1e6sp), or 0 to 1 with dur (0.1dur)";

@@ -41,10 +41,11 @@ namespace detail {
 template <>
 struct EnumNames<LogEvent> {
     static constexpr std::string_view setting = "event of a log";
-    static constexpr EnumName<LogEvent> names[]{{LogEvent::fit_start, "fit_start"}, {LogEvent::batch, "batch"},
-                                      {LogEvent::epoch, "epoch"},
-                                      {LogEvent::evaluation, "evaluation"},
-                                      {LogEvent::fit_end, "fit_end"}};
+    static constexpr EnumName<LogEvent> names[]{{LogEvent::fit_start, "fit_start"},
+                                                {LogEvent::batch, "batch"},
+                                                {LogEvent::epoch, "epoch"},
+                                                {LogEvent::evaluation, "evaluation"},
+                                                {LogEvent::fit_end, "fit_end"}};
 };
 
 }  // namespace detail

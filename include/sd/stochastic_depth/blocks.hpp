@@ -46,7 +46,8 @@ inline void expect_own_numbers(const char* where, const std::vector<NamedBlock>&
         if (!named.block->policy().is_stochastic) continue;
         for (const NamedBlock* other : seen) {
             if (other->block->block_index() != named.block->block_index()) continue;
-            refuse(where, text("block_index of ", named.name), text(named.block->block_index(), ", that of ", other->name),
+            refuse(where, text("block_index of ", named.name),
+                   text(named.block->block_index(), ", that of ", other->name),
                    "a number for each block; call number_blocks(model) once");
         }
         seen.push_back(&named);

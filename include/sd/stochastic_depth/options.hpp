@@ -47,15 +47,15 @@ template <>
 struct EnumNames<StochasticMethod> {
     static constexpr std::string_view setting = "stochastic_method";
     static constexpr EnumName<StochasticMethod> names[]{{StochasticMethod::block, "block"},
-                                      {StochasticMethod::sample, "sample"}};
+                                                        {StochasticMethod::sample, "sample"}};
 };
 template <>
 struct EnumNames<DropDistribution> {
     static constexpr std::string_view setting = "drop_distribution";
     static constexpr EnumName<DropDistribution> names[]{{DropDistribution::uniform, "uniform"},
-                                      {DropDistribution::linear, "linear"},
-                                      {DropDistribution::linear_huang, "linear_huang"},
-                                      {DropDistribution::linear_efficientnet, "linear_efficientnet"}};
+                                                        {DropDistribution::linear, "linear"},
+                                                        {DropDistribution::linear_huang, "linear_huang"},
+                                                        {DropDistribution::linear_efficientnet, "linear_efficientnet"}};
 };
 template <>
 struct EnumNames<Compute> {
@@ -71,7 +71,7 @@ template <>
 struct EnumNames<SkippedGradient> {
     static constexpr std::string_view setting = "skipped_gradient";
     static constexpr EnumName<SkippedGradient> names[]{{SkippedGradient::none, "none"},
-                                      {SkippedGradient::zero, "zero"}};
+                                                       {SkippedGradient::zero, "zero"}};
 };
 
 /// Refuses a rate outside [0, 1]; NaN is outside.
