@@ -9,6 +9,7 @@
 
 #include "sd/io/state_dict.hpp"
 #include "sd/train/checkpoint_saver.hpp"
+#include "sd/training.hpp"
 
 #include <CLI/CLI.hpp>
 
